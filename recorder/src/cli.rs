@@ -1,0 +1,145 @@
+//! What the commands `sessions`, `replay` and `verify` do. They print to `out`, complain to standard error, and give the
+//! process's exit code: 0 all well, 1 something is wrong with the evidence, 2 it could not be looked at.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use crate::catalog::{Session, catalog};
+use crate::checkpoint::{PUBLIC_KEY_FILE_NAME, read_public_key};
+use crate::replay::{self, Options, text};
+use crate::segment::reader::Broken;
+use crate::session::SessionId;
+use crate::verify::{Outcome, verify as check};
+
+const OK: u8 = 0;
+const WRONG: u8 = 1;
+const FAILED: u8 = 2;
+
+/// Lists the sessions of a directory, as a table or as one JSON object a line.
+pub fn sessions(directory: &Path, json: bool, out: &mut dyn Write) -> u8 {
+    let listed = catalog(directory).and_then(|catalog| {
+        if json {
+            print_json(&catalog.sessions, out)?
+        } else {
+            print_table(&catalog.sessions, out)?
+        }
+        Ok(complain_of_damage(&catalog.damage))
+    });
+    exit_code(directory, listed)
+}
+
+/// Shows one session, named `s_…`.
+pub fn replay(directory: &Path, id: &str, options: Options, out: &mut dyn Write) -> u8 {
+    let Some(id) = SessionId::parse(id) else {
+        eprintln!("{:?} is no session: write s_ and hexadecimal digits, as `sessions` lists them", id);
+        return FAILED;
+    };
+    let shown = replay::replay(directory, id, options, out);
+    if shown.as_ref().is_ok_and(|shown| shown.records == 0) {
+        eprintln!("{}: there is no session {id}; `sessions` lists those there are", directory.display());
+        return FAILED;
+    }
+    exit_code(directory, shown.map(|shown| complain_of_damage(&shown.damage)))
+}
+
+/// Checks a directory. `name`: only a segment (`0000000001.seg`) or the checkpoints file is of interest. `public_key`: a
+/// copy of the key that was kept elsewhere; without one the key in the directory is believed.
+pub fn verify(directory: &Path, name: Option<&str>, public_key: Option<&Path>, json: bool, out: &mut dyn Write) -> u8 {
+    let own_key = directory.join(PUBLIC_KEY_FILE_NAME);
+    let key = match read_public_key(public_key.unwrap_or(&own_key)) {
+        Ok(key) => key,
+        Err(error) => {
+            eprintln!("{}: {error}: name the public key", public_key.unwrap_or(&own_key).display());
+            return FAILED;
+        }
+    };
+    if let Some(name) = name.filter(|name| !directory.join(name).is_file()) {
+        eprintln!("{}: there is no file {name:?}; leave the name out to check all", directory.display());
+        return FAILED;
+    }
+    let checked = check(directory, &key).and_then(|mut outcome| {
+        outcome.problems.retain(|problem| name.is_none_or(|name| name == problem.file));
+        if public_key.is_none() {
+            outcome
+                .notes
+                .push("the key in the directory itself was believed; bring a copy that was kept elsewhere".into());
+        }
+        print_outcome(&outcome, json, out)?;
+        Ok(if outcome.problems.is_empty() { OK } else { WRONG })
+    });
+    exit_code(directory, checked)
+}
+
+fn print_outcome(outcome: &Outcome, json: bool, out: &mut dyn Write) -> io::Result<()> {
+    if json {
+        return writeln!(out, "{}", serde_json::to_string(outcome).map_err(io::Error::other)?);
+    }
+    let Outcome { segments, blocks, records, checkpoints, problems, notes } = outcome;
+    for problem in problems {
+        writeln!(out, "WRONG  {}", text::escape(&problem.to_string()))?;
+    }
+    for note in notes {
+        writeln!(out, "note   {}", text::escape(note))?;
+    }
+    let verdict = if problems.is_empty() { "OK" } else { "NOT OK" };
+    writeln!(
+        out,
+        "{verdict}: {segments} segments, {blocks} blocks, {records} records, {checkpoints} checkpoints, {} problems",
+        problems.len()
+    )
+}
+
+fn print_json(sessions: &[Session], out: &mut dyn Write) -> io::Result<()> {
+    for session in sessions {
+        let line = serde_json::to_string(session).map_err(io::Error::other)?;
+        writeln!(out, "{}", replay::escape_json(&line))?;
+    }
+    Ok(())
+}
+
+fn print_table(sessions: &[Session], out: &mut dyn Write) -> io::Result<()> {
+    let head = ["SESSION", "STARTED", "SUBJECT", "ROLES", "RESOURCE", "STATEMENTS", "BLOCKED", "DURATION", "STATE"];
+    let mut rows = vec![head.map(str::to_owned)];
+    rows.extend(sessions.iter().map(row));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; 9] = std::array::from_fn(width);
+    for row in &rows {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        writeln!(out, "{}", cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+fn row(session: &Session) -> [String; 9] {
+    let duration_ms = session.duration_ns() / 1_000_000;
+    [
+        session.session.clone(),
+        text::utc(session.started_unix_ns),
+        text::escape(&session.subject),
+        text::escape(&session.roles.join(",")),
+        text::escape(&session.resource),
+        session.statements.to_string(),
+        session.blocked.to_string(),
+        format!("{}.{:03}s", duration_ms / 1000, duration_ms % 1000),
+        session.closed.as_ref().map_or("open".into(), |reason| format!("closed: {}", text::escape(reason))),
+    ]
+}
+
+fn complain_of_damage(damage: &[Broken]) -> u8 {
+    for broken in damage {
+        eprintln!("{}: records behind this place are not shown; run verify", text::escape(&broken.to_string()));
+    }
+    if damage.is_empty() { OK } else { WRONG }
+}
+
+fn exit_code(directory: &Path, result: io::Result<u8>) -> u8 {
+    match result {
+        Ok(code) => code,
+        // The reader of a pipe has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => OK,
+        Err(error) => {
+            eprintln!("{}: {error}", directory.display());
+            FAILED
+        }
+    }
+}
