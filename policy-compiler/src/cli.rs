@@ -1,0 +1,170 @@
+//! The `wireward policy` commands. Each writes what it has to say and returns the exit status: 0 or 1.
+
+mod report;
+
+use crate::artifact::Policy;
+use crate::build;
+use crate::judge::{NoCatalogue, Subject, judge};
+use crate::policy::{self, Checked, Diagnostic, Source};
+use crate::statement::postgres::analyse;
+use report::Report;
+use serde_json::json;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// What `wireward policy explain` is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// A policy file, a directory of them, or an artifact.
+    pub policy: &'a Path,
+    /// The name of a role: `--as`.
+    pub user: Option<&'a str>,
+    /// Names of more roles: `--roles a,b`.
+    pub roles: &'a [String],
+    pub resource: &'a str,
+    pub sql: &'a str,
+}
+
+/// `wireward policy check PATH`: reports all errors of the policy, or what it holds.
+pub fn check(path: &Path, json: bool, out: &mut dyn Write) -> u8 {
+    status(match compiled(path) {
+        Ok(compiled) => show_summary(&compiled, json, out).map(|()| 0),
+        Err(errors) => show_errors(&errors, json, out).map(|()| 1),
+    })
+}
+
+/// `wireward policy build PATH -o OUTPUT`: writes the artifact, whole or not at all.
+pub fn build(path: &Path, output: &Path, out: &mut dyn Write) -> u8 {
+    let compiled = match compiled(path) {
+        Ok(compiled) => compiled,
+        Err(errors) => return status(show_errors(&errors, false, out).map(|()| 1)),
+    };
+    status(match replace_file(output, &compiled.bytes) {
+        Ok(()) => {
+            let epoch = compiled.policy.epoch_name();
+            writeln!(out, "{}: policy {epoch}, {} bytes", output.display(), compiled.bytes.len()).map(|()| 0)
+        }
+        Err(e) => writeln!(out, "error: {} cannot be written: {e}", output.display()).map(|()| 1),
+    })
+}
+
+/// `wireward policy explain`: what happens to a text of SQL, and why. Knows the policy, not the upstream's catalogue.
+pub fn explain(question: Question<'_>, json: bool, out: &mut dyn Write) -> u8 {
+    status(match answer(question) {
+        Ok(report) if json => writeln!(out, "{:#}", report.to_json()).map(|()| 0),
+        Ok(report) => write!(out, "{report}").map(|()| 0),
+        Err(Problem::Policy(errors)) => show_errors(&errors, json, out).map(|()| 1),
+        Err(Problem::Question(message)) if json => writeln!(out, "{:#}", json!({ "error": message })).map(|()| 1),
+        Err(Problem::Question(message)) => writeln!(out, "error: {message}").map(|()| 1),
+    })
+}
+
+/// `wireward policy schema`: the JSON Schema of a policy file.
+pub fn schema(out: &mut dyn Write) -> u8 {
+    status(writeln!(out, "{:#}", policy::schema()).map(|()| 0))
+}
+
+struct Compiled {
+    bytes: Vec<u8>,
+    policy: Policy,
+    checked: Checked,
+}
+
+enum Problem {
+    Policy(Vec<Diagnostic>),
+    Question(String),
+}
+
+/// A reader that went away is a failure like any other.
+fn status(result: io::Result<u8>) -> u8 {
+    result.unwrap_or(1)
+}
+
+fn compiled(path: &Path) -> Result<Compiled, Vec<Diagnostic>> {
+    compiled_from(path, &policy::load(path)?)
+}
+
+fn compiled_from(path: &Path, sources: &[Source]) -> Result<Compiled, Vec<Diagnostic>> {
+    let checked = policy::check(sources)?;
+    let bytes = build::compile(sources)?;
+    let policy = Policy::from_bytes(bytes.clone())
+        .map_err(|e| vec![Diagnostic::about_file(&path.display().to_string(), e.to_string(), None)])?;
+    Ok(Compiled { bytes, policy, checked })
+}
+
+/// An artifact carries its text: it is explained from that, and judged by its own tables.
+fn opened(path: &Path) -> Result<(Policy, Checked), Vec<Diagnostic>> {
+    let is_text = path.is_dir() || path.extension().is_some_and(|extension| extension == "toml");
+    if is_text {
+        return compiled(path).map(|compiled| (compiled.policy, compiled.checked));
+    }
+    let policy = Policy::open(path)
+        .map_err(|e| vec![Diagnostic::about_file(&path.display().to_string(), e.to_string(), None)])?;
+    let checked = policy::check(policy.sources())?;
+    Ok((policy, checked))
+}
+
+fn answer(question: Question<'_>) -> Result<Report, Problem> {
+    let (policy, checked) = opened(question.policy).map_err(Problem::Policy)?;
+    let mut names: Vec<&str> = question.user.into_iter().collect();
+    names.extend(question.roles.iter().map(String::as_str));
+    let mut roles = crate::artifact::RoleSet::default();
+    for name in &names {
+        roles = roles.union(policy.role_named(name).ok_or_else(|| Problem::Question(no_role(name, &policy)))?);
+    }
+    if names.is_empty() {
+        return Err(Problem::Question(format!("name a role with --as or --roles; {}", known_roles(&policy))));
+    }
+    let analysis = analyse(question.sql);
+    let judgement = judge(&policy, Subject { roles, resource: question.resource }, &analysis, &NoCatalogue);
+    let who = crate::explain::Who { roles: &names, resource: question.resource };
+    let explanation = crate::explain::explain(&checked, who, &analysis, &NoCatalogue);
+    let masks = policy.masks(roles, question.resource);
+    Ok(Report::new(policy.epoch_name(), who, &analysis.unwrap_or_default(), judgement, &explanation, &masks))
+}
+
+fn no_role(name: &str, policy: &Policy) -> String {
+    format!("`{name}` is no role of this policy; {}", known_roles(policy))
+}
+
+fn known_roles(policy: &Policy) -> String {
+    format!("the roles are {}", policy.all_role_names().join(", "))
+}
+
+fn show_errors(errors: &[Diagnostic], json: bool, out: &mut dyn Write) -> io::Result<()> {
+    if json {
+        return writeln!(out, "{:#}", json!({ "ok": false, "errors": errors }));
+    }
+    for error in errors {
+        writeln!(out, "{error}")?;
+    }
+    let plural = if errors.len() == 1 { "" } else { "s" };
+    writeln!(out, "{} error{plural}", errors.len())
+}
+
+fn show_summary(compiled: &Compiled, json: bool, out: &mut dyn Write) -> io::Result<()> {
+    let checked = &compiled.checked;
+    let counts = [
+        ("roles", checked.roles.len()),
+        ("grants", checked.grants.len()),
+        ("rules", checked.rules.len()),
+        ("masks", checked.masks.len()),
+        ("detects", checked.detects.len()),
+    ];
+    if json {
+        let counts: serde_json::Map<_, _> = counts.iter().map(|(name, n)| ((*name).to_owned(), json!(n))).collect();
+        return writeln!(out, "{:#}", json!({ "ok": true, "policy": compiled.policy.epoch_name(), "counts": counts }));
+    }
+    let listed: Vec<String> = counts.iter().map(|(name, n)| format!("{name} {n}")).collect();
+    writeln!(out, "ok: policy {}: {}", compiled.policy.epoch_name(), listed.join(", "))
+}
+
+/// A reload must never see half a file: written beside, synced, then renamed.
+fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let beside = path.with_file_name(name);
+    let written = fs::File::create(&beside).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+    written.and_then(|()| fs::rename(&beside, path)).inspect_err(|_| drop(fs::remove_file(&beside)))
+}

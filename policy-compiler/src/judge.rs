@@ -1,0 +1,254 @@
+//! Policy × subject × analysis → [`Judgement`]: strictest action wins, the order of rules is irrelevant, default deny.
+//!
+//! A text is judged as a whole: if one of its statements is denied, none may run. The cost of a verdict follows the
+//! statement, not the number of rules (`artifact/index.rs`).
+
+mod grants;
+mod masking;
+mod rules;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use crate::artifact::{MaskAction, Policy, RoleSet};
+use crate::policy::catalogs::{Name, is_catalog_name};
+use crate::statement::{AnalyseError, Analysis, Effect, Output, Statement};
+
+/// What is known of names beyond the text.
+pub trait Catalogue {
+    /// Whether a relation of this name, in this schema or (`None`) in any, is or depends on a masked table, or is unknown.
+    fn is_protected(&self, schema: Option<&str>, name: &str) -> bool;
+
+    /// Column names of the relation in the order of their numbers, dropped ones left out; `None` unless unambiguous.
+    fn columns(&self, schema: Option<&str>, name: &str) -> Option<Vec<String>>;
+
+    /// The schema in which the session's search_path finds an unqualified relation, if that is known for sure.
+    ///
+    /// While it is `None`, a rule for `audit.log` concerns every unqualified `log`, and a grant on `public.*` none.
+    fn schema_of(&self, _name: &str) -> Option<String> {
+        None
+    }
+}
+
+/// Nothing is known but the text and the policy: only relations that a mask names count as protected.
+pub struct NoCatalogue;
+
+impl Catalogue for NoCatalogue {
+    fn is_protected(&self, _schema: Option<&str>, _name: &str) -> bool {
+        false
+    }
+
+    fn columns(&self, _schema: Option<&str>, _name: &str) -> Option<Vec<String>> {
+        None
+    }
+}
+
+/// Who asks, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The roles of the session, of the same policy.
+    pub roles: RoleSet,
+    pub resource: &'a str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Action {
+    Allow,
+    /// It may run, and something of what it returns may have to be masked.
+    Mask,
+    Hold,
+    Deny,
+}
+
+/// The verdict on one text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    pub action: Action,
+    /// The deciding rule's name. Without a rule: `grant` for what is allowed; `default-deny`, `unparsable`,
+    /// `pinned-setting`, `opaque` or `masked-source` for what is denied.
+    pub rule: String,
+    /// In the user's words: `DELETE on customers is not granted to role analyst`.
+    pub reason: String,
+    pub hint: Option<String>,
+    /// For denials the SQLSTATE to answer: `42501`, or what the server would say of a text that it refuses too.
+    pub sqlstate: &'static str,
+    /// Which statement of the text decided, from 0.
+    pub statement: usize,
+    /// Result columns without an origin must be masked whole: the text reads a protected relation, or calls what may.
+    pub mask_unsourced: bool,
+    /// For each column of the result whether it shows nothing of a protected value, like `count(*)`. Empty unless the
+    /// text is one statement whose columns are all known.
+    pub unsourced_harmless: Vec<bool>,
+    /// Only if some statement copies out what may be masked for the subject.
+    pub copy_masks: Option<CopyMasks>,
+}
+
+/// What to do with the fields of COPY … TO STDOUT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyMasks {
+    /// Every field: it cannot be shown which of them are harmless.
+    All(MaskAction),
+    /// One entry for each field of a line, in order.
+    Columns(Vec<Option<MaskAction>>),
+}
+
+/// Judges what a text would do. Whatever could not be analysed is denied.
+pub fn judge(
+    policy: &Policy,
+    subject: Subject<'_>,
+    analysis: &Result<Analysis, AnalyseError>,
+    catalogue: &dyn Catalogue,
+) -> Judgement {
+    let case = Case { policy, subject, catalogue };
+    let analysis = match analysis {
+        Ok(analysis) => analysis,
+        Err(error) => return Denial::unparsable(error).into_judgement(0),
+    };
+    if !policy.may_reach(subject.roles, subject.resource) {
+        return case.unreachable().into_judgement(0);
+    }
+    for (number, statement) in analysis.statements.iter().enumerate() {
+        if let Some(denial) = case.denial(statement) {
+            return denial.into_judgement(number);
+        }
+    }
+    case.allowance(analysis)
+}
+
+/// One judgement under way.
+struct Case<'a> {
+    policy: &'a Policy,
+    subject: Subject<'a>,
+    catalogue: &'a dyn Catalogue,
+}
+
+/// Why a statement may not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Denial {
+    pub rule: String,
+    pub reason: String,
+    pub hint: Option<String>,
+    pub sqlstate: &'static str,
+}
+
+/// A relation with the schema in which it is found, if that is known.
+pub(crate) struct Resolved<'a> {
+    schema: Option<std::borrow::Cow<'a, str>>,
+    name: &'a str,
+}
+
+impl Case<'_> {
+    /// In the order in which a user is best told: what can never be, what somebody forbade by name, what nobody granted.
+    fn denial(&self, statement: &Statement) -> Option<Denial> {
+        settings::pinned(statement)
+            .or_else(|| self.blocked(statement))
+            .or_else(|| self.ungranted(statement))
+            .or_else(|| self.copies_masked_values(statement))
+    }
+
+    fn unreachable(&self) -> Denial {
+        let roles = role_phrase(&self.policy.role_names(self.subject.roles));
+        Denial::new("default-deny", format!("resource {} is not granted to {roles}", self.subject.resource))
+    }
+
+    fn allowance(&self, analysis: &Analysis) -> Judgement {
+        let mask = self.deciding_mask(analysis);
+        Judgement {
+            action: if mask.is_some() { Action::Mask } else { Action::Allow },
+            rule: mask.unwrap_or("grant").to_owned(),
+            reason: String::new(),
+            hint: None,
+            sqlstate: INSUFFICIENT_PRIVILEGE,
+            statement: 0,
+            mask_unsourced: analysis.statements.iter().any(|statement| self.masks_unsourced(statement)),
+            unsourced_harmless: harmless_columns(analysis),
+            copy_masks: self.copy_masks(analysis),
+        }
+    }
+}
+
+impl Denial {
+    pub fn new(rule: &str, reason: String) -> Self {
+        Self { rule: rule.to_owned(), reason, hint: None, sqlstate: INSUFFICIENT_PRIVILEGE }
+    }
+
+    pub fn unparsable(error: &AnalyseError) -> Self {
+        let (reason, sqlstate) = match error {
+            AnalyseError::Syntax { message, .. } => (message.clone(), "42601"),
+            AnalyseError::TooLong { bytes, max } => {
+                (format!("the statement has {bytes} bytes, at most {max} are judged"), "54000")
+            }
+            AnalyseError::Encoding(what) => (format!("the statement cannot be read: {what}"), "22021"),
+        };
+        Self { rule: "unparsable".into(), reason, hint: None, sqlstate }
+    }
+
+    pub fn into_judgement(self, statement: usize) -> Judgement {
+        Judgement {
+            action: Action::Deny,
+            rule: self.rule,
+            reason: self.reason,
+            hint: self.hint,
+            sqlstate: self.sqlstate,
+            statement,
+            mask_unsourced: false,
+            unsourced_harmless: Vec::new(),
+            copy_masks: None,
+        }
+    }
+}
+
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
+impl<'a> Resolved<'a> {
+    fn of(catalogue: &dyn Catalogue, schema: Option<&'a str>, name: &'a str) -> Self {
+        let schema = match schema {
+            Some(schema) => Some(schema.into()),
+            // pg_catalog is searched first unless a session puts it elsewhere.
+            None if is_catalog_name(name) => Some("pg_catalog".into()),
+            None => catalogue.schema_of(name).map(Into::into),
+        };
+        Self { schema, name }
+    }
+
+    fn schema(&self) -> Option<&str> {
+        self.schema.as_deref()
+    }
+
+    fn as_name(&self) -> Name<'_> {
+        Name { schema: self.schema(), name: self.name }
+    }
+}
+
+/// Only of a single statement with a column for each entry: else the places would not be those of the result.
+fn harmless_columns(analysis: &Analysis) -> Vec<bool> {
+    let [statement] = analysis.statements.as_slice() else { return Vec::new() };
+    if statement.output.iter().any(|column| matches!(column, Output::All { .. } | Output::Unknown)) {
+        return Vec::new();
+    }
+    statement.output.iter().map(|column| *column == Output::Harmless).collect()
+}
+
+/// `role analyst`, `roles a and b`, `anybody without a role`.
+pub(crate) fn role_phrase(names: &[&str]) -> String {
+    match names {
+        [] => "anybody without a role".to_owned(),
+        [name] => format!("role {name}"),
+        [first @ .., last] => format!("roles {} and {last}", first.join(", ")),
+    }
+}
+
+/// `DELETE on customers`, `LISTEN`; with the statement where that says more.
+pub(crate) fn effect_phrase(statement: &Statement, effect: Effect, relation: Option<(Option<&str>, &str)>) -> String {
+    let effect = effect.name().to_uppercase();
+    let what = if statement.tag.starts_with(&effect) {
+        statement.tag.clone()
+    } else {
+        format!("{effect} ({})", statement.tag)
+    };
+    match relation {
+        Some((Some(schema), name)) => format!("{what} on {schema}.{name}"),
+        Some((None, name)) => format!("{what} on {name}"),
+        None => what,
+    }
+}

@@ -1,0 +1,199 @@
+//! What of an allowed text must be masked, and what a mask must not let be copied to where no mask is.
+
+use super::{Case, CopyMasks, Denial, Resolved, role_phrase};
+use crate::artifact::format::Mask;
+use crate::artifact::{MaskAction, column_matches};
+use crate::statement::{Analysis, Copy, CopyDirection, Effect, EffectSet, Output, RelationUse, Statement};
+
+/// Effects that put values where they can be read again.
+const KEEPS: [Effect; 4] = [Effect::Insert, Effect::Update, Effect::Ddl, Effect::Notify];
+
+/// Effects behind which any relation may be read and any row returned.
+const HIDES: [Effect; 4] = [Effect::Call, Effect::Dynamic, Effect::File, Effect::Opaque];
+
+impl Case<'_> {
+    /// The name of a mask that may have to be applied: one on a relation of the text if there is one.
+    pub(super) fn deciding_mask<'s>(&'s self, analysis: &Analysis) -> Option<&'s str> {
+        let statements = || analysis.statements.iter().filter(|statement| returns_rows(statement));
+        let named = statements()
+            .flat_map(|statement| &statement.relations)
+            .find_map(|relation| self.masks_on(&self.resolve(relation)).map(|(id, _)| id).min())
+            .map(|id| self.policy.tables().masks[id as usize].name.as_str());
+        let any = || statements().any(|statement| self.masks_unsourced(statement)).then(|| self.first_mask()).flatten();
+        let detect = || statements().next().and_then(|_| self.first_detect());
+        named.or_else(any).or_else(detect)
+    }
+
+    /// Whether a result column whose origin the server does not tell may show a masked value.
+    pub(super) fn masks_unsourced(&self, statement: &Statement) -> bool {
+        self.first_mask().is_some()
+            && (statement.uses.is_some()
+                || statement.functions.iter().any(|function| !function.plain)
+                || has_any(statement.effects, &HIDES)
+                || statement.relations.iter().any(|relation| self.is_protected(&self.resolve(relation))))
+    }
+
+    /// Denies what writes a masked value to where it has no mask: INSERT … SELECT, CREATE TABLE AS, views, NOTIFY.
+    pub(super) fn copies_masked_values(&self, statement: &Statement) -> Option<Denial> {
+        if !has_any(statement.effects, &KEEPS) || self.first_mask().is_none() {
+            return None;
+        }
+        let source = statement.relations.iter().find(|relation| {
+            let name = self.resolve(relation);
+            is_source(relation) && self.is_protected(&name) && self.may_show_masked(statement, &name)
+        })?;
+        let roles = role_phrase(&self.policy.role_names(self.subject.roles));
+        let reason = format!("{} would keep values of {}, which are masked for {roles}", statement.tag, source.name);
+        let mut denial = Denial::new("masked-source", reason);
+        denial.hint = Some("leave the masked columns out, and name each column instead of *".into());
+        Some(denial)
+    }
+
+    pub(super) fn copy_masks(&self, analysis: &Analysis) -> Option<CopyMasks> {
+        let copies = analysis.statements.iter().filter(|statement| is_copy_out(statement));
+        copies.filter_map(|statement| self.masks_of_copy(statement)).reduce(|first, second| {
+            // One plan serves the text: copies that differ share the strictest.
+            if first == second { first } else { CopyMasks::All(self.strictest()) }
+        })
+    }
+
+    fn masks_of_copy(&self, statement: &Statement) -> Option<CopyMasks> {
+        let copy = statement.copy.as_ref().filter(|_| self.masks_unsourced(statement))?;
+        let columns = match &copy.table {
+            Some((schema, name)) => self.masks_of_table(copy, schema.as_deref(), name),
+            None => self.masks_of_output(&statement.output),
+        };
+        Some(columns.map_or(CopyMasks::All(self.strictest()), CopyMasks::Columns))
+    }
+
+    fn masks_of_table(&self, copy: &Copy, schema: Option<&str>, name: &str) -> Option<Vec<Option<MaskAction>>> {
+        let relation = Resolved::of(self.catalogue, schema, name);
+        let listed = || (!copy.columns.is_empty()).then(|| copy.columns.clone());
+        let columns = listed().or_else(|| self.catalogue.columns(relation.schema(), name))?;
+        Some(columns.iter().map(|column| self.mask_of_column(&relation, column)).collect())
+    }
+
+    /// `None` if it is not known how many columns there are.
+    fn masks_of_output(&self, output: &[Output]) -> Option<Vec<Option<MaskAction>>> {
+        let mut masks = Vec::new();
+        for column in output {
+            match column {
+                Output::Unknown => return None,
+                Output::Harmless => masks.push(None),
+                // Several relations could have it, and one of them is protected.
+                Output::Column { relation: None, .. } => masks.push(Some(self.strictest())),
+                Output::Column { relation: Some(relation), name } => {
+                    let relation = Resolved::of(self.catalogue, None, relation);
+                    // The text says no schema here even if the relation was written with one.
+                    let any_schema = Resolved { schema: None, ..relation };
+                    masks.push(self.mask_of_column(&any_schema, name));
+                }
+                Output::All { schema, relation } => {
+                    let relation = Resolved::of(self.catalogue, schema.as_deref(), relation);
+                    let columns = self.catalogue.columns(relation.schema(), relation.name)?;
+                    masks.extend(columns.iter().map(|column| self.mask_of_column(&relation, column)));
+                }
+            }
+        }
+        (!output.is_empty()).then_some(masks)
+    }
+
+    /// By name where a mask names the relation; a relation that only depends on a masked one is masked whole.
+    fn mask_of_column(&self, relation: &Resolved<'_>, column: &str) -> Option<MaskAction> {
+        if self.masks_on(relation).next().is_none() {
+            return self.is_protected(relation).then(|| self.strictest());
+        }
+        let hits = self.masks_on(relation).filter(|(_, mask)| {
+            mask.columns.iter().any(|masked| {
+                masked.relation == relation.name
+                    && masked.column == column
+                    && column_matches(masked.schema.as_deref(), relation.schema())
+            })
+        });
+        hits.map(|(_, mask)| mask.action).max()
+    }
+
+    /// Whether the text names a masked column of the relation, or may: by a star, a whole row, an unknown name.
+    fn may_show_masked(&self, statement: &Statement, relation: &Resolved<'_>) -> bool {
+        if self.masks_on(relation).next().is_none() {
+            return true;
+        }
+        let columns = self.catalogue.columns(relation.schema(), relation.name);
+        statement.columns.iter().any(|used| match used.relation.as_deref() {
+            Some(other) if other != relation.name => false,
+            Some(_) => used.name == "*" || self.mask_of_column(relation, &used.name).is_some(),
+            None => {
+                let known = columns.as_ref().is_some_and(|columns| columns.contains(&used.name));
+                !known || self.mask_of_column(relation, &used.name).is_some()
+            }
+        })
+    }
+
+    fn is_protected(&self, relation: &Resolved<'_>) -> bool {
+        self.masks_on(relation).next().is_some()
+            || !relation.as_name().is_open_catalog() && self.catalogue.is_protected(relation.schema(), relation.name)
+    }
+
+    /// The masks of this subject with columns of the relation, and their ids.
+    fn masks_on<'r>(&'r self, relation: &'r Resolved<'_>) -> impl Iterator<Item = (u32, &'r Mask)> {
+        let scopes = self.policy.scopes(self.subject.roles, self.subject.resource);
+        let ids = scopes.filter_map(|scope| scope.masks_of.get(relation.name)).flatten();
+        let masks = ids.map(|id| (*id, &self.policy.tables().masks[*id as usize]));
+        masks.filter(|(_, mask)| {
+            mask.scope.applies(self.subject.roles.bits(), self.subject.resource)
+                && mask.columns.iter().any(|column| {
+                    column.relation == relation.name && column_matches(column.schema.as_deref(), relation.schema())
+                })
+        })
+    }
+
+    /// The name of the subject's first mask on columns, if there is any.
+    fn first_mask(&self) -> Option<&str> {
+        let id = self.own_masks().min()?;
+        Some(&self.policy.tables().masks[id as usize].name)
+    }
+
+    fn first_detect(&self) -> Option<&str> {
+        let detects = &self.policy.tables().detects;
+        let scopes = self.policy.scopes(self.subject.roles, self.subject.resource);
+        let ids = scopes
+            .flat_map(|scope| &scope.detects)
+            .filter(|id| detects[**id as usize].scope.applies(self.subject.roles.bits(), self.subject.resource));
+        ids.min().map(|id| detects[*id as usize].name.as_str())
+    }
+
+    /// What is done where it is not known which mask would apply.
+    fn strictest(&self) -> MaskAction {
+        let actions = self.own_masks().map(|id| self.policy.tables().masks[id as usize].action);
+        actions.max().unwrap_or(MaskAction::Null)
+    }
+
+    fn own_masks(&self) -> impl Iterator<Item = u32> {
+        let masks = &self.policy.tables().masks;
+        let scopes = self.policy.scopes(self.subject.roles, self.subject.resource);
+        scopes
+            .flat_map(|scope| scope.masks.iter().copied())
+            .filter(|id| masks[*id as usize].scope.applies(self.subject.roles.bits(), self.subject.resource))
+    }
+}
+
+/// Whether the statement may send rows or copied lines to the client.
+fn returns_rows(statement: &Statement) -> bool {
+    !statement.output.is_empty()
+        || is_copy_out(statement)
+        || statement.uses.is_some()
+        || has_any(statement.effects, &HIDES)
+}
+
+fn is_copy_out(statement: &Statement) -> bool {
+    statement.copy.as_ref().is_some_and(|copy| copy.direction == CopyDirection::ToClient)
+}
+
+/// What is only inserted into or deleted from gives no value away.
+fn is_source(relation: &RelationUse) -> bool {
+    has_any(relation.effects, &[Effect::Read, Effect::Update, Effect::Ddl])
+}
+
+fn has_any(effects: EffectSet, wanted: &[Effect]) -> bool {
+    !effects.intersection(EffectSet::of(wanted)).is_empty()
+}

@@ -1,0 +1,88 @@
+//! Settings that the gateway pins: with another value the text that was judged is not the text that runs.
+
+use super::Denial;
+use crate::statement::{Setting, Statement};
+
+/// The first setting that the statement may not change.
+pub(super) fn pinned(statement: &Statement) -> Option<Denial> {
+    statement.settings.iter().find_map(|setting| {
+        let what = refusal(setting)?;
+        let mut denial = Denial::new("pinned-setting", what);
+        denial.hint = Some("RESET brings back the value that wireward gave the session".into());
+        Some(denial)
+    })
+}
+
+/// RESET and DEFAULT are harmless: the pinned values stand in the upstream's startup options, and come back.
+fn refusal(setting: &Setting) -> Option<String> {
+    let value = setting.value.as_deref()?;
+    let name = setting.name.to_lowercase();
+    if name == "search_path" && hides_catalog(value) {
+        return Some(
+            "search_path cannot name pg_catalog after another schema: names of the catalog would change".into(),
+        );
+    }
+    let allowed = match name.as_str() {
+        "role" | "session_authorization" => false,
+        "standard_conforming_strings" => is_on(value),
+        "client_encoding" => is_utf8(value),
+        _ => true,
+    };
+    (!allowed).then(|| format!("{name} cannot be set to {value}: wireward pins it"))
+}
+
+/// The server searches pg_catalog first unless the path names it; analysis and grants rely on that order.
+fn hides_catalog(path: &str) -> bool {
+    let mut schemas = path.split(',').map(|schema| schema.trim().trim_matches('"').to_lowercase());
+    schemas.position(|schema| schema == "pg_catalog").is_some_and(|place| place > 0)
+}
+
+/// The server takes unique prefixes of these words too; nobody writes them.
+fn is_on(value: &str) -> bool {
+    ["on", "true", "yes", "1"].iter().any(|on| value.trim().eq_ignore_ascii_case(on))
+}
+
+/// The server compares names of encodings by their letters and digits alone.
+fn is_utf8(value: &str) -> bool {
+    let plain: String = value.chars().filter(char::is_ascii_alphanumeric).collect();
+    plain.eq_ignore_ascii_case("utf8") || plain.eq_ignore_ascii_case("unicode")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pinned_settings_keep_their_value() {
+        for (name, value, allowed) in [
+            ("role", Some("postgres"), false),
+            ("ROLE", Some("none"), false),
+            ("role", None, true),
+            ("session_authorization", Some("postgres"), false),
+            ("session_authorization", None, true),
+            ("standard_conforming_strings", Some("off"), false),
+            ("Standard_Conforming_Strings", Some("OFF"), false),
+            ("standard_conforming_strings", Some("on"), true),
+            ("standard_conforming_strings", Some("TRUE"), true),
+            ("standard_conforming_strings", None, true),
+            ("client_encoding", Some("UTF8"), true),
+            ("client_encoding", Some("utf-8"), true),
+            ("client_encoding", Some("'UTF8'"), true),
+            ("client_encoding", Some("Unicode"), true),
+            ("client_encoding", Some("SJIS"), false),
+            ("client_encoding", Some("utf8x"), false),
+            ("client_encoding", Some(""), false),
+            ("search_path", Some("public"), true),
+            ("search_path", Some(""), true),
+            ("search_path", Some("pg_catalog, public"), true),
+            ("search_path", Some("public, pg_catalog"), false),
+            ("search_path", Some("public,\"pg_catalog\""), false),
+            ("search_path", Some("app, PG_CATALOG"), false),
+            ("statement_timeout", Some("1s"), true),
+        ] {
+            let setting = Setting { name: name.into(), value: value.map(Into::into) };
+            let statement = Statement { settings: vec![setting], ..Statement::default() };
+            assert_eq!(pinned(&statement).is_none(), allowed, "{name} = {value:?}");
+        }
+    }
+}

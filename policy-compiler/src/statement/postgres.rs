@@ -1,0 +1,96 @@
+//! PostgreSQL: the text goes through the server's own grammar (libpg_query, PostgreSQL 18), then one walk over the
+//! tree collects what it would do.
+//!
+//! Nested statements count as if they stood alone: a DELETE inside a CTE, an EXPLAIN ANALYZE or a COPY is a DELETE.
+//! Unqualified names of functions and operators are taken for those of `pg_catalog`, because the server looks there
+//! first. This fails when a session puts another schema before `pg_catalog` in its search_path, or when somebody may
+//! create a function of the same name whose arguments fit better. The policy guards both: `settings` shows a change of
+//! search_path, and CREATE FUNCTION is [`Effect::Ddl`].
+
+mod copy;
+mod depth;
+mod expressions;
+mod from;
+mod functions;
+mod kinds;
+mod lineage;
+mod names;
+mod queries;
+mod settings;
+mod tree;
+mod utility;
+mod walk;
+
+#[cfg(test)]
+mod corpus;
+#[cfg(test)]
+mod tests;
+
+use super::{Analysis, AnalyseError, Effect, Statement};
+
+/// Longest text analysed, in bytes.
+pub const TEXT_BYTES_MAX: usize = 1 << 20;
+
+/// What a text would do. It runs on the caller's thread, which needs 2 MiB of stack, when the text cannot nest deeply;
+/// else on a short-lived thread of its own with 64 MiB (about 50 µs more).
+///
+/// # Errors
+/// See [`AnalyseError`]. A text that nests deeper than the grammar's library or [`tree::LEVELS_MAX`] bears is a
+/// `Syntax` error.
+pub fn analyse(text: &str) -> Result<Analysis, AnalyseError> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(AnalyseError::TooLong { bytes: text.len(), max: TEXT_BYTES_MAX });
+    }
+    if text.as_bytes().contains(&0) {
+        return Err(AnalyseError::Encoding("the text holds a NUL byte; remove it"));
+    }
+    match depth::bound(text) {
+        bound if bound <= depth::INLINE_MAX => analyse_here(text),
+        _ => depth::on_deep_stack(|| analyse_here(text)),
+    }
+}
+
+/// As [`analyse`], for bytes off the wire.
+///
+/// # Errors
+/// [`AnalyseError::Encoding`] for a NUL byte or bytes that are not UTF-8, else as [`analyse`].
+pub fn analyse_bytes(text: &[u8]) -> Result<Analysis, AnalyseError> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(AnalyseError::TooLong { bytes: text.len(), max: TEXT_BYTES_MAX });
+    }
+    match std::str::from_utf8(text) {
+        Ok(text) => analyse(text),
+        Err(_) => Err(AnalyseError::Encoding("the text is not UTF-8; set client_encoding to UTF8")),
+    }
+}
+
+fn analyse_here(text: &str) -> Result<Analysis, AnalyseError> {
+    let parsed = parse(text)?;
+    let mut statements = Vec::with_capacity(parsed.stmts.len());
+    for raw in &parsed.stmts {
+        let Some(node) = raw.stmt.as_deref() else { continue };
+        statements.push(match tree::build(node) {
+            Ok(tree) => walk::statement(&tree),
+            Err(why) => refused(why),
+        });
+    }
+    Ok(Analysis { statements })
+}
+
+/// `pg_query` reads more out of the tree than asked and panics on names that it does not expect; such a text is refused.
+fn parse(text: &str) -> Result<pg_query::protobuf::ParseResult, AnalyseError> {
+    match std::panic::catch_unwind(|| pg_query::parse(text, pg_query::ParserOptions::DEFAULT)) {
+        Ok(Ok(parsed)) => Ok(parsed.protobuf),
+        Ok(Err(pg_query::Error::Parse(message))) => Err(AnalyseError::Syntax { message, position: None }),
+        Ok(Err(other)) => Err(AnalyseError::Syntax { message: other.to_string(), position: None }),
+        Err(_) => {
+            let message = "the statement's tree cannot be read; write it another way".to_owned();
+            Err(AnalyseError::Syntax { message, position: None })
+        }
+    }
+}
+
+fn refused(why: String) -> Statement {
+    let effects = super::EffectSet::of(&[Effect::Opaque]);
+    Statement { tag: "UNKNOWN".to_owned(), effects, opaque: Some(why), ..Statement::default() }
+}

@@ -1,0 +1,307 @@
+//! Properties of the analysis that are no single row of the corpus.
+
+use std::collections::HashSet;
+
+use super::super::{Analysis, AnalyseError, Copy, CopyDirection, CopyFormat, Effect, EffectSet, Statement};
+use super::{TEXT_BYTES_MAX, analyse, analyse_bytes, corpus, depth, kinds, tree};
+
+const PSQL: &str = include_str!("../../../../tests/corpus/postgres/psql15.sql");
+const PG_DUMP: &str = include_str!("../../../../tests/corpus/postgres/pg_dump15.sql");
+const DRIVERS: &str = include_str!("../../../../tests/corpus/postgres/drivers.sql");
+
+fn one(sql: &str) -> Statement {
+    let mut statements = analyse(sql).unwrap_or_else(|e| panic!("{sql}: {e:?}")).statements;
+    assert_eq!(statements.len(), 1, "{sql}");
+    statements.remove(0)
+}
+
+/// What must not depend on spelling.
+fn essence(analysis: &Analysis) -> Vec<(EffectSet, String, String, String)> {
+    let part = |s: &Statement| {
+        (s.effects, format!("{:?}", s.relations), format!("{:?}", s.columns), format!("{:?}", s.output))
+    };
+    analysis.statements.iter().map(part).collect()
+}
+
+fn introspection(corpus: &str, allowed: &[Effect]) {
+    let allowed = EffectSet::of(allowed);
+    let (mut count, mut wrong) = (0, Vec::new());
+    for sql in corpus.split("\n--;\n").filter(|s| !s.trim().is_empty()) {
+        count += 1;
+        match analyse(sql) {
+            Ok(analysis) => wrong.extend(analysis.statements.iter().filter_map(|s| {
+                let beyond = s.effects.minus(allowed);
+                (!beyond.is_empty()).then(|| format!("{beyond:?} {:?}: {sql}", s.functions))
+            })),
+            Err(why) => wrong.push(format!("{why:?}: {sql}")),
+        }
+    }
+    assert!(count > 20 && wrong.is_empty(), "{count} statements, {} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn the_queries_of_psql_only_read() {
+    introspection(PSQL, &[Effect::Read]);
+}
+
+#[test]
+fn the_queries_of_pg_dump_only_read_lock_and_set_their_session() {
+    introspection(PG_DUMP, &[Effect::Read, Effect::Lock, Effect::Session, Effect::Transaction]);
+}
+
+#[test]
+fn the_queries_of_drivers_only_read_and_set_their_session() {
+    introspection(DRIVERS, &[Effect::Read, Effect::Session, Effect::Transaction]);
+}
+
+#[test]
+fn comments_case_and_parentheses_do_not_change_what_a_statement_does() {
+    let mut compared = 0;
+    for sql in corpus::statements().filter(|sql| !sql.contains(['\'', '$', '"', '\\'])) {
+        let Ok(plain) = analyse(sql) else { continue };
+        let spaced = sql.replace(' ', " /* x /* y */ ; drop table z */\n\t-- ; delete from w\n ");
+        for other in [spaced, sql.to_uppercase(), format!("/* a */{sql}; -- b")] {
+            let found = analyse(&other).unwrap_or_else(|e| panic!("{other}: {e:?}"));
+            assert_eq!(essence(&plain), essence(&found), "{sql}\n{other}");
+            compared += 1;
+        }
+    }
+    assert!(compared > 900, "{compared}");
+}
+
+#[test]
+fn the_ways_to_write_a_name_are_one_name() {
+    for table in ["customers", "CUSTOMERS", "\"customers\"", "U&\"\\0063ustomers\"", "u&\"!0063ustomers\" uescape '!'"] {
+        let found = one(&format!("delete from only {table} where id = 1"));
+        assert_eq!(found.relations, one("delete from customers where id = 1").relations, "{table}");
+    }
+    for select in ["select ssn from customers", "(select ssn from customers)", "((select \"ssn\" from (customers)))"] {
+        let Ok(found) = analyse(select) else { continue };
+        assert_eq!(found.statements[0].output, one("select ssn from customers").output, "{select}");
+    }
+}
+
+#[test]
+fn every_kind_of_the_table_is_met_by_the_corpus_and_every_statement_met_is_in_it() {
+    let mut met = HashSet::new();
+    for sql in corpus::statements() {
+        let Ok(parsed) = pg_query::parse(sql, 0) else { continue };
+        for statement in parsed.protobuf.stmts.iter().filter_map(|s| s.stmt.as_deref()) {
+            collect_kinds(&tree::build(statement).expect("a shallow tree"), &mut met);
+        }
+    }
+    let missing: Vec<&str> = kinds::FIXED.iter().map(|(kind, _, _)| *kind).filter(|k| !met.contains(k)).collect();
+    assert!(missing.is_empty(), "no example of {missing:?}");
+    let unmapped: Vec<_> = met
+        .iter()
+        .filter(|k| k.ends_with("Stmt") && kinds::fixed(k).is_none())
+        .filter(|k| !matches!(**k, "SelectStmt" | "InsertStmt" | "UpdateStmt" | "DeleteStmt" | "MergeStmt"))
+        .collect();
+    assert!(unmapped.is_empty(), "{unmapped:?} have no effect");
+}
+
+fn collect_kinds(node: &tree::Node, met: &mut HashSet<&'static str>) {
+    met.insert(node.kind);
+    node.children().for_each(|child| collect_kinds(child, met));
+}
+
+#[test]
+fn opaque_is_said_in_words_and_only_then() {
+    for sql in corpus::statements() {
+        for statement in analyse(sql).map(|a| a.statements).unwrap_or_default() {
+            assert_eq!(statement.effects.has(Effect::Opaque), statement.opaque.is_some(), "{sql}");
+        }
+    }
+}
+
+#[test]
+fn an_effect_on_a_relation_is_an_effect_of_the_statement() {
+    for sql in corpus::statements() {
+        for statement in analyse(sql).map(|a| a.statements).unwrap_or_default() {
+            let on_relations = statement.relations.iter().fold(EffectSet::EMPTY, |set, r| set.union(r.effects));
+            assert!(on_relations.minus(statement.effects).is_empty(), "{sql}");
+        }
+    }
+}
+
+#[test]
+fn copy_options_are_taken_over_as_the_server_reads_them() {
+    let text = Copy {
+        direction: CopyDirection::ToClient,
+        format: CopyFormat::Text,
+        table: Some((Some("public".to_owned()), "customers".to_owned())),
+        columns: Vec::new(),
+        delimiter: b'\t',
+        quote: b'"',
+        escape: b'"',
+        null: "\\N".to_owned(),
+        header: false,
+    };
+    assert_eq!(one("copy public.customers to stdout").copy, Some(text.clone()));
+    let csv = Copy { format: CopyFormat::Csv, delimiter: b',', null: String::new(), ..text.clone() };
+    assert_eq!(one("copy public.customers to stdout csv").copy, Some(csv.clone()));
+    let written = "copy public.customers (id, ssn) from stdin with (format csv, header match, delimiter ';', quote '''', \
+                   escape '\\', null 'NULL')";
+    let odd = Copy {
+        direction: CopyDirection::FromClient,
+        columns: vec!["id".to_owned(), "ssn".to_owned()],
+        delimiter: b';',
+        quote: b'\'',
+        escape: b'\\',
+        null: "NULL".to_owned(),
+        header: true,
+        ..csv
+    };
+    assert_eq!(one(written).copy, Some(odd));
+    let query = Copy { table: None, format: CopyFormat::Binary, ..text };
+    assert_eq!(one("copy (select 1) to stdout (format binary)").copy, Some(query));
+    assert_eq!(one("copy customers to '/tmp/x'").copy, None);
+    assert!(!one("copy customers to stdout (header false)").copy.expect("a copy").header);
+}
+
+#[test]
+fn columns_are_noted_in_every_clause_with_their_relation() {
+    let named = |sql: &str| {
+        let columns = one(sql).columns;
+        columns.iter().map(|c| format!("{}.{}", c.relation.as_deref().unwrap_or("?"), c.name)).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(named("select a from t where b = 1 group by c having max(d) > 1 order by e"), "t.a t.b t.d t.c t.e");
+    assert_eq!(named("select count(*) filter (where a = 1) over (partition by b order by c) from t"), "t.b t.c t.a");
+    assert_eq!(named("update t set a = b from u x where x.c = t.d"), "u.c t.d t.a ?.b");
+    assert_eq!(named("insert into t (a) values (1) on conflict (b) do update set c = excluded.d"), "t.a t.b t.c t.d");
+    assert_eq!(named("select c from customers c"), "?.c customers.*");
+    assert_eq!(named("select * from a, b x"), "a.* b.*");
+    assert_eq!(named("select x.* from a, b x"), "b.*");
+    assert_eq!(named("select 1 from a join b using (id)"), "?.id");
+    assert_eq!(named("select (c).ssn from customers c"), "?.c customers.* ?.ssn");
+    assert_eq!(named("copy t (a) to stdout"), "t.a");
+}
+
+#[test]
+fn null_bytes_foreign_encodings_and_long_texts_are_refused() {
+    assert!(matches!(analyse("select 1\0; drop table customers"), Err(AnalyseError::Encoding(_))));
+    assert!(matches!(analyse_bytes(b"select 1\0; drop table customers\0"), Err(AnalyseError::Encoding(_))));
+    assert!(matches!(analyse_bytes(b"select E'\x95\x5c', 1"), Err(AnalyseError::Encoding(_))));
+    assert_eq!(analyse_bytes("select 'é'".as_bytes()), analyse("select 'é'"));
+    let long = format!("{}drop table t", " ".repeat(TEXT_BYTES_MAX));
+    assert_eq!(analyse(&long), Err(AnalyseError::TooLong { bytes: long.len(), max: TEXT_BYTES_MAX }));
+    let padded = format!("{}drop table t", " ".repeat(TEXT_BYTES_MAX - 12));
+    assert_eq!(one(&padded).tag, "DROP TABLE");
+    assert_eq!(analyse(" -- nothing\n/* at all */ ;"), Ok(Analysis::default()));
+}
+
+/// Every way to nest that the grammar has, `n` deep.
+fn nested(n: usize) -> Vec<(&'static str, String)> {
+    let both = |before: &str, inner: &str, after: &str| format!("{}{inner}{}", before.repeat(n), after.repeat(n));
+    vec![
+        ("parentheses", format!("select {}", both("(", "1", ")"))),
+        ("sum", format!("select 1{}", "+1".repeat(n))),
+        ("signs", format!("select {}", both("- ", "a", ""))),
+        ("at signs", format!("select {}", both("@ ", "a", ""))),
+        ("arrays", format!("select array{}", both("[", "", "]"))),
+        ("calls", format!("select {}", both("f(", "1", ")"))),
+        ("rows", format!("select {}", both("(1,", "1", ")"))),
+        ("scalar queries", both("select(", "1", ")")),
+        ("from queries", format!("select 1 from {}", both("(select 1 from ", "t", ")"))),
+        ("exists", format!("select {}", both("exists(select ", "1", ")"))),
+        ("with", both("with a as (", "select 1", ") select 1")),
+        ("not", format!("select {}", both("not ", "a", ""))),
+        ("casts", format!("select 1{}", "::a".repeat(n))),
+        ("case", format!("select {}", both("case when ", "a", " then 1 end"))),
+        ("else", format!("select {}", both("case when a then 1 else ", "a", " end"))),
+        ("is null", format!("select a{}", " is null".repeat(n))),
+        ("isnull", format!("select a{}", " isnull".repeat(n))),
+        ("collate", format!("select a{}", " collate b".repeat(n))),
+        ("at time zone", format!("select a{}", " at time zone b".repeat(n))),
+        ("in lists", format!("select {}", both("a in (", "1", ")"))),
+        ("between", format!("select {}", both("a between 1 and (", "1", ")"))),
+        ("like", format!("select {}", both("a like (", "1", ")"))),
+        ("unions", format!("select 1{}", " union select 1".repeat(n))),
+        ("nested unions", both("(select 1 union ", "select 1", ")")),
+        ("joins", format!("select 1 from t{}", " cross join t".repeat(n))),
+        ("nested joins", format!("select 1 from {}", both("(t cross join ", "t", ")"))),
+        ("subscripts", format!("select {}", both("a[", "1", "]"))),
+        ("ands", format!("select a{}", " and a".repeat(n))),
+        ("nested ands", format!("select {}", both("a and (", "a", ")"))),
+        ("or and and", format!("select a{}", " or b and c".repeat(n))),
+        ("rules", both("create rule r as on insert to t do (", "select 1", ")")),
+        ("schemas", format!("create schema s {}", "create view v as select 1 ".repeat(n))),
+    ]
+}
+
+fn on_small_stack(job: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(job).expect("a thread");
+    thread.join().expect("the analysis ends by itself");
+}
+
+#[test]
+fn no_text_overflows_a_stack_of_two_mib() {
+    on_small_stack(|| {
+        for n in [10, 79, 159, 300, 1000, 4000, 20_000] {
+            for (what, sql) in nested(n) {
+                let result = analyse(&sql);
+                assert!(matches!(result, Ok(_) | Err(AnalyseError::Syntax { .. } | AnalyseError::TooLong { .. })), "{what}");
+            }
+        }
+    });
+}
+
+#[test]
+fn honest_depth_is_analysed() {
+    on_small_stack(|| {
+        for (what, sql) in nested(1000).into_iter().filter(|(w, _)| !matches!(*w, "rules" | "between")) {
+            let result = analyse(&sql);
+            assert!(result.is_ok(), "{what}: {result:?}");
+        }
+        assert_eq!(one(&format!("select {}f(1){}", "(1+".repeat(900), ")".repeat(900))).effects, EffectSet::of(&[Effect::Call]));
+    });
+}
+
+#[test]
+fn the_bound_of_depth_is_not_below_the_trees_depth() {
+    fn levels(node: &tree::Node) -> usize {
+        1 + node.children().map(levels).max().unwrap_or(0)
+    }
+    let corpora = [PSQL, PG_DUMP, DRIVERS].into_iter().flat_map(|c| c.split("\n--;\n")).map(str::to_owned);
+    let shapes = nested(60).into_iter().map(|(_, sql)| sql);
+    for sql in corpora.chain(corpus::statements().map(str::to_owned)).chain(shapes) {
+        let Ok(parsed) = pg_query::parse(&sql, 0) else { continue };
+        for statement in parsed.protobuf.stmts.iter().filter_map(|s| s.stmt.as_deref()) {
+            let levels = levels(&tree::build(statement).expect("a shallow tree"));
+            assert!(levels <= 12 + 3 * depth::bound(&sql), "{levels} levels, bound {}: {sql}", depth::bound(&sql));
+        }
+    }
+}
+
+#[test]
+fn wide_statements_are_analysed_in_time() {
+    let started = std::time::Instant::now();
+    on_small_stack(|| {
+        let list = one(&format!("select 1 from t where a in (1{})", ",1".repeat(200_000)));
+        assert_eq!(list.effects, EffectSet::of(&[Effect::Read]));
+        let chain = one(&format!("select 1 from t where a = 1{}", " or a = 1".repeat(100_000)));
+        assert!(chain.literals_are_plain);
+        assert_eq!(one(&format!("select a{} from t", ",a".repeat(200_000))).columns.len(), 1);
+        let tables: String = (0..60_000).map(|n| format!("t{n},")).collect();
+        assert_eq!(one(&format!("select a, b, c from {tables}z")).relations.len(), 60_001);
+        let doubled = (0..40).fold("select 1".to_owned(), |inner, _| format!("select x.*, x.* from ({inner}) x"));
+        assert!(one(&doubled).output.len() <= 1664);
+        let ctes: String = (0..2000).map(|n| format!("c{n} as (select 1),")).collect();
+        assert!(one(&format!("with {ctes} z as (select 1) select 1")).opaque.is_some());
+    });
+    assert!(started.elapsed().as_secs() < 30, "{:?}", started.elapsed());
+}
+
+#[test]
+#[ignore = "prints times"]
+fn time_of_one_analysis() {
+    let short = "select abalance from pgbench_accounts where aid = 1";
+    let long = format!("select {} from customers c join notes n on n.id = c.id where c.id = 1", "c.name, n.note, ".repeat(58) + "1");
+    for sql in [short, long.as_str()] {
+        let started = std::time::Instant::now();
+        for _ in 0..2000 {
+            assert!(analyse(sql).is_ok());
+        }
+        println!("{} bytes: {:?} an analysis, bound {}", sql.len(), started.elapsed() / 2000, depth::bound(sql));
+    }
+}
