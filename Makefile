@@ -1,0 +1,34 @@
+# TL;DR   make demo         a sample database and a gateway before it, in one command
+#         make test         build, format check, all tests
+#         make bench        criterion benches
+#         make bench-peers  beside pgbouncer and HAProxy on this machine
+#         make fmt          format
+
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/wireward/target
+
+.PHONY: help demo test build fmt-check bench bench-peers fmt
+
+help:
+	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
+
+demo:
+	cargo run --release -p dataplane -- demo
+
+# What .ci/run calls. One profile builds everything, so that nothing is compiled twice.
+test: build fmt-check
+	cargo test --workspace
+
+build:
+	cargo build --workspace --all-targets
+
+fmt-check:
+	cargo fmt --all --check
+
+bench:
+	cargo bench -p benches
+
+bench-peers:
+	python3 benches/peers/run.py
+
+fmt:
+	cargo fmt --all

@@ -1,0 +1,127 @@
+//! The shard's slots: one anonymous mapping, cut into slots of [`SLOT_BYTES`].
+//!
+//! Invariant owned here: a [`Slot`] is the only key to its bytes. It cannot be cloned or made outside this file, so two
+//! owners of one slot cannot exist. What the kernel may write to meanwhile is the tail of a slot that its owner has lent;
+//! the owner ([`crate::datapath::lane::Lane`]) never asks for that range until the completion is back, and asserts it.
+//! Checked by: the lane's assertions, the tests below, and the seeded simulator, which writes late and short.
+
+use std::ops::Range;
+use std::ptr::NonNull;
+
+/// Bytes of one slot. A frame that fits is handled in place; a larger one is collected or streamed.
+pub const SLOT_BYTES: usize = 32 * 1024;
+
+/// The right to one slot's bytes: given back with [`Slab::give`], never cloned.
+#[derive(Debug)]
+pub struct Slot(u32);
+
+impl Slot {
+    /// The slot's number, for drivers that name buffers to the kernel. 0..[`Slab::slots`].
+    pub fn index(&self) -> u32 {
+        self.0
+    }
+}
+
+/// All slots of one shard. Not `Sync`: a shard never shares it.
+pub struct Slab {
+    base: NonNull<u8>,
+    slots: u32,
+    free: Vec<u32>,
+}
+
+impl Slab {
+    /// Maps `slots` slots. The pages are touched by use only, so an idle slab costs address space, not memory.
+    ///
+    /// # Errors
+    /// What `mmap` says, typically that memory is out.
+    pub fn new(slots: u32) -> std::io::Result<Self> {
+        let bytes = slots as usize * SLOT_BYTES;
+        use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+        // SAFETY: a fresh private mapping chosen by the kernel aliases nothing; it is unmapped only in drop.
+        let base = unsafe {
+            mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+        }?;
+        let base = NonNull::new(base.cast::<u8>()).ok_or(std::io::ErrorKind::OutOfMemory)?;
+        Ok(Self { base, slots, free: (0..slots).rev().collect() })
+    }
+
+    pub fn slots(&self) -> u32 {
+        self.slots
+    }
+
+    pub fn free(&self) -> usize {
+        self.free.len()
+    }
+
+    pub fn take(&mut self) -> Option<Slot> {
+        self.free.pop().map(Slot)
+    }
+
+    pub fn give(&mut self, slot: Slot) {
+        debug_assert!(!self.free.contains(&slot.0), "slot {} given twice", slot.0);
+        self.free.push(slot.0);
+    }
+
+    /// # Panics
+    /// If the range leaves the slot.
+    pub fn bytes(&self, slot: &Slot, range: Range<usize>) -> &[u8] {
+        assert!(range.start <= range.end && range.end <= SLOT_BYTES && slot.0 < self.slots);
+        // SAFETY: the range is inside the mapping (asserted); the slot's owner calls this, so nobody else holds the bytes.
+        unsafe { std::slice::from_raw_parts(self.address(slot).add(range.start), range.len()) }
+    }
+
+    /// # Panics
+    /// If the range leaves the slot.
+    pub fn bytes_mut(&mut self, slot: &Slot, range: Range<usize>) -> &mut [u8] {
+        assert!(range.start <= range.end && range.end <= SLOT_BYTES && slot.0 < self.slots);
+        // SAFETY: as in `bytes`; `&mut self` makes this the only slice of the slab that Rust code holds.
+        unsafe { std::slice::from_raw_parts_mut(self.address(slot).add(range.start), range.len()) }
+    }
+
+    /// Copies `source[range]` to the head of `target`, which is another slot.
+    pub fn copy(&mut self, source: &Slot, range: Range<usize>, target: &Slot) {
+        assert!(range.start <= range.end && range.end <= SLOT_BYTES && source.0 != target.0);
+        // SAFETY: both ranges are inside the mapping (asserted) and, being of two slots, apart.
+        unsafe { self.address(source).add(range.start).copy_to_nonoverlapping(self.address(target), range.len()) }
+    }
+
+    /// The slot's first byte, to be named to the kernel. The slab must outlive the operation: drivers drain before it drops.
+    pub fn address(&self, slot: &Slot) -> *mut u8 {
+        self.base.as_ptr().wrapping_add(slot.0 as usize * SLOT_BYTES)
+    }
+}
+
+impl Drop for Slab {
+    fn drop(&mut self) {
+        // SAFETY: base and length are those of the mapping made in `new`; no slice outlives `self`.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.slots as usize * SLOT_BYTES) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_do_not_overlap_and_come_back() {
+        let mut slab = Slab::new(3).unwrap();
+        let slots: Vec<Slot> = std::iter::from_fn(|| slab.take()).collect();
+        assert_eq!(slots.len(), 3);
+        for (i, slot) in slots.iter().enumerate() {
+            slab.bytes_mut(slot, 0..SLOT_BYTES).fill(i as u8 + 1);
+        }
+        for (i, slot) in slots.iter().enumerate() {
+            assert!(slab.bytes(slot, 0..SLOT_BYTES).iter().all(|b| *b == i as u8 + 1));
+        }
+        slots.into_iter().for_each(|s| slab.give(s));
+        assert_eq!(slab.free(), 3);
+    }
+
+    #[test]
+    #[should_panic]
+    fn a_range_past_the_slot_is_refused() {
+        let mut slab = Slab::new(2).unwrap();
+        let slot = slab.take().unwrap();
+        slab.bytes(&slot, 0..SLOT_BYTES + 1);
+    }
+}

@@ -1,0 +1,343 @@
+//! The configuration file: [`RawConfig`] is what was written, [`Config`] is what was checked.
+//!
+//! Strict: an unknown key is an error with its line. Paths are relative to the file. The reference is `dataplane/CONFIG.md`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::control::credential::Source;
+use crate::protocol::postgres::dissector;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawConfig {
+    identity: RawIdentity,
+    policy: RawPolicy,
+    recording: RawRecording,
+    listener: Vec<RawListener>,
+    resource: Vec<RawResource>,
+    #[serde(default)]
+    masking: RawMasking,
+    #[serde(default)]
+    limits: RawLimits,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawIdentity {
+    jwks_file: PathBuf,
+    issuer: String,
+    audience: String,
+    algorithms: Vec<String>,
+    #[serde(default = "default_roles_claim")]
+    roles_claim: String,
+    #[serde(default = "default_name_claim")]
+    name_claim: String,
+    #[serde(default = "default_leeway_s")]
+    leeway_s: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPolicy {
+    file: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRecording {
+    directory: PathBuf,
+    #[serde(default = "default_ring_bytes")]
+    ring_bytes: usize,
+    #[serde(default = "default_recorder_absent_max_s")]
+    recorder_absent_max_s: f64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawListener {
+    protocol: String,
+    address: SocketAddr,
+    #[serde(default)]
+    plaintext: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawResource {
+    name: String,
+    protocol: String,
+    address: SocketAddr,
+    database: String,
+    user: String,
+    credential: Source,
+    #[serde(default)]
+    auth: Vec<String>,
+    #[serde(default)]
+    role: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMasking {
+    hash_key: Option<Source>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawLimits {
+    max_client_conn: u32,
+    active_sessions_max: u32,
+    login_timeout_s: f64,
+    token_bytes_max: usize,
+    statement_bytes_max: usize,
+    bind_bytes_max: usize,
+    row_bytes_max: usize,
+    prepared_statements_max: usize,
+    plans_max: usize,
+}
+
+impl Default for RawLimits {
+    fn default() -> Self {
+        Self {
+            max_client_conn: 10_000,
+            active_sessions_max: 256,
+            login_timeout_s: 15.0,
+            token_bytes_max: 64 * 1024,
+            statement_bytes_max: 1 << 20,
+            bind_bytes_max: 64 << 20,
+            row_bytes_max: 16 << 20,
+            prepared_statements_max: 10_000,
+            plans_max: 16_384,
+        }
+    }
+}
+
+fn default_roles_claim() -> String {
+    "roles".into()
+}
+fn default_name_claim() -> String {
+    "preferred_username".into()
+}
+fn default_leeway_s() -> u64 {
+    60
+}
+fn default_ring_bytes() -> usize {
+    ring::CAPACITY_BYTES_DEFAULT
+}
+fn default_recorder_absent_max_s() -> f64 {
+    5.0
+}
+
+/// The checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub identity: Identity,
+    pub policy_file: PathBuf,
+    pub recordings: PathBuf,
+    pub ring_bytes: usize,
+    pub recorder_absent_max: Duration,
+    pub listeners: Vec<Listener>,
+    pub resources: Vec<Resource>,
+    pub hash_key: Option<Source>,
+    pub limits: Limits,
+}
+
+/// How tokens are checked.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub jwks_file: PathBuf,
+    pub issuer: String,
+    pub audience: String,
+    pub algorithms: Vec<String>,
+    pub roles_claim: String,
+    pub name_claim: String,
+    /// Seconds of clock difference that `exp` and `nbf` are given.
+    pub leeway_s: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Listener {
+    pub address: SocketAddr,
+}
+
+/// A system behind us.
+#[derive(Clone, Debug)]
+pub struct Resource {
+    pub name: String,
+    pub address: SocketAddr,
+    pub database: String,
+    pub user: String,
+    pub credential: Source,
+    /// Weaker methods that the upstream may ask for, besides SCRAM-SHA-256.
+    pub allow_md5: bool,
+    pub allow_cleartext: bool,
+    /// Role that the upstream session is pinned to.
+    pub role: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Client connections of a shard (pgbouncer's name).
+    pub max_client_conn: u32,
+    /// Sessions that move data at the same moment: sizes the slab.
+    pub active_sessions_max: u32,
+    pub login_timeout: Duration,
+    pub token_bytes_max: usize,
+    pub session: dissector::Limits,
+    /// Plans that a shard keeps.
+    pub plans_max: usize,
+}
+
+/// A problem of the configuration, in the user's words.
+#[derive(Debug)]
+pub struct ConfigError(String);
+
+impl std::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Reads and checks a configuration file.
+    ///
+    /// # Errors
+    /// The file, the line and what is wrong there.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| ConfigError(format!("{}: {e}; give the file with --config FILE", path.display())))?;
+        let raw: RawConfig =
+            toml::from_str(&text).map_err(|e| ConfigError(format!("{}: {e}", path.display())))?;
+        let directory = path.parent().unwrap_or(Path::new("."));
+        check(raw, directory).map_err(|e| ConfigError(format!("{}: {e}", path.display())))
+    }
+}
+
+fn check(raw: RawConfig, directory: &Path) -> Result<Config, String> {
+    let resolve = |p: &Path| directory.join(p);
+    let resources = raw.resource.into_iter().map(|r| resource(r, directory)).collect::<Result<Vec<_>, _>>()?;
+    for (i, resource) in resources.iter().enumerate() {
+        if resources[..i].iter().any(|r| r.name == resource.name) {
+            return Err(format!("two resources are named `{}`; names must differ", resource.name));
+        }
+    }
+    Ok(Config {
+        identity: identity(raw.identity, directory)?,
+        policy_file: resolve(&raw.policy.file),
+        recordings: resolve(&raw.recording.directory),
+        ring_bytes: ring_bytes(raw.recording.ring_bytes)?,
+        recorder_absent_max: seconds("recording.recorder_absent_max_s", raw.recording.recorder_absent_max_s)?,
+        listeners: raw.listener.into_iter().map(listener).collect::<Result<_, _>>()?,
+        resources,
+        hash_key: raw.masking.hash_key.map(|s| s.relative_to(directory)),
+        limits: limits(&raw.limits)?,
+    })
+}
+
+fn identity(raw: RawIdentity, directory: &Path) -> Result<Identity, String> {
+    const KNOWN: [&str; 8] = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384"];
+    for algorithm in &raw.algorithms {
+        if !KNOWN.contains(&algorithm.as_str()) && algorithm != "EdDSA" {
+            return Err(format!(
+                "identity.algorithms: `{algorithm}` is not an asymmetric signature algorithm; use some of {KNOWN:?} or EdDSA"
+            ));
+        }
+    }
+    if raw.algorithms.is_empty() {
+        return Err("identity.algorithms is empty; name at least one, for example [\"ES256\"]".into());
+    }
+    Ok(Identity {
+        jwks_file: directory.join(raw.jwks_file),
+        issuer: raw.issuer,
+        audience: raw.audience,
+        algorithms: raw.algorithms,
+        roles_claim: raw.roles_claim,
+        name_claim: raw.name_claim,
+        leeway_s: raw.leeway_s,
+    })
+}
+
+fn listener(raw: RawListener) -> Result<Listener, String> {
+    known_protocol(&raw.protocol)?;
+    match raw.plaintext.as_deref() {
+        Some("loopback") if raw.address.ip().is_loopback() => Ok(Listener { address: raw.address }),
+        Some("loopback") => Err(format!(
+            "listener {}: plaintext = \"loopback\" needs a loopback address, or tokens would cross the network in clear",
+            raw.address
+        )),
+        Some(other) => Err(format!("listener {}: plaintext = \"{other}\" is unknown; it can be \"loopback\"", raw.address)),
+        None => Err(format!(
+            "listener {}: TLS is not served yet; listen on a loopback address with plaintext = \"loopback\"",
+            raw.address
+        )),
+    }
+}
+
+fn known_protocol(name: &str) -> Result<(), String> {
+    match name {
+        "postgres" => Ok(()),
+        other => Err(format!("protocol `{other}` is unknown; this version serves \"postgres\"")),
+    }
+}
+
+fn resource(raw: RawResource, directory: &Path) -> Result<Resource, String> {
+    known_protocol(&raw.protocol)?;
+    for method in &raw.auth {
+        if !["scram-sha-256", "md5", "cleartext"].contains(&method.as_str()) {
+            return Err(format!(
+                "resource {}: auth = \"{method}\" is unknown; it can list \"scram-sha-256\", \"md5\", \"cleartext\"",
+                raw.name
+            ));
+        }
+    }
+    let allows = |method: &str| raw.auth.iter().any(|m| m == method);
+    Ok(Resource {
+        allow_md5: allows("md5"),
+        allow_cleartext: allows("cleartext"),
+        name: raw.name,
+        address: raw.address,
+        database: raw.database,
+        user: raw.user,
+        credential: raw.credential.relative_to(directory),
+        role: raw.role,
+    })
+}
+
+fn limits(raw: &RawLimits) -> Result<Limits, String> {
+    let at_least = |name: &str, value: usize, min: usize| {
+        if value < min { Err(format!("limits.{name} = {value} is below its minimum of {min}")) } else { Ok(value) }
+    };
+    Ok(Limits {
+        max_client_conn: at_least("max_client_conn", raw.max_client_conn as usize, 1)? as u32,
+        active_sessions_max: at_least("active_sessions_max", raw.active_sessions_max as usize, 1)? as u32,
+        login_timeout: seconds("limits.login_timeout_s", raw.login_timeout_s)?,
+        token_bytes_max: at_least("token_bytes_max", raw.token_bytes_max, 1024)?,
+        session: dissector::Limits {
+            statement_bytes_max: at_least("statement_bytes_max", raw.statement_bytes_max, 1024)?,
+            bind_bytes_max: at_least("bind_bytes_max", raw.bind_bytes_max, 1024)?,
+            row_bytes_max: at_least("row_bytes_max", raw.row_bytes_max, 64 * 1024)?,
+            prepared_statements_max: at_least("prepared_statements_max", raw.prepared_statements_max, 1)?,
+        },
+        plans_max: at_least("plans_max", raw.plans_max, 16)?,
+    })
+}
+
+fn ring_bytes(bytes: usize) -> Result<usize, String> {
+    match bytes.is_power_of_two() && (1 << 20..=1 << 30).contains(&bytes) {
+        true => Ok(bytes),
+        false => Err(format!("recording.ring_bytes = {bytes} must be a power of two from 1 MiB to 1 GiB")),
+    }
+}
+
+fn seconds(name: &str, value: f64) -> Result<Duration, String> {
+    match Duration::try_from_secs_f64(value) {
+        Ok(duration) if value > 0.0 => Ok(duration),
+        _ => Err(format!("{name} = {value} must be a positive number of seconds")),
+    }
+}

@@ -1,0 +1,65 @@
+//! The analyser thread: long statements are judged here, so that a shard never waits for a parser (decision 8).
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::policy::{Decision, Subject};
+
+/// Texts up to this many bytes are judged on the shard at once.
+pub const INLINE_BYTES_MAX: usize = 4096;
+
+/// Stack of an analysing thread, bytes: the deepest tree that the length limits allow fits (see `statement::postgres`).
+pub const STACK_BYTES: usize = 64 << 20;
+
+/// Texts that may wait; when it is full the session is told to come again.
+const QUEUE_MAX: usize = 1024;
+
+/// A text to be judged for a session.
+pub struct Job {
+    pub session: u64,
+    /// The session's place in its shard.
+    pub index: u32,
+    pub key: u128,
+    pub subject: Subject,
+    pub text: Box<[u8]>,
+    /// Where the decision goes.
+    pub deliver: Arc<dyn Fn(Decided) + Send + Sync>,
+}
+
+pub struct Decided {
+    pub session: u64,
+    /// The session's place in its shard.
+    pub index: u32,
+    pub key: u128,
+    pub decision: Decision,
+}
+
+/// Hands jobs to the thread. Cloned to every shard.
+#[derive(Clone)]
+pub struct Analyser(Sender<Job>);
+
+impl Analyser {
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start() -> std::io::Result<Self> {
+        let (sender, receiver) = bounded(QUEUE_MAX);
+        std::thread::Builder::new()
+            .name("analyser".into())
+            .stack_size(STACK_BYTES)
+            .spawn(move || run(&receiver))?;
+        Ok(Self(sender))
+    }
+
+    /// False if the queue is full.
+    pub fn submit(&self, job: Job) -> bool {
+        self.0.try_send(job).is_ok()
+    }
+}
+
+fn run(jobs: &Receiver<Job>) {
+    for job in jobs {
+        let decision = job.subject.decide(&job.text);
+        (job.deliver)(Decided { session: job.session, index: job.index, key: job.key, decision });
+    }
+}

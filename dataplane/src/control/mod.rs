@@ -1,0 +1,207 @@
+//! COLD: what sessions ask for rarely. Keys and tokens, credentials, the policy and the catalogue of each resource.
+
+pub mod analyser;
+pub mod catalogue;
+pub mod credential;
+pub mod identity;
+pub mod policy;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use policy_compiler::artifact::{Policy, RoleSet};
+use policy_compiler::detect::transform::HashKey;
+
+use crate::config::{Config, Resource};
+use crate::datapath::mask::MaskView;
+use crate::fault::Fault;
+use crate::session::{Admission, Request, Upstream};
+use catalogue::Snapshot;
+use credential::Secret;
+use identity::{Identity, Verifier};
+use policy::Subject;
+
+/// Checks a token: the product's is [`Verifier::verify`].
+pub type Verify = Box<dyn Fn(&[u8], u64) -> Result<Identity, &'static str> + Send + Sync>;
+
+/// What sessions ask of the control side. Shared by all shards, read-only but for the catalogues.
+pub struct Control {
+    verify: Verify,
+    policy: Policy,
+    resources: Vec<Guarded>,
+    hash_key: [u8; 32],
+    refresh_wanted: AtomicBool,
+}
+
+/// A resource with what is known of it.
+struct Guarded {
+    config: Resource,
+    name: Arc<str>,
+    credential: Secret,
+    snapshot: RwLock<Option<Arc<Snapshot>>>,
+}
+
+/// A client whose token and names are in order.
+pub struct Admitted {
+    identity: Identity,
+    pub roles: RoleSet,
+    /// Index of the resource.
+    pub resource: usize,
+}
+
+impl Control {
+    /// Loads what the configuration names: keys, policy, credentials.
+    ///
+    /// # Errors
+    /// Which of them failed, and how.
+    pub fn load(config: &Config) -> Result<Self, String> {
+        let verifier = Verifier::load(&config.identity)?;
+        let policy = Policy::open(&config.policy_file)
+            .map_err(|e| format!("{}: {e}; make it with `wireward policy build`", config.policy_file.display()))?;
+        let hash_key = match &config.hash_key {
+            Some(source) => read_key(&source.read()?)?,
+            None => random_key()?,
+        };
+        let guarded = config.resources.iter().map(Guarded::load).collect::<Result<Vec<_>, _>>()?;
+        let verify: Verify = Box::new(move |token, now| verifier.verify(token, now));
+        Ok(Self { verify, policy, resources: guarded, hash_key, refresh_wanted: AtomicBool::new(false) })
+    }
+
+    /// For tests and the simulator: no files, no upstream.
+    pub fn new(verify: Verify, policy: Policy, resources: Vec<(Resource, Secret, Snapshot)>) -> Self {
+        let guard = |(config, credential, snapshot): (Resource, Secret, Snapshot)| Guarded {
+            name: config.name.as_str().into(),
+            config,
+            credential,
+            snapshot: RwLock::new(Some(Arc::new(snapshot))),
+        };
+        Self { verify, policy, resources: resources.into_iter().map(guard).collect(), hash_key: [7; 32], refresh_wanted: AtomicBool::new(false) }
+    }
+
+    pub fn hash_key(&self) -> HashKey {
+        HashKey::new(self.hash_key)
+    }
+
+    pub fn address(&self, resource: usize) -> SocketAddr {
+        self.resources[resource].config.address
+    }
+
+    /// Checks who it is, and whether and as what they may reach the resource that they name.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn admit(&self, request: &Request, now_unix_s: u64) -> Result<Admitted, Fault> {
+        let identity = (self.verify)(request.token.reveal(), now_unix_s).map_err(Fault::NotAdmitted)?;
+        let all = self.policy.roles_for(identity.roles.iter().map(String::as_str));
+        let as_role = self.policy.role_named(&request.user).filter(|role| role.bits() & all.bits() == role.bits());
+        let roles = match as_role {
+            _ if request.user == identity.name => all,
+            Some(role) => role,
+            None => {
+                return Err(Fault::NotAdmitted("the user is neither the token's name nor one of its roles"));
+            }
+        };
+        // A resource that one may not reach is not told apart from one that does not exist.
+        let resource = self.resources.iter().position(|r| *r.name == *request.database);
+        let resource = resource.filter(|r| self.policy.may_reach(roles, &self.resources[*r].name));
+        let resource = resource.ok_or(Fault::NotAdmitted("no role of the token may reach this database"))?;
+        if self.snapshot(resource).is_none() {
+            return Err(Fault::Unreachable("the catalogue of the upstream has not been read yet; try again"));
+        }
+        Ok(Admitted { identity, roles, resource })
+    }
+
+    /// The facts for the session of an admitted client.
+    pub fn admission(&self, admitted: Admitted, masks: Rc<MaskView>) -> Admission {
+        let guarded = &self.resources[admitted.resource];
+        let mut epoch = [0; 8];
+        epoch.copy_from_slice(&self.policy.digest()[..8]);
+        Admission {
+            role_names: self.policy.role_names(admitted.roles).into_iter().map(str::to_owned).collect(),
+            identity: admitted.identity,
+            resource: guarded.name.clone(),
+            upstream: Upstream {
+                database: guarded.config.database.clone(),
+                user: guarded.config.user.clone(),
+                credential: guarded.credential.clone(),
+                allow_md5: guarded.config.allow_md5,
+                allow_cleartext: guarded.config.allow_cleartext,
+                role: guarded.config.role.clone(),
+            },
+            masks,
+            epoch,
+            epoch_name: self.policy.epoch_name().to_owned(),
+        }
+    }
+
+    pub fn subject(&self, roles: RoleSet, resource: usize) -> Subject {
+        let snapshot = self.snapshot(resource).unwrap_or_default();
+        Subject::new(self.policy.clone(), roles, self.resources[resource].name.clone(), snapshot)
+    }
+
+    fn snapshot(&self, resource: usize) -> Option<Arc<Snapshot>> {
+        self.resources[resource].snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A relation was seen that the snapshot does not know: it is masked whole until the catalogue is read again.
+    pub fn want_refresh(&self) {
+        self.refresh_wanted.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_refresh_wanted(&self) -> bool {
+        self.refresh_wanted.load(Ordering::Relaxed)
+    }
+
+    /// Reads every catalogue again. True if any has changed in a way that matters.
+    pub async fn refresh_catalogues(&self, epoch: u64) -> bool {
+        self.refresh_wanted.store(false, Ordering::Relaxed);
+        let mut changed = false;
+        for guarded in &self.resources {
+            match Snapshot::read(&guarded.config, &guarded.credential, epoch).await {
+                Ok(snapshot) => changed |= guarded.publish(snapshot),
+                Err(why) => eprintln!("wireward: catalogue of resource {}: {why}", guarded.name),
+            }
+        }
+        changed
+    }
+}
+
+impl Guarded {
+    fn load(config: &Resource) -> Result<Self, String> {
+        let credential = config.credential.read().map_err(|e| format!("resource {}: {e}", config.name))?;
+        Ok(Self { config: config.clone(), name: config.name.as_str().into(), credential, snapshot: RwLock::new(None) })
+    }
+
+    fn publish(&self, snapshot: Snapshot) -> bool {
+        let mut current = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_some_and(|old| old.same_as(&snapshot)) {
+            return false;
+        }
+        *current = Some(Arc::new(snapshot));
+        true
+    }
+}
+
+/// 64 hexadecimal digits.
+fn read_key(secret: &Secret) -> Result<[u8; 32], String> {
+    const WRONG: &str = "masking.hash_key must be 64 hexadecimal digits (32 bytes)";
+    let text = std::str::from_utf8(secret.reveal()).map_err(|_| WRONG)?;
+    if text.len() != 64 || !text.is_ascii() {
+        return Err(WRONG.into());
+    }
+    let mut key = [0; 32];
+    for (byte, digits) in key.iter_mut().zip(text.as_bytes().chunks(2)) {
+        let digits = std::str::from_utf8(digits).map_err(|_| WRONG)?;
+        *byte = u8::from_str_radix(digits, 16).map_err(|_| WRONG)?;
+    }
+    Ok(key)
+}
+
+/// Without a configured key pseudonyms hold for one start of the gateway.
+fn random_key() -> Result<[u8; 32], String> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).map_err(|e| format!("no random bytes: {e}"))?;
+    Ok(key)
+}

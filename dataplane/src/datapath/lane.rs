@@ -1,0 +1,408 @@
+//! One direction of a session: the only source of sendable bytes.
+//!
+//! ```text
+//! slot  |--- sent ---|--- cleared ---|  dropped  |--- framed … filled ---|   free   |
+//!                    ^ lent to a send            ^ window: not yet judged  ^ lent to a receive
+//! ```
+//! `sent <= cleared <= framed <= filled <= SLOT_BYTES`, asserted by [`Seg::invariants`]. Bytes move past `cleared` only with
+//! a [`Receipt`]: what is not recorded cannot leave. Dropped bytes leave a gap that the next cleared bytes close.
+//! Bytes of our own go through `aside`: they leave after what was cleared before them, and nothing is cleared meanwhile.
+
+use ring::Receipt;
+
+use crate::buffer::{SLOT_BYTES, Slab, Slot};
+use crate::io::Lent;
+
+/// Below this much room a slot is not worth another receive: the rest of a frame moves to a fresh slot.
+const ROOM_BYTES_MIN: usize = SLOT_BYTES / 4;
+
+#[derive(Debug)]
+struct Seg {
+    slot: Slot,
+    sent: usize,
+    cleared: usize,
+    framed: usize,
+    filled: usize,
+}
+
+impl Seg {
+    fn new(slot: Slot) -> Self {
+        Self { slot, sent: 0, cleared: 0, framed: 0, filled: 0 }
+    }
+
+    fn invariants(&self) {
+        debug_assert!(self.sent <= self.cleared);
+        debug_assert!(self.cleared <= self.framed);
+        debug_assert!(self.framed <= self.filled);
+        debug_assert!(self.filled <= SLOT_BYTES);
+    }
+
+    fn room(&self) -> usize {
+        SLOT_BYTES - self.filled
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Sending {
+    Nothing,
+    Drain,
+    Fill,
+    Aside,
+}
+
+/// What a lane wants to receive into.
+#[derive(Debug)]
+pub enum Want<'a> {
+    /// Nothing is held: let the driver choose a slot when there are bytes.
+    Any,
+    Tail(&'a Slot, usize),
+}
+
+/// A frame that is larger than a slot, gathered whole to be judged or masked.
+#[derive(Debug)]
+pub struct Collected {
+    pub bytes: Vec<u8>,
+    need: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Streaming {
+    left: usize,
+    begun: bool,
+    discard: bool,
+}
+
+#[derive(Debug)]
+pub struct Lane {
+    fill: Option<Seg>,
+    drain: Option<Seg>,
+    aside: Vec<u8>,
+    aside_sent: usize,
+    sending: Sending,
+    receiving: bool,
+    /// A frame that is passed on, or thrown away, without being held.
+    streaming: Streaming,
+    collected: Option<Box<Collected>>,
+    /// The peer will send no more.
+    ended: bool,
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        Self {
+            fill: None,
+            drain: None,
+            aside: Vec::new(),
+            aside_sent: 0,
+            sending: Sending::Nothing,
+            receiving: false,
+            streaming: Streaming::default(),
+            collected: None,
+            ended: false,
+        }
+    }
+}
+
+// Receiving.
+impl Lane {
+    /// Where the next bytes should go, or `None` while the lane has no room: that is the back-pressure.
+    pub fn want(&self) -> Option<Want<'_>> {
+        if self.receiving || self.ended {
+            return None;
+        }
+        match &self.fill {
+            None => Some(Want::Any),
+            Some(seg) if seg.room() > 0 => Some(Want::Tail(&seg.slot, seg.filled)),
+            Some(_) => None,
+        }
+    }
+
+    pub fn receive_started(&mut self) {
+        debug_assert!(!self.receiving);
+        self.receiving = true;
+    }
+
+    /// `n` bytes have come, into `slot` if the driver chose one. 0 is the end of the stream.
+    pub fn received(&mut self, slab: &mut Slab, slot: Option<Slot>, n: usize) {
+        self.receiving = false;
+        match slot {
+            Some(slot) if n == 0 => slab.give(slot),
+            Some(slot) => {
+                debug_assert!(self.fill.is_none());
+                self.fill = Some(Seg::new(slot));
+            }
+            None => {}
+        }
+        if n == 0 {
+            self.ended = true;
+        } else if let Some(seg) = &mut self.fill {
+            seg.filled += n;
+            seg.invariants();
+        }
+    }
+
+    pub fn receive_failed(&mut self, slab: &mut Slab, slot: Option<Slot>) {
+        self.received(slab, slot, 0);
+    }
+
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    pub fn receiving(&self) -> bool {
+        self.receiving
+    }
+
+    /// Gives back what is empty and makes room: to be called after every pump and every completed send.
+    pub fn settle(&mut self, slab: &mut Slab) {
+        if let Some(seg) = &self.drain
+            && seg.sent == seg.cleared
+            && self.sending != Sending::Drain
+        {
+            slab.give(self.drain.take().expect("checked").slot);
+        }
+        let Some(seg) = &mut self.fill else { return };
+        if self.receiving {
+            return;
+        }
+        let fragment = seg.filled - seg.framed;
+        if seg.sent == seg.cleared && self.sending != Sending::Fill {
+            if fragment == 0 {
+                slab.give(self.fill.take().expect("checked").slot);
+            } else if seg.room() < ROOM_BYTES_MIN && seg.framed > 0 {
+                slab.bytes_mut(&seg.slot, 0..seg.filled).copy_within(seg.framed.., 0);
+                (seg.sent, seg.cleared, seg.framed, seg.filled) = (0, 0, 0, fragment);
+            }
+        } else if seg.room() < ROOM_BYTES_MIN && self.drain.is_none() {
+            self.rotate(slab);
+        }
+    }
+
+    /// The filled slot drains; the fragment of a frame at its end, if any, goes to the head of a fresh slot.
+    fn rotate(&mut self, slab: &mut Slab) {
+        let Some(seg) = &mut self.fill else { return };
+        let (from, to) = (seg.framed, seg.filled);
+        let fresh = match (from < to, slab.take()) {
+            (false, slot) => {
+                slot.into_iter().for_each(|s| slab.give(s));
+                None
+            }
+            (true, Some(slot)) => {
+                let mut copy = Seg::new(slot);
+                copy.filled = to - from;
+                let [source, target] = [&seg.slot, &copy.slot];
+                slab.copy(source, from..to, target);
+                Some(copy)
+            }
+            (true, None) => return,
+        };
+        seg.filled = seg.framed;
+        if self.sending == Sending::Fill {
+            self.sending = Sending::Drain;
+        }
+        self.drain = std::mem::replace(&mut self.fill, fresh);
+    }
+}
+
+// Judging.
+impl Lane {
+    /// The bytes that are not yet judged. Empty while bytes of our own wait to leave: order is kept by standing still.
+    pub fn window<'a>(&self, slab: &'a mut Slab) -> &'a mut [u8] {
+        match &self.fill {
+            Some(seg) if !self.inserting() => slab.bytes_mut(&seg.slot, seg.framed..seg.filled),
+            _ => &mut [],
+        }
+    }
+
+    pub fn window_bytes(&self) -> usize {
+        match &self.fill {
+            Some(seg) if !self.inserting() => seg.filled - seg.framed,
+            _ => 0,
+        }
+    }
+
+    /// The next `n` bytes of the window are judged, masked and recorded: they may leave.
+    pub fn clear(&mut self, slab: &mut Slab, n: usize, _recorded: Receipt) {
+        let seg = self.fill.as_mut().expect("a window has a slot");
+        if seg.cleared != seg.framed {
+            slab.bytes_mut(&seg.slot, 0..seg.filled).copy_within(seg.framed..seg.framed + n, seg.cleared);
+        }
+        seg.cleared += n;
+        seg.framed += n;
+        seg.invariants();
+    }
+
+    /// The next `n` bytes of the window shall never leave.
+    pub fn drop_bytes(&mut self, n: usize) {
+        let Some(seg) = self.fill.as_mut() else { return };
+        seg.framed += n;
+        if seg.sent == seg.cleared && self.sending != Sending::Fill {
+            (seg.sent, seg.cleared) = (seg.framed, seg.framed);
+        }
+        seg.invariants();
+    }
+
+    /// Bytes of our own, after all that is cleared.
+    pub fn insert(&mut self, bytes: &[u8], _recorded: Receipt) {
+        self.append_aside(bytes);
+    }
+
+    /// As [`Lane::insert`], for what is no data of the session: handshakes, and requests of ours to the upstream.
+    pub fn insert_unrecorded(&mut self, bytes: &[u8]) {
+        self.append_aside(bytes);
+    }
+
+    fn append_aside(&mut self, bytes: &[u8]) {
+        self.aside.extend_from_slice(bytes);
+    }
+
+    pub fn inserting(&self) -> bool {
+        !self.aside.is_empty() || self.sending == Sending::Aside
+    }
+
+}
+
+// Frames larger than a slot.
+impl Lane {
+    /// Bytes still to come of a frame that is passed on without being held.
+    pub fn streaming(&self) -> usize {
+        self.streaming.left
+    }
+
+    pub fn streaming_begun(&self) -> bool {
+        self.streaming.begun
+    }
+
+    pub fn set_streaming(&mut self, bytes: usize) {
+        self.streaming = Streaming { left: bytes, begun: false, discard: false };
+    }
+
+    pub fn set_discarding(&mut self, bytes: usize) {
+        self.streaming = Streaming { left: bytes, begun: false, discard: true };
+    }
+
+    /// The next `n` bytes of the streamed frame are recorded.
+    pub fn streamed(&mut self, slab: &mut Slab, n: usize, recorded: Receipt) {
+        self.streaming.left -= n;
+        self.streaming.begun = true;
+        match self.streaming.discard {
+            true => self.drop_bytes(n),
+            false => self.clear(slab, n, recorded),
+        }
+    }
+
+    /// Starts to gather a frame of `need` bytes.
+    pub fn collect(&mut self, need: usize) {
+        debug_assert!(self.collected.is_none());
+        self.collected = Some(Box::new(Collected { bytes: Vec::new(), need }));
+    }
+
+    pub fn collecting(&self) -> bool {
+        self.collected.is_some()
+    }
+
+    /// Whether some of the gathered frame is here, and how many bytes of it are still to come.
+    pub fn collected_of(&self) -> Option<(bool, usize)> {
+        self.collected.as_ref().map(|c| (!c.bytes.is_empty(), c.need - c.bytes.len()))
+    }
+
+    /// The gathered frame is whole and waits for its verdict.
+    pub fn is_collected(&self) -> bool {
+        self.collected.as_ref().is_some_and(|c| c.bytes.len() == c.need)
+    }
+
+    /// Moves what has come into the gathered frame; returns the frame when it is whole.
+    pub fn gather(&mut self, slab: &mut Slab) -> Option<Vec<u8>> {
+        let collected = self.collected.as_mut()?;
+        if let Some(seg) = &self.fill {
+            let n = (collected.need - collected.bytes.len()).min(seg.filled - seg.framed);
+            collected.bytes.extend_from_slice(slab.bytes(&seg.slot, seg.framed..seg.framed + n));
+            self.drop_bytes(n);
+        }
+        let whole = self.is_collected();
+        whole.then(|| self.collected.take().expect("checked").bytes)
+    }
+
+    /// The gathered frame must wait: it is looked at again later.
+    pub fn ungather(&mut self, bytes: Vec<u8>) {
+        let need = bytes.len();
+        self.collected = Some(Box::new(Collected { bytes, need }));
+    }
+
+    /// A gathered request, recorded as it came, leaves whole.
+    pub fn insert_judged(&mut self, bytes: Vec<u8>) {
+        self.append_aside(&bytes);
+    }
+}
+
+// Sending.
+impl Lane {
+    /// The next bytes to send, marked as in flight, or `None`.
+    pub fn lend(&mut self) -> Option<Lent<'_>> {
+        if self.sending != Sending::Nothing {
+            return None;
+        }
+        for (which, seg) in [(Sending::Drain, &self.drain), (Sending::Fill, &self.fill)] {
+            if let Some(seg) = seg
+                && seg.sent < seg.cleared
+            {
+                self.sending = which;
+                return Some(Lent::Slot { slot: &seg.slot, from: seg.sent, to: seg.cleared });
+            }
+        }
+        if self.aside.is_empty() {
+            return None;
+        }
+        self.sending = Sending::Aside;
+        Some(Lent::Heap { bytes: std::mem::take(&mut self.aside), from: self.aside_sent })
+    }
+
+    pub fn sent(&mut self, slab: &mut Slab, n: usize, heap: Option<Vec<u8>>) {
+        let sending = std::mem::replace(&mut self.sending, Sending::Nothing);
+        match (sending, heap) {
+            (Sending::Drain, _) => self.drain.as_mut().expect("in flight").sent += n,
+            (Sending::Fill, _) => self.fill.as_mut().expect("in flight").sent += n,
+            (Sending::Aside, Some(mut bytes)) => {
+                self.aside_sent += n;
+                if self.aside_sent == bytes.len() {
+                    self.aside_sent = 0;
+                    // A small buffer is kept for the next time; a large one goes back to the system.
+                    bytes.clear();
+                    bytes.shrink_to(512);
+                }
+                bytes.append(&mut self.aside);
+                self.aside = bytes;
+            }
+            (Sending::Aside | Sending::Nothing, _) => debug_assert!(false, "a send completed that was not in flight"),
+        }
+        self.settle(slab);
+    }
+
+    /// The peer takes no more: what waits for it is of no use.
+    pub fn send_failed(&mut self) {
+        self.sending = Sending::Nothing;
+        self.aside = Vec::new();
+        self.aside_sent = 0;
+        for seg in [&mut self.drain, &mut self.fill].into_iter().flatten() {
+            seg.sent = seg.cleared;
+        }
+    }
+
+    pub fn sending(&self) -> bool {
+        self.sending != Sending::Nothing
+    }
+
+    /// Nothing waits to be sent.
+    pub fn is_flushed(&self) -> bool {
+        let held = |seg: &Option<Seg>| seg.as_ref().is_some_and(|s| s.sent < s.cleared);
+        !held(&self.fill) && !held(&self.drain) && !self.inserting()
+    }
+
+    /// Gives every slot back. Only when no operation is in flight any more.
+    pub fn release(&mut self, slab: &mut Slab) {
+        for seg in [self.fill.take(), self.drain.take()].into_iter().flatten() {
+            slab.give(seg.slot);
+        }
+        *self = Self { ended: true, ..Self::default() };
+    }
+}

@@ -1,0 +1,324 @@
+//! Masks, applied in place where the bytes lie. Nothing here makes a value longer, so a row only ever shrinks.
+//!
+//! A column is masked by its origin (relation and column number, as the server's RowDescription gives them), so an alias or a
+//! view changes nothing. A column without an origin, in a result that reads a protected relation, is masked whole. Over all
+//! text that is left run the content detectors, as a second net.
+
+use std::rc::Rc;
+
+use hashbrown::{HashMap, HashSet};
+use policy_compiler::artifact::MaskAction;
+use policy_compiler::detect::transform::{self, HashKey, Transform};
+use policy_compiler::detect::{self, Kind, KindSet, Match};
+use policy_compiler::judge::CopyMasks;
+
+use super::verdict::Plan;
+use crate::protocol::postgres::wire::{HEAD_BYTES, fields, u16_at, u32_at};
+
+/// What one subject does not see of one resource: made once per (subject, policy epoch, catalogue epoch).
+pub struct MaskView {
+    /// Anything is masked at all. If not, rows are not even looked at.
+    pub active: bool,
+    /// Masked columns by relation OID and column number.
+    pub columns: HashMap<(u32, u16), MaskAction>,
+    /// Relations of the catalogue snapshot. One that is not here is masked whole.
+    pub relations: HashSet<u32>,
+    pub detect: Option<DetectView>,
+    pub key: HashKey,
+}
+
+/// Content detection: what to do with a match of each kind.
+pub struct DetectView {
+    pub kinds: KindSet,
+    /// By `Kind as usize`.
+    pub actions: [MaskAction; Kind::ALL.len()],
+}
+
+impl std::fmt::Debug for MaskView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MaskView").field("active", &self.active).field("columns", &self.columns.len()).finish()
+    }
+}
+
+impl MaskView {
+    /// For a subject from whom nothing is hidden.
+    pub fn none() -> Self {
+        Self {
+            active: false,
+            columns: HashMap::new(),
+            relations: HashSet::new(),
+            detect: None,
+            key: HashKey::new([0; 32]),
+        }
+    }
+
+    /// Runs the detectors over text that is no column: messages, names, payloads.
+    pub fn scrub(&self, text: &mut [u8]) {
+        if let Some(detect) = &self.detect {
+            detect.apply(&self.key, text, false);
+        }
+    }
+
+    fn act(&self, column: &Column, unsourced: bool) -> Act {
+        if column.relation == 0 {
+            return if unsourced { whole(MaskAction::Redact, column) } else { self.content(column) };
+        }
+        match self.columns.get(&(column.relation, column.number)) {
+            Some(action) => whole(*action, column),
+            None if self.relations.contains(&column.relation) => self.content(column),
+            None => whole(MaskAction::Redact, column),
+        }
+    }
+
+    fn content(&self, column: &Column) -> Act {
+        match self.detect.is_some() && may_hold_text(column.type_oid) {
+            true => Act::Detect { json: matches!(column.type_oid, oid::JSON | oid::JSONB) },
+            false => Act::Pass,
+        }
+    }
+}
+
+impl DetectView {
+    /// Masks every match in `text`, in place. Returns whether some match asks for the whole cell to be nulled.
+    fn apply(&self, key: &HashKey, text: &mut [u8], json: bool) -> bool {
+        let mut null = false;
+        let mut from = 0;
+        loop {
+            let mut found = [const { Match { start: 0, end: 0, kind: Kind::Email } }; 16];
+            let mut n = 0;
+            detect::scan(&text[from..], self.kinds, |m| {
+                if let Some(place) = found.get_mut(n) {
+                    *place = m;
+                }
+                n += 1;
+            });
+            let Some(last) = n.min(found.len()).checked_sub(1) else { return null };
+            for m in &found[..=last] {
+                null |= self.one(key, &mut text[from + m.start..from + m.end], m.kind, json);
+            }
+            if n <= found.len() {
+                return null;
+            }
+            from += found[last].end;
+        }
+    }
+
+    fn one(&self, key: &HashKey, value: &mut [u8], kind: Kind, json: bool) -> bool {
+        // A bare number in JSON must stay a number, or the whole document no longer parses.
+        if json && value.iter().all(u8::is_ascii_digit) {
+            value.fill(b'0');
+            return false;
+        }
+        match transform(self.actions[kind as usize]) {
+            Some(transform) => transform::apply(transform, key, value),
+            None => return true,
+        }
+        false
+    }
+}
+
+fn transform(action: MaskAction) -> Option<Transform> {
+    match action {
+        MaskAction::Redact => Some(Transform::Redact),
+        MaskAction::Last4 => Some(Transform::Last4),
+        MaskAction::Hash => Some(Transform::Hash),
+        MaskAction::Null => None,
+    }
+}
+
+/// A column of a RowDescription, as far as masking goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    /// OID of the relation that it comes from, or 0.
+    pub relation: u32,
+    pub number: u16,
+    pub type_oid: u32,
+    pub binary: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Act {
+    Pass,
+    Null,
+    Whole(Transform),
+    Detect { json: bool },
+}
+
+/// Stars in a number or a date would break every driver; such a value becomes NULL.
+fn whole(action: MaskAction, column: &Column) -> Act {
+    match transform(action) {
+        Some(transform) if is_plain_text(column.type_oid) => Act::Whole(transform),
+        _ => Act::Null,
+    }
+}
+
+/// Type OIDs of `pg_type.dat`; they never change.
+mod oid {
+    pub const JSON: u32 = 114;
+    pub const JSONB: u32 = 3802;
+    /// name, text, unknown, bpchar, varchar: any string is a value of theirs.
+    pub const PLAIN_TEXT: [u32; 5] = [19, 25, 705, 1042, 1043];
+    /// bool, "char", int8, int2, int4, oid, float4, float8, date, time, timestamp, timestamptz, interval, timetz, numeric, uuid:
+    /// no digit of theirs is text.
+    pub const NO_TEXT: [u32; 16] =
+        [16, 18, 20, 21, 23, 26, 700, 701, 1082, 1083, 1114, 1184, 1186, 1266, 1700, 2950];
+}
+
+fn is_plain_text(type_oid: u32) -> bool {
+    oid::PLAIN_TEXT.contains(&type_oid)
+}
+
+fn may_hold_text(type_oid: u32) -> bool {
+    !oid::NO_TEXT.contains(&type_oid)
+}
+
+/// What to do with each column of the rows that are passing.
+#[derive(Debug, Default)]
+pub struct RowPlan {
+    known: bool,
+    passes_all: bool,
+    /// Kept between results: a session that repeats itself allocates nothing.
+    acts: Vec<Act>,
+    /// Only detectors act: one look at the whole row may settle it.
+    detect_only: bool,
+}
+
+impl RowPlan {
+    pub fn clear(&mut self) {
+        self.known = false;
+    }
+
+    /// The rows' description has been seen.
+    pub fn is_known(&self) -> bool {
+        self.known
+    }
+
+    pub fn passes_all(&self) -> bool {
+        self.known && self.passes_all
+    }
+
+    /// `plan` is `None` when we are not sure which statement runs: then the strictest masks hold.
+    pub fn fill(&mut self, view: &MaskView, plan: Option<&Plan>, columns: &mut dyn Iterator<Item = Column>) {
+        self.acts.clear();
+        for (i, column) in columns.enumerate() {
+            let unsourced = match plan {
+                Some(plan) => plan.mask_unsourced && !plan.harmless.get(i).copied().unwrap_or(false),
+                None => true,
+            };
+            self.acts.push(view.act(&column, unsourced));
+        }
+        self.known = true;
+        self.passes_all = self.acts.iter().all(|a| *a == Act::Pass);
+        self.detect_only = self.acts.iter().all(|a| matches!(a, Act::Pass | Act::Detect { .. }));
+    }
+
+    /// Masks a DataRow in place; its new length, or `None` if it is malformed or has other columns than described.
+    pub fn mask(&self, view: &MaskView, frame: &mut [u8]) -> Option<usize> {
+        if self.detect_only
+            && let Some(detect) = &view.detect
+            && !detect::may_contain(&frame[HEAD_BYTES..], detect.kinds)
+        {
+            return Some(frame.len());
+        }
+        if usize::from(u16_at(frame, HEAD_BYTES)?) != self.acts.len() {
+            return None;
+        }
+        let (mut read, mut write) = (HEAD_BYTES + 2, HEAD_BYTES + 2);
+        for act in &self.acts {
+            let length = u32_at(frame, read)? as i32;
+            let bytes = usize::try_from(length).ok().or((length == -1).then_some(0))?;
+            let (from, to) = (read + 4, read + 4 + bytes);
+            let value = frame.get_mut(from..to)?;
+            let null = length == -1 || view.cell(*act, value);
+            if null {
+                frame[write..write + 4].copy_from_slice(&(-1i32).to_be_bytes());
+                write += 4;
+            } else {
+                if read != write {
+                    frame.copy_within(read..to, write);
+                }
+                write += 4 + bytes;
+            }
+            read = to;
+        }
+        if read != frame.len() {
+            return None;
+        }
+        frame[1..HEAD_BYTES].copy_from_slice(&(write as u32 - 1).to_be_bytes());
+        Some(write)
+    }
+}
+
+impl MaskView {
+    /// Masks one value in place. True if it shall be NULL.
+    fn cell(&self, act: Act, value: &mut [u8]) -> bool {
+        match act {
+            Act::Pass => false,
+            Act::Null => true,
+            Act::Whole(transform) => {
+                transform::apply(transform, &self.key, value);
+                false
+            }
+            Act::Detect { json } => match &self.detect {
+                Some(detect) => detect.apply(&self.key, value, json),
+                None => false,
+            },
+        }
+    }
+}
+
+/// A COPY … TO STDOUT in text or csv that is passing.
+#[derive(Debug)]
+pub struct CopyOut {
+    pub plan: Option<Rc<Plan>>,
+}
+
+impl CopyOut {
+    /// Masks one CopyData body in place (the server sends a row in each); its new length.
+    pub fn mask(&self, view: &MaskView, row: &mut [u8]) -> usize {
+        let bytes = match self.plan.as_deref().map(|p| (&p.copy, p.mask_unsourced)) {
+            Some((Some(copy), _)) => match &copy.masks {
+                CopyMasks::Columns(masks) if masks.iter().all(Option::is_none) => row.len(),
+                _ => super::copy_text::mask_fields(view, copy, row),
+            },
+            Some((None, false)) => row.len(),
+            // We are not sure which statement runs: nothing but the shape of the row passes.
+            _ => {
+                redact_all(row);
+                row.len()
+            }
+        };
+        view.scrub(&mut row[..bytes]);
+        bytes
+    }
+}
+
+fn redact_all(row: &mut [u8]) {
+    row.iter_mut().filter(|b| !matches!(**b, b'\t' | b'\n')).for_each(|b| *b = b'*');
+}
+
+/// Masks the fields of an ErrorResponse or NoticeResponse in place.
+/// `protected`: the statement reads what is masked, so any value in the text may be one.
+pub fn scrub_report(view: &MaskView, body: &mut [u8], protected: bool) {
+    let mut at = 0;
+    while let Some((code, text)) = body.get(at..).and_then(|rest| fields(rest).next()) {
+        let (from, to) = (at + 1, at + 1 + text.len());
+        at = to + 1;
+        match code {
+            b'M' if protected => star_quoted(&mut body[from..to]),
+            b'D' | b'W' | b'q' if protected => body[from..to].fill(b'*'),
+            _ => {}
+        }
+        if matches!(code, b'M' | b'D' | b'H' | b'W' | b'q' | b't' | b'c' | b'n') {
+            view.scrub(&mut body[from..to]);
+        }
+    }
+}
+
+/// `invalid input syntax for type integer: "123-45-6789"`: the value is what stands between the outermost quotes.
+fn star_quoted(text: &mut [u8]) {
+    let Some(first) = memchr::memchr(b'"', text) else { return };
+    let last = memchr::memrchr(b'"', text).unwrap_or(first);
+    let end = if last > first { last } else { text.len() };
+    text[first + 1..end].fill(b'*');
+}

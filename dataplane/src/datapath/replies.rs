@@ -1,0 +1,94 @@
+//! What is owed to whom: one entry for each frame sent upstream that will be answered.
+//!
+//! Every answer is matched against the front entry; an answer that nobody asked for ends the session (threats DS-04).
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::verdict::Plan;
+use crate::protocol::postgres::dissector::NameUse;
+
+/// Entries that a session may owe before its requests wait. 48 bytes each.
+pub const OWED_MAX: usize = 4096;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    Query,
+    Parse,
+    Bind,
+    DescribeStatement,
+    DescribePortal,
+    Execute,
+    Close,
+    Sync,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    Client,
+    /// We asked; the client must not see the answer.
+    Ours,
+    /// Stands for a refused statement: the error it earns is replaced by the plan's refusal.
+    Refused,
+}
+
+#[derive(Clone, Debug)]
+pub struct Owed {
+    pub ask: Ask,
+    pub owner: Owner,
+    pub plan: Option<Rc<Plan>>,
+    /// The statement (of a Parse) or portal (of a Bind) that the answer will confirm.
+    pub name: Option<NameUse>,
+}
+
+#[derive(Debug, Default)]
+pub struct Replies(VecDeque<Owed>);
+
+impl Replies {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.0.len() >= OWED_MAX
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn owe(&mut self, ask: Ask, owner: Owner, plan: Option<Rc<Plan>>) {
+        self.0.push_back(Owed { ask, owner, plan, name: None });
+    }
+
+    pub fn owe_name(&mut self, ask: Ask, name: NameUse) {
+        self.0.push_back(Owed { ask, owner: Owner::Client, plan: None, name: Some(name) });
+    }
+
+    pub fn front(&self) -> Option<&Owed> {
+        self.0.front()
+    }
+
+    pub fn paid(&mut self) {
+        self.0.pop_front();
+    }
+
+    /// After an error the server reads on to the next Sync and answers nothing before it. Yields what it passes over.
+    pub fn skipped(&mut self) -> Option<Owed> {
+        self.0.pop_front_if(|owed| owed.ask != Ask::Sync)
+    }
+
+    /// A server that has just asked for COPY data ignores the Syncs that the client had already sent.
+    pub fn forget_syncs_behind_front(&mut self) {
+        while self.0.get(1).is_some_and(|o| o.ask == Ask::Sync) {
+            self.0.remove(1);
+        }
+    }
+
+    /// A burst's memory is not kept for an idle session.
+    pub fn shrink(&mut self) {
+        if self.0.is_empty() && self.0.capacity() > 64 {
+            self.0.shrink_to(16);
+        }
+    }
+}

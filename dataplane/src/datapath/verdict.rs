@@ -1,0 +1,52 @@
+//! What was decided about a text: made once per (text, subject, policy epoch), shared by all who send it.
+
+use std::rc::Rc;
+
+use policy_compiler::judge::CopyMasks;
+
+/// The outcome of judging one text.
+#[derive(Debug)]
+pub struct Plan {
+    pub verdict: Verdict,
+    /// The rule that decided, for the record.
+    pub rule: Box<str>,
+    /// A refusal in the protocol's own bytes, ready to send. Set if and only if the verdict is `Deny`.
+    pub refusal: Option<Box<[u8]>>,
+    /// Result columns without an origin are masked whole, except those that are surely harmless.
+    pub mask_unsourced: bool,
+    pub harmless: Box<[bool]>,
+    /// It may make, change or drop prepared statements or cursors by SQL.
+    pub touches_names: bool,
+    /// What to mask in a COPY … TO STDOUT.
+    pub copy: Option<CopyPlan>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Verdict {
+    Allow = 0,
+    Mask = 1,
+    Deny = 3,
+}
+
+#[derive(Debug)]
+pub struct CopyPlan {
+    pub masks: CopyMasks,
+    pub csv: bool,
+    pub delimiter: u8,
+    pub quote: u8,
+    pub escape: u8,
+}
+
+/// What a session learns when it asks for the plan of a text.
+#[derive(Debug)]
+pub enum Judged {
+    Plan(Rc<Plan>),
+    /// The analysis is under way; the session's `Input::Judged` will say when to ask again.
+    Wait,
+}
+
+/// Judges texts for one session's subject. The shard implements it over its plan cache.
+pub trait Judge {
+    fn judge(&mut self, text: &[u8]) -> Judged;
+}

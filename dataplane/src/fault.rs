@@ -1,0 +1,66 @@
+//! Why a session ends, and on whose account. `Copy`: the hot path makes no text.
+
+/// Who is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    Client,
+    Upstream,
+    /// Ourselves: a limit of ours, our recorder, our shutting down.
+    Wireward,
+}
+
+/// Why a session ends. Each has one text for people ([`Fault::text`]) and one SQLSTATE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// The peer closed the connection, or it was reset.
+    Gone(Side),
+    /// Bytes that are not the protocol, or a message that has no place here.
+    Protocol(Side, &'static str),
+    /// A named limit was passed.
+    Limit(&'static str),
+    /// The token or the names in the startup message do not let the client in.
+    NotAdmitted(&'static str),
+    /// The upstream cannot be reached or refuses us.
+    Unreachable(&'static str),
+    /// The evidence cannot be recorded.
+    NotRecorded,
+    /// The login took longer than `login_timeout`.
+    LoginTimeout,
+    ShuttingDown,
+}
+
+impl Fault {
+    pub fn side(self) -> Side {
+        match self {
+            Self::Gone(side) | Self::Protocol(side, _) => side,
+            Self::NotAdmitted(_) | Self::LoginTimeout => Side::Client,
+            Self::Unreachable(_) => Side::Upstream,
+            Self::Limit(_) | Self::NotRecorded | Self::ShuttingDown => Side::Wireward,
+        }
+    }
+
+    /// The SQLSTATE that a PostgreSQL client is told.
+    pub fn sqlstate(self) -> &'static str {
+        match self {
+            Self::Gone(_) => "08006",
+            Self::Protocol(..) => "08P01",
+            Self::Limit(_) => "54000",
+            Self::NotAdmitted(_) => "28000",
+            Self::Unreachable(_) => "08001",
+            Self::NotRecorded | Self::ShuttingDown => "57P01",
+            Self::LoginTimeout => "57014",
+        }
+    }
+
+    /// What is wrong, in the user's words.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Gone(Side::Client) => "the client closed the connection",
+            Self::Gone(_) => "the upstream closed the connection",
+            Self::Protocol(_, text) | Self::Limit(text) | Self::NotAdmitted(text) | Self::Unreachable(text) => text,
+            Self::NotRecorded => "the session cannot be recorded, so it ends; ask the operator about the recorder",
+            Self::LoginTimeout => "the login was not finished within login_timeout",
+            Self::ShuttingDown => "the gateway is shutting down",
+        }
+    }
+}

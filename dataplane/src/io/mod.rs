@@ -1,0 +1,57 @@
+//! The io trait: completion-shaped. One submits an operation; later its event says n bytes, or why not.
+//!
+//! Rules that every driver keeps, so that sessions can be tested above any of them:
+//! - at most one receive and one send are in flight per connection;
+//! - a receive with no range of its own is given a slot by the driver when bytes are there, never before;
+//! - after [`Io::close`] the operations in flight still complete, then [`Event::Closed`] is the last event of the connection;
+//! - a [`Conn`] is used again only after its `Closed`.
+
+pub mod sim;
+pub mod uring;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::buffer::{Slab, Slot};
+
+/// A connection's number in its driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Conn(pub u32);
+
+/// Bytes lent to a send: a range of a slot that the caller keeps, or a buffer that comes back with the completion.
+#[derive(Debug)]
+pub enum Lent<'a> {
+    Slot { slot: &'a Slot, from: usize, to: usize },
+    Heap { bytes: Vec<u8>, from: usize },
+}
+
+#[derive(Debug)]
+pub enum Event {
+    Accepted { listener: usize, conn: Conn, peer: SocketAddr },
+    AcceptFailed { listener: usize, error: Errno },
+    Connected { conn: Conn, result: Result<(), Errno> },
+    /// `slot` is set when the driver chose it. `Ok(0)` is the end of the stream.
+    Received { conn: Conn, slot: Option<Slot>, result: Result<usize, Errno> },
+    Sent { conn: Conn, result: Result<usize, Errno>, heap: Option<Vec<u8>> },
+    Closed { conn: Conn },
+    /// Somebody rang the shard's [`Bell`].
+    Woken,
+}
+
+pub trait Io {
+    /// Receives into a slot of the driver's choice.
+    fn receive(&mut self, conn: Conn);
+    /// Receives into `slot[from..]`, which the caller neither reads nor writes until the event.
+    fn receive_into(&mut self, slab: &Slab, conn: Conn, slot: &Slot, from: usize);
+    fn send(&mut self, slab: &Slab, conn: Conn, lent: Lent<'_>);
+    /// Opens a connection; its `Connected` follows.
+    ///
+    /// # Errors
+    /// When no socket can be made (out of descriptors).
+    fn connect(&mut self, address: SocketAddr) -> Result<Conn, Errno>;
+    fn close(&mut self, conn: Conn);
+    /// Performs what was submitted and waits for events, `timeout` at most. Appends them to `events`.
+    fn wait(&mut self, slab: &mut Slab, timeout: Duration, events: &mut Vec<Event>);
+}

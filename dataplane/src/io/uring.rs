@@ -1,0 +1,414 @@
+//! The io_uring driver: multishot accept, single-shot receives with buffer selection, batched submission.
+//!
+//! Invariant owned here: every address given to the kernel stays valid until the completion of its operation. Slots belong
+//! to the slab, which [`Io::wait`]'s caller keeps alive; heap buffers are moved in here and handed back with the event;
+//! slots in the buffer ring are held as [`Slot`] values in `provided`. A connection's descriptor is closed only after its
+//! last operation has completed. Who may call: one shard, on the thread that made the driver (`SINGLE_ISSUER`).
+//! Checked by: the end-to-end tests, and `simulation`, which holds the code above to the same rules without a kernel.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+use rustix::io::Errno;
+use rustix::net::{self, sockopt};
+
+use super::{Conn, Event, Io, Lent};
+use crate::buffer::{SLOT_BYTES, Slab, Slot, budget::KERNEL_SLOTS};
+
+const BUFFER_GROUP: u16 = 0;
+const MSG_NOSIGNAL: i32 = 0x4000;
+/// IORING_RECVSEND_POLL_FIRST: a receive that follows a send would find nothing, so the kernel need not try first.
+const POLL_FIRST: u16 = 1;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Op {
+    Accept,
+    Connect,
+    Receive,
+    ReceiveInto,
+    Send,
+    Bell,
+    Cancel,
+}
+
+const OPS: [Op; 7] = [Op::Accept, Op::Connect, Op::Receive, Op::ReceiveInto, Op::Send, Op::Bell, Op::Cancel];
+
+fn user_data(op: Op, index: u32) -> u64 {
+    (op as u64) << 32 | u64::from(index)
+}
+
+struct Connection {
+    socket: Option<OwnedFd>,
+    in_flight: u8,
+    connecting: bool,
+    closing: bool,
+    heap: Option<Vec<u8>>,
+}
+
+pub struct Uring {
+    ring: IoUring,
+    buffers: BufferRing,
+    listeners: Vec<OwnedFd>,
+    bell: OwnedFd,
+    bell_count: Box<u64>,
+    connections: Vec<Connection>,
+    free: Vec<u32>,
+    /// Connections closed with nothing in flight: their event is due at the next wait.
+    closed: Vec<Conn>,
+    /// Receives that found no buffer: submitted again when slots are back.
+    starved: Vec<Conn>,
+    accept_again: Vec<u32>,
+}
+
+impl Uring {
+    /// # Errors
+    /// When the kernel refuses io_uring or one of the flags (Linux 6.1 has them all), or memory is out.
+    pub fn new(slab: &mut Slab, listeners: Vec<OwnedFd>, bell: OwnedFd) -> std::io::Result<Self> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_cqsize(4096)
+            .build(1024)?;
+        let buffers = BufferRing::new(&ring, slab)?;
+        let mut uring = Self {
+            ring,
+            buffers,
+            listeners,
+            bell,
+            bell_count: Box::new(0),
+            connections: Vec::new(),
+            free: Vec::new(),
+            closed: Vec::new(),
+            starved: Vec::new(),
+            accept_again: Vec::new(),
+        };
+        (0..uring.listeners.len() as u32).for_each(|l| uring.accept(l));
+        uring.listen_to_bell();
+        Ok(uring)
+    }
+
+    fn accept(&mut self, listener: u32) {
+        let fd = Fd(self.listeners[listener as usize].as_raw_fd());
+        self.push(opcode::AcceptMulti::new(fd).build().user_data(user_data(Op::Accept, listener)));
+    }
+
+    fn listen_to_bell(&mut self) {
+        let address: *mut u64 = &mut *self.bell_count;
+        let read = opcode::Read::new(Fd(self.bell.as_raw_fd()), address.cast(), 8).build();
+        self.push(read.user_data(user_data(Op::Bell, 0)));
+    }
+
+    fn push(&mut self, entry: squeue::Entry) {
+        loop {
+            // SAFETY: the addresses in `entry` are kept valid as the head of this file says.
+            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+            // The submission queue is full: hand it to the kernel and go on.
+            let _ = self.ring.submit();
+        }
+    }
+
+    fn adopt(&mut self, socket: OwnedFd, connecting: bool) -> Conn {
+        let connection =
+            Connection { socket: Some(socket), in_flight: 0, connecting, closing: false, heap: None };
+        match self.free.pop() {
+            Some(index) => {
+                self.connections[index as usize] = connection;
+                Conn(index)
+            }
+            None => {
+                self.connections.push(connection);
+                Conn(self.connections.len() as u32 - 1)
+            }
+        }
+    }
+
+    fn start(&mut self, conn: Conn, entry: impl FnOnce(Fd) -> squeue::Entry, op: Op) {
+        let connection = &mut self.connections[conn.0 as usize];
+        debug_assert!(!connection.closing, "an operation on a closed connection");
+        let Some(socket) = &connection.socket else { return };
+        connection.in_flight += 1;
+        let entry = entry(Fd(socket.as_raw_fd())).user_data(user_data(op, conn.0));
+        self.push(entry);
+    }
+
+    fn complete(&mut self, entry: &cqueue::Entry, events: &mut Vec<Event>) {
+        let index = entry.user_data() as u32;
+        let result = match entry.result() {
+            n if n < 0 => Err(Errno::from_raw_os_error(-n)),
+            n => Ok(n as usize),
+        };
+        match OPS[(entry.user_data() >> 32) as usize] {
+            Op::Accept => self.accepted(index, result, cqueue::more(entry.flags()), events),
+            Op::Connect => self.connected(Conn(index), events),
+            Op::Receive => self.received(Conn(index), result, cqueue::buffer_select(entry.flags()), events),
+            Op::ReceiveInto => {
+                if self.finished(Conn(index), events) {
+                    events.push(Event::Received { conn: Conn(index), slot: None, result });
+                }
+            }
+            Op::Send => {
+                let heap = self.connections[index as usize].heap.take();
+                if self.finished(Conn(index), events) {
+                    events.push(Event::Sent { conn: Conn(index), result, heap });
+                }
+            }
+            Op::Bell => {
+                self.listen_to_bell();
+                events.push(Event::Woken);
+            }
+            Op::Cancel => {}
+        }
+    }
+
+    fn accepted(&mut self, listener: u32, result: Result<usize, Errno>, more: bool, events: &mut Vec<Event>) {
+        match result {
+            Ok(fd) => {
+                // SAFETY: the kernel has just made this descriptor for us and nobody else has it.
+                let socket = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd as i32) };
+                match peer(&socket) {
+                    Some(peer) => {
+                        let _ = sockopt::set_tcp_nodelay(&socket, true);
+                        let conn = self.adopt(socket, false);
+                        events.push(Event::Accepted { listener: listener as usize, conn, peer });
+                    }
+                    None => drop(socket),
+                }
+            }
+            Err(error) => events.push(Event::AcceptFailed { listener: listener as usize, error }),
+        }
+        if !more {
+            // Out of descriptors, say: try again with the next round, not in a spin.
+            self.accept_again.push(listener);
+        }
+    }
+
+    fn connected(&mut self, conn: Conn, events: &mut Vec<Event>) {
+        let connection = &mut self.connections[conn.0 as usize];
+        connection.connecting = false;
+        let result = match &connection.socket {
+            Some(socket) => sockopt::socket_error(socket).and_then(|r| r).and_then(|()| make_blocking(socket.as_fd())),
+            None => Err(Errno::BADF),
+        };
+        if self.finished(conn, events) {
+            events.push(Event::Connected { conn, result });
+        }
+    }
+
+    fn received(
+        &mut self,
+        conn: Conn,
+        result: Result<usize, Errno>,
+        buffer: Option<u16>,
+        events: &mut Vec<Event>,
+    ) {
+        let slot = buffer.map(|b| self.buffers.taken(b));
+        if result == Err(Errno::NOBUFS) && !self.connections[conn.0 as usize].closing {
+            self.connections[conn.0 as usize].in_flight -= 1;
+            self.starved.push(conn);
+            return;
+        }
+        // A selected slot always reaches the shell, which gives it back even when the connection is closing.
+        let last = !self.finished(conn, events);
+        if !last || slot.is_some() {
+            let received = Event::Received { conn, slot, result };
+            match last && matches!(events.last(), Some(Event::Closed { .. })) {
+                true => events.insert(events.len() - 1, received),
+                false => events.push(received),
+            }
+        }
+    }
+
+    /// One operation less in flight. False if the connection is closing: its events are of no interest any more.
+    fn finished(&mut self, conn: Conn, events: &mut Vec<Event>) -> bool {
+        let connection = &mut self.connections[conn.0 as usize];
+        connection.in_flight -= 1;
+        if connection.closing && connection.in_flight == 0 {
+            connection.socket = None;
+            self.free.push(conn.0);
+            events.push(Event::Closed { conn });
+        }
+        !self.connections[conn.0 as usize].closing
+    }
+
+    fn before_wait(&mut self, slab: &mut Slab, events: &mut Vec<Event>) {
+        for conn in std::mem::take(&mut self.closed) {
+            self.connections[conn.0 as usize].socket = None;
+            self.free.push(conn.0);
+            events.push(Event::Closed { conn });
+        }
+        self.buffers.refill(slab);
+        if !self.starved.is_empty() && self.buffers.any_provided() {
+            for conn in std::mem::take(&mut self.starved) {
+                if self.connections[conn.0 as usize].closing {
+                    continue;
+                }
+                self.receive(conn);
+            }
+        }
+        for listener in std::mem::take(&mut self.accept_again) {
+            self.accept(listener);
+        }
+    }
+}
+
+impl Io for Uring {
+    fn receive(&mut self, conn: Conn) {
+        let receive = |fd| {
+            opcode::Recv::new(fd, std::ptr::null_mut(), SLOT_BYTES as u32)
+                .buf_group(BUFFER_GROUP)
+                .ioprio(POLL_FIRST)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT)
+        };
+        self.start(conn, receive, Op::Receive);
+    }
+
+    fn receive_into(&mut self, slab: &Slab, conn: Conn, slot: &Slot, from: usize) {
+        let address = slab.address(slot).wrapping_add(from);
+        let room = (SLOT_BYTES - from) as u32;
+        self.start(conn, |fd| opcode::Recv::new(fd, address, room).build(), Op::ReceiveInto);
+    }
+
+    fn send(&mut self, slab: &Slab, conn: Conn, lent: Lent<'_>) {
+        let (address, bytes) = match lent {
+            Lent::Slot { slot, from, to } => (slab.address(slot).wrapping_add(from).cast_const(), to - from),
+            Lent::Heap { bytes, from } => {
+                let held = self.connections[conn.0 as usize].heap.insert(bytes);
+                (held[from..].as_ptr(), held.len() - from)
+            }
+        };
+        let send = |fd| opcode::Send::new(fd, address, bytes as u32).flags(MSG_NOSIGNAL).build();
+        self.start(conn, send, Op::Send);
+    }
+
+    fn connect(&mut self, address: SocketAddr) -> Result<Conn, Errno> {
+        let socket = dial(address)?;
+        let conn = self.adopt(socket, true);
+        let pollout = rustix::event::PollFlags::OUT.bits().into();
+        self.start(conn, |fd| opcode::PollAdd::new(fd, pollout).build(), Op::Connect);
+        Ok(conn)
+    }
+
+    fn close(&mut self, conn: Conn) {
+        let connection = &mut self.connections[conn.0 as usize];
+        if connection.closing {
+            return;
+        }
+        connection.closing = true;
+        if let Some(socket) = &connection.socket {
+            // Wakes the receive in flight; a send in flight ends with an error or as sent.
+            let _ = net::shutdown(socket, net::Shutdown::Both);
+        }
+        if connection.in_flight == 0 {
+            self.starved.retain(|c| *c != conn);
+            self.closed.push(conn);
+        } else if connection.connecting {
+            let cancel = opcode::AsyncCancel::new(user_data(Op::Connect, conn.0)).build();
+            self.push(cancel.user_data(user_data(Op::Cancel, 0)));
+        }
+    }
+
+    fn wait(&mut self, slab: &mut Slab, timeout: Duration, events: &mut Vec<Event>) {
+        self.before_wait(slab, events);
+        let timeout = if events.is_empty() { timeout } else { Duration::ZERO };
+        let timespec = Timespec::from(timeout);
+        let arguments = SubmitArgs::new().timespec(&timespec);
+        // ETIME, EINTR and EBUSY all mean: look at the completions and come again.
+        let _ = self.ring.submitter().submit_with_args(1, &arguments);
+        loop {
+            let Some(entry) = self.ring.completion().next() else { break };
+            self.complete(&entry, events);
+        }
+    }
+}
+
+/// Starts a connect that does not block; poll says when it has ended.
+fn dial(address: SocketAddr) -> Result<OwnedFd, Errno> {
+    let family = if address.is_ipv4() { net::AddressFamily::INET } else { net::AddressFamily::INET6 };
+    let flags = net::SocketFlags::CLOEXEC | net::SocketFlags::NONBLOCK;
+    let socket = net::socket_with(family, net::SocketType::STREAM, flags, None)?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    match net::connect(&socket, &address) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
+        Err(error) => Err(error),
+    }
+}
+
+/// io_uring answers EAGAIN instead of waiting on a descriptor that is marked non-blocking.
+fn make_blocking(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = rustix::fs::fcntl_getfl(socket)?;
+    rustix::fs::fcntl_setfl(socket, flags & !rustix::fs::OFlags::NONBLOCK)
+}
+
+fn peer(socket: &OwnedFd) -> Option<SocketAddr> {
+    SocketAddr::try_from(net::getpeername(socket).ok()??).ok()
+}
+
+/// The ring of free slots that receives without a range take from.
+struct BufferRing {
+    entries: NonNull<BufRingEntry>,
+    mask: u16,
+    tail: u16,
+    /// The slots that the kernel holds, by buffer id.
+    provided: Vec<Option<Slot>>,
+    spare_ids: Vec<u16>,
+}
+
+impl BufferRing {
+    fn new(ring: &IoUring, slab: &mut Slab) -> std::io::Result<Self> {
+        use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+        let count = KERNEL_SLOTS as u16;
+        let bytes = usize::from(count) * size_of::<BufRingEntry>();
+        // SAFETY: a fresh private mapping (page-aligned, as the kernel asks) that lives until the process ends.
+        let base = unsafe {
+            mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+        }?;
+        // SAFETY: `base` is a mapping of `count` entries that is never unmapped.
+        unsafe { ring.submitter().register_buf_ring_with_flags(base as u64, count, BUFFER_GROUP, 0) }?;
+        let entries = NonNull::new(base.cast()).ok_or(std::io::ErrorKind::OutOfMemory)?;
+        let provided = (0..count).map(|_| None).collect();
+        let mut buffers = Self { entries, mask: count - 1, tail: 0, provided, spare_ids: (0..count).rev().collect() };
+        buffers.refill(slab);
+        Ok(buffers)
+    }
+
+    fn any_provided(&self) -> bool {
+        self.spare_ids.len() < self.provided.len()
+    }
+
+    /// The kernel has put bytes into buffer `id`: it is ours again.
+    fn taken(&mut self, id: u16) -> Slot {
+        self.spare_ids.push(id);
+        self.provided[usize::from(id)].take().expect("the kernel chose a buffer that it was given")
+    }
+
+    /// Gives the kernel slots until it has all it may hold or the slab is empty.
+    fn refill(&mut self, slab: &mut Slab) {
+        let before = self.tail;
+        while let Some(id) = self.spare_ids.pop() {
+            let Some(slot) = slab.take() else {
+                self.spare_ids.push(id);
+                break;
+            };
+            // SAFETY: the index is masked to the ring's length; the kernel reads the entry only after the tail moves past it.
+            let entry = unsafe { &mut *self.entries.as_ptr().add(usize::from(self.tail & self.mask)) };
+            entry.set_addr(slab.address(&slot) as u64);
+            entry.set_len(SLOT_BYTES as u32);
+            entry.set_bid(id);
+            self.provided[usize::from(id)] = Some(slot);
+            self.tail = self.tail.wrapping_add(1);
+        }
+        if self.tail != before {
+            // SAFETY: the tail lies in the ring's first entry, is aligned, and only this thread writes it.
+            let tail = unsafe { &*BufRingEntry::tail(self.entries.as_ptr()).cast::<AtomicU16>() };
+            tail.store(self.tail, Ordering::Release);
+        }
+    }
+}

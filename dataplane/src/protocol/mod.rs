@@ -1,0 +1,59 @@
+//! One folder per wire protocol, the same file names in each.
+
+pub mod postgres;
+
+use crate::datapath::verdict::{Judge, Plan};
+use crate::fault::Fault;
+use std::rc::Rc;
+
+/// What shall become of one frame. Given once per frame, never revised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It leaves as it is (masked in place where it must be).
+    Pass,
+    /// Its first `n` bytes leave: a mask has made it shorter, in place.
+    Shrink(usize),
+    /// It does not leave.
+    Drop,
+    /// It stays: what is in [`Scratch::before`] must leave first, then it is looked at again.
+    After,
+    /// It stays until something else has happened: an answer of the upstream, or the end of an analysis.
+    Wait,
+    End(Fault),
+}
+
+/// What shall become of a frame that is larger than a slot, from its head alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Large {
+    /// Gather it whole, then ask for its [`Step`].
+    Collect,
+    /// Nothing in it is to be judged or masked: pass it on as it comes.
+    Stream,
+    /// Throw it away as it comes.
+    Discard,
+    Wait,
+    End(Fault),
+}
+
+/// What a dissector has to say besides the step: reused for every frame, so that the hot path allocates nothing.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// Bytes of our own that leave in the frame's direction, before or instead of it.
+    pub before: Vec<u8>,
+    /// Bytes of our own that leave in the other direction.
+    pub back: Vec<u8>,
+    /// Verdicts given on the way, for the record.
+    pub verdicts: Vec<Rc<Plan>>,
+}
+
+/// What a session's messages mean, in both directions. The relay moves the bytes; this decides about them.
+pub trait Dissector {
+    fn frame(&self, window: &[u8]) -> postgres::framer::Framed;
+    /// A whole frame from the client.
+    fn request(&mut self, frame: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step;
+    /// The head of a frame from the client that is larger than a slot.
+    fn large_request(&mut self, tag: u8, bytes: usize) -> Large;
+    /// A whole frame from the upstream. Masks are applied in place.
+    fn response(&mut self, frame: &mut [u8], scratch: &mut Scratch) -> Step;
+    fn large_response(&mut self, tag: u8, bytes: usize) -> Large;
+}

@@ -1,0 +1,250 @@
+//! What a relaying session's messages mean. Owns the session's bounded memory: names of statements and portals with their
+//! plans, what is owed, and the row plan of the result that is passing.
+
+use std::hash::Hasher;
+use std::rc::Rc;
+
+use hashbrown::HashMap;
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use super::framer::{self, Framed};
+use crate::datapath::mask::{CopyOut, MaskView, RowPlan};
+use crate::datapath::replies::Replies;
+use crate::datapath::verdict::{Judge, Plan};
+use crate::protocol::{self, Large, Scratch, Step};
+
+/// Limits of one session. Each is a key of `[limits]` in the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub statement_bytes_max: usize,
+    pub bind_bytes_max: usize,
+    pub row_bytes_max: usize,
+    pub prepared_statements_max: usize,
+}
+
+/// The longest message of the upstream that is neither a row nor COPY data, bytes.
+pub const REPLY_BYTES_MAX: usize = 1 << 20;
+
+/// What becomes of the client's messages after a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Skip {
+    No,
+    /// The refusal was ours alone: nothing goes upstream until Sync, and we answer that too.
+    ToOwnSync,
+    /// The upstream has failed the pipeline: nothing but the Sync goes there.
+    ToUpstreamSync,
+}
+
+/// COPY FROM STDIN, as the upstream has confirmed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CopyIn {
+    No,
+    Open,
+}
+
+#[derive(Debug)]
+pub struct Dissector {
+    pub(super) limits: Limits,
+    pub(super) replies: Replies,
+    /// The transaction status of the last ReadyForQuery: `I`, `T` or `E`.
+    pub(super) status: u8,
+    /// Messages of an extended-protocol pipeline have gone upstream since the last Sync.
+    pub(super) pipeline_open: bool,
+    pub(super) skip: Skip,
+    pub(super) copy_in: CopyIn,
+    pub(super) copying_out: Option<CopyOut>,
+    pub(super) statements: Names,
+    pub(super) portals: Names,
+    /// The portal whose RowDescription is the last one asked for, if an Execute of it may follow.
+    pub(super) described: Option<u128>,
+    pub(super) masks: Rc<MaskView>,
+    pub(super) rows: RowPlan,
+    /// The upstream has said its last word: a FATAL error.
+    pub(super) farewell: bool,
+    /// Counts Syncs and simple queries: a pipeline's number.
+    pub(super) pipeline: u32,
+}
+
+impl Dissector {
+    pub fn new(limits: Limits, key: NameKey, masks: Rc<MaskView>) -> Self {
+        Self {
+            limits,
+            replies: Replies::default(),
+            status: b'I',
+            pipeline_open: false,
+            skip: Skip::No,
+            copy_in: CopyIn::No,
+            copying_out: None,
+            statements: Names::new(key),
+            portals: Names::new(key),
+            described: None,
+            masks,
+            rows: RowPlan::default(),
+            farewell: false,
+            pipeline: 0,
+        }
+    }
+
+    /// Nothing is owed and no transaction is open.
+    pub fn is_idle(&self) -> bool {
+        self.replies.is_empty() && self.status == b'I' && !self.pipeline_open
+    }
+
+    /// The client knows already why the session ends.
+    pub fn is_farewell_said(&self) -> bool {
+        self.farewell
+    }
+
+    pub fn set_masks(&mut self, masks: Rc<MaskView>) {
+        self.masks = masks;
+    }
+}
+
+impl protocol::Dissector for Dissector {
+    fn frame(&self, window: &[u8]) -> Framed {
+        framer::next(window)
+    }
+
+    fn request(&mut self, frame: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {
+        self.on_request(frame, judge, scratch)
+    }
+
+    fn large_request(&mut self, tag: u8, bytes: usize) -> Large {
+        self.on_large_request(tag, bytes)
+    }
+
+    fn response(&mut self, frame: &mut [u8], scratch: &mut Scratch) -> Step {
+        self.on_response(frame, scratch)
+    }
+
+    fn large_response(&mut self, tag: u8, bytes: usize) -> Large {
+        self.on_large_response(tag, bytes)
+    }
+}
+
+/// A process-wide secret under which names and texts are hashed, so that nobody can make two collide.
+#[derive(Clone, Copy)]
+pub struct NameKey(pub [u8; 16]);
+
+impl NameKey {
+    pub fn hash(&self, parts: &[&[u8]]) -> u128 {
+        let mut hasher = SipHasher13::new_with_key(&self.0);
+        for part in parts {
+            hasher.write_usize(part.len());
+            hasher.write(part);
+        }
+        hasher.finish128().as_u128()
+    }
+}
+
+impl std::fmt::Debug for NameKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NameKey(hidden)")
+    }
+}
+
+/// Prepared statements or portals of a session: the plan that each name was given, as far as we can be sure of it.
+///
+/// What the server holds under a name can differ from what was last sent: a Parse that fails, or that is skipped after an
+/// error, leaves the old statement in place. So an entry counts only when the server has confirmed it, or in the very
+/// pipeline that made it (an error there skips the use as well). A name without a sure entry gets the strictest masks.
+#[derive(Debug)]
+pub(super) struct Names {
+    key: NameKey,
+    entries: HashMap<u128, Entry, Taken>,
+    generation: u32,
+}
+
+#[derive(Debug)]
+struct Entry {
+    plan: Rc<Plan>,
+    generation: u32,
+    pipeline: u32,
+    confirmed: bool,
+}
+
+/// A name as an owed answer remembers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameUse {
+    id: u128,
+    generation: u32,
+}
+
+impl Names {
+    fn new(key: NameKey) -> Self {
+        Self { key, entries: HashMap::with_hasher(Taken), generation: 0 }
+    }
+
+    pub(super) fn id(&self, name: &[u8]) -> u128 {
+        self.key.hash(&[name])
+    }
+
+    pub(super) fn get(&self, id: u128, pipeline: u32) -> Option<Rc<Plan>> {
+        let entry = self.entries.get(&id)?;
+        (entry.confirmed || entry.pipeline == pipeline).then(|| entry.plan.clone())
+    }
+
+    pub(super) fn set(&mut self, id: u128, plan: Rc<Plan>, pipeline: u32) -> NameUse {
+        self.generation = self.generation.wrapping_add(1);
+        let generation = self.generation;
+        self.entries.insert(id, Entry { plan, generation, pipeline, confirmed: false });
+        NameUse { id, generation }
+    }
+
+    /// The server has done what was asked for the name.
+    pub(super) fn confirm(&mut self, name: NameUse) {
+        if let Some(entry) = self.entries.get_mut(&name.id)
+            && entry.generation == name.generation
+        {
+            entry.confirmed = true;
+        }
+    }
+
+    /// The server has not done it: what it holds under the name is unknown.
+    pub(super) fn doubt(&mut self, name: NameUse) {
+        if self.entries.get(&name.id).is_some_and(|e| e.generation == name.generation) {
+            self.entries.remove(&name.id);
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: u128) {
+        self.entries.remove(&id);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.entries.clear();
+    }
+}
+
+/// The key is a keyed hash already; its low half serves as the table's hash.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Taken;
+
+impl std::hash::BuildHasher for Taken {
+    type Hasher = TakenHasher;
+    fn build_hasher(&self) -> TakenHasher {
+        TakenHasher(0)
+    }
+}
+
+pub(crate) struct TakenHasher(u64);
+
+impl Hasher for TakenHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 ^= u64::from_le_bytes(word);
+        }
+    }
+    fn write_u128(&mut self, key: u128) {
+        self.0 = key as u64;
+    }
+}

@@ -1,0 +1,394 @@
+//! The first messages, on both sides. The side towards the client and the side towards the upstream are two types, so the
+//! token of one and the credential of the other cannot be mixed.
+//! Source: <https://www.postgresql.org/docs/18/protocol-flow.html#PROTOCOL-FLOW-START-UP>.
+
+use postgres_protocol::authentication::md5_hash;
+use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+
+use super::responder::{Report, ready_for_query};
+use super::wire::{
+    CANCEL_REQUEST, GSSENC_REQUEST, HEAD_BYTES, PROTOCOL_3_0, PROTOCOL_3_2, SSL_REQUEST, backend, cstr_at, fields,
+    frontend, message, put_cstr, u32_at, untagged,
+};
+use crate::control::credential::Secret;
+use crate::fault::{Fault, Side};
+use crate::session::{Admission, CancelKey, Upstream};
+
+/// The server's own limit for a startup message, bytes (`MAX_STARTUP_PACKET_LENGTH`).
+const STARTUP_BYTES_MAX: usize = 10_000;
+/// The longest message that a login of an upstream may have, bytes.
+pub const LOGIN_MESSAGE_BYTES_MAX: usize = 16 * 1024;
+
+/// The client's first message.
+pub enum Hello {
+    /// SSLRequest or GSSENCRequest.
+    Encrypt,
+    Cancel,
+    Startup(Startup),
+}
+
+/// Reads the first message, when it is whole; with its length in bytes.
+///
+/// # Errors
+/// Not this protocol.
+pub fn hello(window: &[u8]) -> Result<Option<(Hello, usize)>, Fault> {
+    let broken = |why| Err(Fault::Protocol(Side::Client, why));
+    let (Some(bytes), Some(code)) = (u32_at(window, 0), u32_at(window, 4)) else { return Ok(None) };
+    let bytes = bytes as usize;
+    if !(8..=STARTUP_BYTES_MAX).contains(&bytes) {
+        return broken("the first message is not a PostgreSQL startup message");
+    }
+    if window.len() < bytes {
+        return Ok(None);
+    }
+    let hello = match code {
+        SSL_REQUEST | GSSENC_REQUEST if bytes == 8 => Hello::Encrypt,
+        CANCEL_REQUEST => Hello::Cancel,
+        _ if code >> 16 == 3 => Hello::Startup(Startup::read(code, &window[8..bytes])?),
+        _ => return broken("this protocol version is not supported: PostgreSQL clients from 7.4 speak version 3"),
+    };
+    Ok(Some((hello, bytes)))
+}
+
+/// What the client asks for in its startup message.
+#[derive(Debug, Default)]
+pub struct Startup {
+    pub user: String,
+    pub database: String,
+    version: u32,
+    parameters: Vec<(String, String)>,
+    /// `_pq_.` options, of which we know none.
+    unknown_options: Vec<String>,
+}
+
+/// Settings that a client may bring (design 6), in lower case.
+const ALLOWED: [&str; 10] = [
+    "application_name",
+    "client_encoding",
+    "datestyle",
+    "extra_float_digits",
+    "idle_in_transaction_session_timeout",
+    "intervalstyle",
+    "lock_timeout",
+    "search_path",
+    "statement_timeout",
+    "timezone",
+];
+
+impl Startup {
+    fn read(version: u32, body: &[u8]) -> Result<Self, Fault> {
+        const MALFORMED: Fault = Fault::Protocol(Side::Client, "the startup message is malformed");
+        let mut startup = Self { version, ..Self::default() };
+        let mut at = 0;
+        loop {
+            let (name, next) = cstr_at(body, at).ok_or(MALFORMED)?;
+            if name.is_empty() {
+                return if next == body.len() { startup.complete() } else { Err(MALFORMED) };
+            }
+            let (value, next) = cstr_at(body, next).ok_or(MALFORMED)?;
+            at = next;
+            let name = std::str::from_utf8(name).map_err(|_| MALFORMED)?;
+            let value = std::str::from_utf8(value).map_err(|_| MALFORMED)?;
+            startup.take(name, value)?;
+        }
+    }
+
+    fn take(&mut self, name: &str, value: &str) -> Result<(), Fault> {
+        const TWICE: Fault = Fault::Protocol(Side::Client, "the startup message names a parameter twice");
+        let once = |field: &mut String| match field.is_empty() {
+            true => Ok(field.push_str(value)),
+            false => Err(TWICE),
+        };
+        match name {
+            "user" => once(&mut self.user),
+            "database" => once(&mut self.database),
+            "options" => options(value).and_then(|set| set.into_iter().try_for_each(|(n, v)| self.set(n, v))),
+            _ if name.starts_with("_pq_.") => Ok(self.unknown_options.push(name.to_owned())),
+            _ => self.set(name.to_owned(), value.to_owned()),
+        }
+    }
+
+    fn set(&mut self, name: String, value: String) -> Result<(), Fault> {
+        if self.parameter(&name).is_some() {
+            return Err(Fault::Protocol(Side::Client, "the startup message names a parameter twice"));
+        }
+        self.parameters.push((name, value));
+        Ok(())
+    }
+
+    fn complete(mut self) -> Result<Self, Fault> {
+        if self.user.is_empty() {
+            return Err(Fault::NotAdmitted("no user name was given in the startup message"));
+        }
+        if self.database.is_empty() {
+            self.database.clone_from(&self.user);
+        }
+        Ok(self)
+    }
+
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
+    }
+
+    /// Says which version we speak, if the client asked for a newer one or for options that we do not know.
+    pub fn negotiate(&self, out: &mut Vec<u8>) {
+        if self.version <= PROTOCOL_3_2 && self.unknown_options.is_empty() {
+            return;
+        }
+        message(out, backend::NEGOTIATE_PROTOCOL_VERSION, |out| {
+            out.extend_from_slice(&self.spoken().to_be_bytes());
+            out.extend_from_slice(&(self.unknown_options.len() as u32).to_be_bytes());
+            self.unknown_options.iter().for_each(|option| put_cstr(out, option.as_bytes()));
+        });
+    }
+
+    /// The version that we speak with this client: 3.0, or 3.2 if it asked for that or more.
+    fn spoken(&self) -> u32 {
+        if self.version >= PROTOCOL_3_2 { PROTOCOL_3_2 } else { PROTOCOL_3_0 }
+    }
+
+    /// # Errors
+    /// The refusal, ready to send: a parameter that is not allowed, by name.
+    pub fn check(&self) -> Result<(), OwnedReport> {
+        for (name, value) in &self.parameters {
+            let lower = name.to_ascii_lowercase();
+            if lower == "replication" {
+                return Err(OwnedReport::new("28000", "replication connections are not allowed".into()));
+            }
+            if !ALLOWED.contains(&lower.as_str()) {
+                let text = format!("the startup parameter \"{name}\" is not allowed; set it after connecting, if at all");
+                return Err(OwnedReport::new("0A000", text));
+            }
+            if lower == "client_encoding" && !is_utf8(value) {
+                let text = format!("client_encoding \"{value}\" is not allowed; use UTF8 (PGCLIENTENCODING=UTF8)");
+                return Err(OwnedReport::new("0A000", text));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_utf8(encoding: &str) -> bool {
+    let plain: String = encoding.chars().filter(char::is_ascii_alphanumeric).collect();
+    matches!(plain.to_ascii_lowercase().as_str(), "utf8" | "unicode")
+}
+
+/// A FATAL error with a text of its own.
+pub struct OwnedReport {
+    sqlstate: &'static str,
+    text: String,
+}
+
+impl OwnedReport {
+    fn new(sqlstate: &'static str, text: String) -> Self {
+        Self { sqlstate, text: format!("wireward: {text}") }
+    }
+
+    pub fn write(&self, out: &mut Vec<u8>) {
+        Report::fatal(self.sqlstate, &self.text).write(out);
+    }
+}
+
+/// The `options` parameter: `-c name=value` and `--name=value`, split at spaces, backslash escapes
+/// (`pg_split_opts` and `process_postgres_switches` of the server).
+fn options(text: &str) -> Result<Vec<(String, String)>, Fault> {
+    const UNKNOWN: Fault =
+        Fault::Protocol(Side::Client, "the startup options may hold only -c name=value and --name=value");
+    let mut words = split_options(text).into_iter();
+    let mut set = Vec::new();
+    while let Some(word) = words.next() {
+        let setting = match word.as_str() {
+            "-c" => words.next().ok_or(UNKNOWN)?,
+            _ if word.starts_with("-c") || word.starts_with("--") => word[2..].to_owned(),
+            _ => return Err(UNKNOWN),
+        };
+        let (name, value) = setting.split_once('=').ok_or(UNKNOWN)?;
+        set.push((name.replace('-', "_"), value.to_owned()));
+    }
+    Ok(set)
+}
+
+fn split_options(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut escaped = false;
+    for c in text.chars() {
+        match c {
+            _ if escaped => {
+                word.get_or_insert_default().push(c);
+                escaped = false;
+            }
+            '\\' => {
+                word.get_or_insert_default();
+                escaped = true;
+            }
+            _ if c.is_ascii_whitespace() => words.extend(word.take()),
+            _ => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// AuthenticationCleartextPassword: the token comes as the password.
+pub fn ask_password(out: &mut Vec<u8>) {
+    message(out, backend::AUTHENTICATION, |out| out.extend_from_slice(&3u32.to_be_bytes()));
+}
+
+/// Everything that a client awaits after its token is accepted.
+pub fn welcome(out: &mut Vec<u8>, startup: &Startup, parameters: &[u8], key: CancelKey) {
+    message(out, backend::AUTHENTICATION, |out| out.extend_from_slice(&[0; 4]));
+    out.extend_from_slice(parameters);
+    message(out, backend::BACKEND_KEY_DATA, |out| {
+        out.extend_from_slice(&key.process_id.to_be_bytes());
+        let secret_bytes = if startup.spoken() == PROTOCOL_3_2 { key.secret.len() } else { 4 };
+        out.extend_from_slice(&key.secret[..secret_bytes]);
+    });
+    ready_for_query(out, b'I');
+}
+
+/// Where the login to an upstream stands.
+pub enum Progress {
+    More,
+    /// The upstream is ready; these are its ParameterStatus messages.
+    Ready(Vec<u8>),
+    /// The upstream will not have us: this the client may see.
+    Refused(Vec<u8>),
+}
+
+/// The login to the upstream.
+pub struct Login {
+    upstream: Upstream,
+    scram: Option<ScramSha256>,
+    authenticated: bool,
+    parameters: Vec<u8>,
+}
+
+impl Login {
+    /// Writes our startup message. What is pinned is pinned here, so that RESET and DISCARD come back to it.
+    pub fn start(admission: &Admission, startup: &Startup, out: &mut Vec<u8>) -> Self {
+        let upstream = admission.upstream.clone();
+        untagged(out, |out| {
+            out.extend_from_slice(&PROTOCOL_3_0.to_be_bytes());
+            let mut put = |name: &str, value: &str| {
+                put_cstr(out, name.as_bytes());
+                put_cstr(out, value.as_bytes());
+            };
+            put("user", &upstream.user);
+            put("database", &upstream.database);
+            put("application_name", &application_name(&admission.identity.subject, startup));
+            put("client_encoding", "UTF8");
+            put("standard_conforming_strings", "on");
+            if let Some(role) = &upstream.role {
+                put("role", role);
+            }
+            for (name, value) in &startup.parameters {
+                if !["application_name", "client_encoding"].contains(&name.to_ascii_lowercase().as_str()) {
+                    put(name, value);
+                }
+            }
+            out.push(0);
+        });
+        Self { upstream, scram: None, authenticated: false, parameters: Vec::new() }
+    }
+
+    /// Takes one message of the upstream and writes what answers it.
+    ///
+    /// # Errors
+    /// The upstream does not keep to the protocol, or asks for a method that is not allowed.
+    pub fn step(&mut self, frame: &[u8], answer: &mut Vec<u8>) -> Result<Progress, Fault> {
+        let body = &frame[HEAD_BYTES..];
+        match frame[0] {
+            backend::AUTHENTICATION => self.authenticate(body, answer).map(|()| Progress::More),
+            backend::ERROR => Ok(Progress::Refused(refusal(body))),
+            backend::PARAMETER_STATUS if self.authenticated => {
+                self.parameters.extend_from_slice(frame);
+                Ok(Progress::More)
+            }
+            backend::BACKEND_KEY_DATA | backend::NOTICE | backend::NEGOTIATE_PROTOCOL_VERSION => Ok(Progress::More),
+            backend::READY_FOR_QUERY if self.authenticated => Ok(Progress::Ready(std::mem::take(&mut self.parameters))),
+            _ => Err(Fault::Protocol(Side::Upstream, "an unexpected message came in the upstream's login")),
+        }
+    }
+
+    fn authenticate(&mut self, body: &[u8], answer: &mut Vec<u8>) -> Result<(), Fault> {
+        const METHOD: Fault = Fault::Unreachable(
+            "the upstream asks for an authentication method that is not allowed; see `auth` of the resource",
+        );
+        const PROOF: Fault = Fault::Unreachable("the upstream could not prove that it knows the credential");
+        let secret = self.upstream.credential.clone();
+        let rest = body.get(4..).unwrap_or_default();
+        match u32_at(body, 0) {
+            // An upstream that lets us in without proof of its own after SCRAM began is not the one we know.
+            Some(0) if self.scram.is_some() && !self.authenticated => return Err(PROOF),
+            Some(0) => self.authenticated = true,
+            Some(3) if self.upstream.allow_cleartext => password(answer, secret.reveal()),
+            Some(5) if self.upstream.allow_md5 => self.md5(rest, &secret, answer)?,
+            Some(10) if self.scram.is_none() => {
+                if !rest.split(|b| *b == 0).any(|m| m == SCRAM_SHA_256.as_bytes()) {
+                    return Err(METHOD);
+                }
+                let scram = ScramSha256::new(secret.reveal(), ChannelBinding::unsupported());
+                message(answer, frontend::PASSWORD, |out| {
+                    put_cstr(out, SCRAM_SHA_256.as_bytes());
+                    out.extend_from_slice(&(scram.message().len() as u32).to_be_bytes());
+                    out.extend_from_slice(scram.message());
+                });
+                self.scram = Some(scram);
+            }
+            Some(11) => {
+                let scram = self.scram.as_mut().ok_or(METHOD)?;
+                scram.update(rest).map_err(|_| PROOF)?;
+                message(answer, frontend::PASSWORD, |out| out.extend_from_slice(scram.message()));
+            }
+            Some(12) => {
+                self.scram.as_mut().ok_or(METHOD)?.finish(rest).map_err(|_| PROOF)?;
+                self.authenticated = true;
+            }
+            _ => return Err(METHOD),
+        }
+        Ok(())
+    }
+
+    fn md5(&self, salt: &[u8], secret: &Secret, answer: &mut Vec<u8>) -> Result<(), Fault> {
+        let salt = salt.get(..4).and_then(|s| s.try_into().ok());
+        let salt = salt.ok_or(Fault::Protocol(Side::Upstream, "the upstream's md5 salt is malformed"))?;
+        password(answer, md5_hash(self.upstream.user.as_bytes(), secret.reveal(), salt).as_bytes());
+        Ok(())
+    }
+}
+
+fn password(answer: &mut Vec<u8>, bytes: &[u8]) {
+    message(answer, frontend::PASSWORD, |out| {
+        out.extend_from_slice(bytes);
+        out.push(0);
+    });
+}
+
+/// `identity via wireward: <the client's>`, so that pg_stat_activity shows who it is. The server cuts it at 63 bytes.
+fn application_name(subject: &str, startup: &Startup) -> String {
+    match startup.parameter("application_name") {
+        Some(name) if !name.is_empty() => format!("{subject} via wireward: {name}"),
+        _ => format!("{subject} via wireward"),
+    }
+}
+
+/// Why the upstream refused the login, as far as it is the client's business: no word of accounts or passwords.
+fn refusal(body: &[u8]) -> Vec<u8> {
+    let field = |wanted| {
+        let text = fields(body).find(|(code, _)| *code == wanted).map(|(_, text)| text).unwrap_or_default();
+        String::from_utf8_lossy(text).into_owned()
+    };
+    let sqlstate = field(b'C');
+    // Too many connections, starting up or shutting down, settings that it does not take.
+    let tells = ["53", "57", "22", "42"].iter().any(|class| sqlstate.starts_with(class));
+    let text = match tells {
+        true => format!("wireward: the upstream refused the session: {}", field(b'M')),
+        false => "wireward: the upstream refused the gateway's login; the operator has to look at the resource's \
+                  credential, database and address"
+            .to_owned(),
+    };
+    let mut out = Vec::new();
+    Report::fatal(if tells { &sqlstate } else { "08004" }, &text).write(&mut out);
+    out
+}

@@ -1,0 +1,289 @@
+//! Messages of the client: the closed table, the state machine of the extended protocol, and refusals in their right place.
+//! Source: <https://www.postgresql.org/docs/18/protocol-flow.html>.
+
+use std::rc::Rc;
+
+use super::dissector::{CopyIn, Dissector, Skip};
+use super::responder;
+use super::wire::{HEAD_BYTES, cstr_at, frontend, u16_at};
+use crate::datapath::replies::{Ask, Owner};
+use crate::datapath::verdict::{Judge, Judged, Plan, Verdict};
+use crate::fault::{Fault, Side};
+use crate::protocol::{Large, Scratch, Step};
+
+const MALFORMED: Step = Step::End(Fault::Protocol(Side::Client, "a message of the client is malformed"));
+const FUNCTION_CALLS: &str = "function calls of the fast-path interface are not allowed; use SELECT";
+const UNKNOWN: &str = "a message of an unknown kind came from the client";
+
+impl Dissector {
+    pub(super) fn on_request(&mut self, frame: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {
+        let body = &frame[HEAD_BYTES..];
+        if self.skip != Skip::No {
+            return self.skipping(frame[0], scratch);
+        }
+        if self.replies.is_full() && !matches!(frame[0], frontend::COPY_DATA | frontend::TERMINATE) {
+            return Step::Wait;
+        }
+        match frame[0] {
+            frontend::QUERY => self.query(body, judge, scratch),
+            frontend::PARSE => self.parse(body, judge, scratch),
+            frontend::BIND => self.bind(body),
+            frontend::DESCRIBE => self.describe(body),
+            frontend::EXECUTE => self.execute(body, scratch),
+            frontend::CLOSE => self.close(body),
+            frontend::SYNC => self.sync(),
+            frontend::FLUSH => Step::Pass,
+            frontend::COPY_DATA => self.copy_data(),
+            frontend::COPY_DONE | frontend::COPY_FAIL => self.copy_end(),
+            frontend::TERMINATE => Step::End(Fault::Gone(Side::Client)),
+            frontend::FUNCTION_CALL => Step::End(Fault::Protocol(Side::Client, FUNCTION_CALLS)),
+            _ => Step::End(Fault::Protocol(Side::Client, UNKNOWN)),
+        }
+    }
+
+    pub(super) fn on_large_request(&mut self, tag: u8, bytes: usize) -> Large {
+        let limited = |max, name| if bytes > max { Large::End(Fault::Limit(name)) } else { Large::Collect };
+        if self.skip != Skip::No && !matches!(tag, frontend::SYNC | frontend::TERMINATE) {
+            return Large::Discard;
+        }
+        match tag {
+            frontend::QUERY | frontend::PARSE => {
+                limited(self.limits.statement_bytes_max, "the statement is longer than statement_bytes_max")
+            }
+            frontend::BIND => limited(self.limits.bind_bytes_max, "the parameters are longer than bind_bytes_max"),
+            frontend::COPY_DATA => match self.copy_data() {
+                Step::Pass => Large::Stream,
+                Step::Drop => Large::Discard,
+                _ => Large::Wait,
+            },
+            frontend::DESCRIBE | frontend::EXECUTE | frontend::CLOSE | frontend::COPY_FAIL => {
+                limited(self.limits.statement_bytes_max, "a name is longer than statement_bytes_max")
+            }
+            frontend::FUNCTION_CALL => Large::End(Fault::Protocol(Side::Client, FUNCTION_CALLS)),
+            _ => Large::End(Fault::Protocol(Side::Client, UNKNOWN)),
+        }
+    }
+
+    /// A refused pipeline: its members are thrown away up to Sync, as the server does after an error.
+    fn skipping(&mut self, tag: u8, scratch: &mut Scratch) -> Step {
+        match (tag, self.skip) {
+            (frontend::TERMINATE, _) => Step::End(Fault::Gone(Side::Client)),
+            (frontend::SYNC, Skip::ToOwnSync) => {
+                self.skip = Skip::No;
+                responder::ready_for_query(&mut scratch.back, self.status);
+                Step::Drop
+            }
+            (frontend::SYNC, _) => {
+                self.skip = Skip::No;
+                self.sync()
+            }
+            _ => Step::Drop,
+        }
+    }
+
+    fn query(&mut self, body: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {
+        let Some((text, end)) = cstr_at(body, 0) else { return MALFORMED };
+        if end != body.len() {
+            return Step::End(Fault::Protocol(Side::Client, "a Query message has bytes behind its text"));
+        }
+        let plan = match judge.judge(text) {
+            Judged::Plan(plan) => plan,
+            Judged::Wait => return Step::Wait,
+        };
+        scratch.verdicts.push(plan.clone());
+        self.described = None;
+        if plan.verdict == Verdict::Deny {
+            return self.refuse(plan, Ask::Query, scratch);
+        }
+        // A simple query drops the unnamed statement and portal.
+        let unnamed = self.statements.id(b"");
+        self.statements.remove(unnamed);
+        self.portals.remove(unnamed);
+        self.forget_names(&plan);
+        self.replies.owe(Ask::Query, Owner::Client, Some(plan));
+        // It also ends an extended-protocol pipeline, as Sync does.
+        self.pipeline_open = false;
+        self.pipeline = self.pipeline.wrapping_add(1);
+        Step::Pass
+    }
+
+    /// SQL can change what a name stands for behind the protocol's back.
+    fn forget_names(&mut self, plan: &Plan) {
+        if plan.touches_names {
+            self.statements.clear();
+            self.portals.clear();
+        }
+    }
+
+    fn parse(&mut self, body: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {
+        let Some((name, at)) = cstr_at(body, 0) else { return MALFORMED };
+        let Some((text, at)) = cstr_at(body, at) else { return MALFORMED };
+        let types = u16_at(body, at).map(|n| at + 2 + 4 * usize::from(n));
+        if types != Some(body.len()) {
+            return MALFORMED;
+        }
+        let plan = match judge.judge(text) {
+            Judged::Plan(plan) => plan,
+            Judged::Wait => return Step::Wait,
+        };
+        scratch.verdicts.push(plan.clone());
+        self.described = None;
+        if plan.verdict == Verdict::Deny {
+            return self.refuse(plan, Ask::Parse, scratch);
+        }
+        if self.statements.len() >= self.limits.prepared_statements_max {
+            return Step::End(Fault::Limit("the session has more prepared statements than prepared_statements_max"));
+        }
+        let id = self.statements.id(name);
+        let name = self.statements.set(id, plan, self.pipeline);
+        self.pipeline_open = true;
+        self.replies.owe_name(Ask::Parse, name);
+        Step::Pass
+    }
+
+    fn bind(&mut self, body: &[u8]) -> Step {
+        let Some((portal, at)) = cstr_at(body, 0) else { return MALFORMED };
+        let Some((statement, _)) = cstr_at(body, at) else { return MALFORMED };
+        if portal == responder::REFUSED_PORTAL {
+            return Step::End(Fault::Protocol(Side::Client, "this portal name is reserved"));
+        }
+        self.described = None;
+        let (portal, statement) = (self.portals.id(portal), self.statements.id(statement));
+        self.pipeline_open = true;
+        match self.statements.get(statement, self.pipeline) {
+            Some(plan) => {
+                let name = self.portals.set(portal, plan, self.pipeline);
+                self.replies.owe_name(Ask::Bind, name);
+            }
+            // The server will say that there is no such statement, or it holds one that we are not sure of.
+            None => {
+                self.portals.remove(portal);
+                self.replies.owe(Ask::Bind, Owner::Client, None);
+            }
+        }
+        if self.portals.len() > self.limits.prepared_statements_max {
+            return Step::End(Fault::Limit("the session has more portals than prepared_statements_max"));
+        }
+        Step::Pass
+    }
+
+    fn describe(&mut self, body: &[u8]) -> Step {
+        let Some((name, end)) = cstr_at(body, 1) else { return MALFORMED };
+        match body[0] {
+            _ if end != body.len() => MALFORMED,
+            b'S' => {
+                self.described = None;
+                let id = self.statements.id(name);
+                let plan = self.statements.get(id, self.pipeline);
+                self.owe(Ask::DescribeStatement, plan)
+            }
+            b'P' => {
+                let id = self.portals.id(name);
+                self.described = Some(id);
+                let plan = self.portals.get(id, self.pipeline);
+                self.owe(Ask::DescribePortal, plan)
+            }
+            _ => MALFORMED,
+        }
+    }
+
+    /// No row passes without a RowDescription of its own execution: if the client has not asked for it, we do.
+    fn execute(&mut self, body: &[u8], scratch: &mut Scratch) -> Step {
+        let Some((name, at)) = cstr_at(body, 0) else { return MALFORMED };
+        if at + 4 != body.len() {
+            return MALFORMED;
+        }
+        let id = self.portals.id(name);
+        if self.masks.active && self.described != Some(id) {
+            responder::describe_portal(&mut scratch.before, name);
+            let plan = self.portals.get(id, self.pipeline);
+            self.replies.owe(Ask::DescribePortal, Owner::Ours, plan);
+            self.pipeline_open = true;
+            self.described = Some(id);
+            return Step::After;
+        }
+        // A second Execute of a suspended portal is an execution of its own.
+        self.described = None;
+        let plan = self.portals.get(id, self.pipeline);
+        if let Some(plan) = &plan {
+            self.forget_names(&plan.clone());
+        }
+        self.owe(Ask::Execute, plan)
+    }
+
+    fn close(&mut self, body: &[u8]) -> Step {
+        let Some((name, end)) = cstr_at(body, 1) else { return MALFORMED };
+        let id = self.statements.id(name);
+        match body[0] {
+            _ if end != body.len() => return MALFORMED,
+            b'S' => self.statements.remove(id),
+            b'P' => self.portals.remove(id),
+            _ => return MALFORMED,
+        }
+        self.described = None;
+        self.owe(Ask::Close, None)
+    }
+
+    fn sync(&mut self) -> Step {
+        self.described = None;
+        if self.copy_in == CopyIn::Open {
+            // The server ignores it while it reads COPY data.
+            return Step::Pass;
+        }
+        self.pipeline_open = false;
+        self.pipeline = self.pipeline.wrapping_add(1);
+        self.replies.owe(Ask::Sync, Owner::Client, None);
+        Step::Pass
+    }
+
+    fn owe(&mut self, ask: Ask, plan: Option<Rc<Plan>>) -> Step {
+        self.pipeline_open = true;
+        self.replies.owe(ask, Owner::Client, plan);
+        Step::Pass
+    }
+
+    /// COPY data belongs to a COPY that the upstream has confirmed. Stray data of a failed COPY the server would ignore; while
+    /// an answer is due that may yet open one, it waits.
+    fn copy_data(&mut self) -> Step {
+        match (self.copy_in, self.replies.is_empty()) {
+            (CopyIn::Open, _) => Step::Pass,
+            (CopyIn::No, true) => Step::Drop,
+            (CopyIn::No, false) => Step::Wait,
+        }
+    }
+
+    fn copy_end(&mut self) -> Step {
+        let step = self.copy_data();
+        if step == Step::Pass {
+            self.copy_in = CopyIn::No;
+        }
+        step
+    }
+
+    /// Of a refused statement no byte goes upstream. If nothing of this transaction has gone there, the refusal is ours alone.
+    /// Else a statement that must fail takes its place, so that the server aborts the transaction and skips just as for an
+    /// error of its own; its error is replaced by the refusal on the way back.
+    fn refuse(&mut self, plan: Rc<Plan>, ask: Ask, scratch: &mut Scratch) -> Step {
+        let simple = ask == Ask::Query;
+        if self.is_idle() {
+            scratch.back.extend_from_slice(plan.refusal.as_deref().unwrap_or_default());
+            match simple {
+                true => responder::ready_for_query(&mut scratch.back, self.status),
+                false => self.skip = Skip::ToOwnSync,
+            }
+            return Step::Drop;
+        }
+        responder::execute_refused(&mut scratch.before);
+        self.replies.owe(Ask::Execute, Owner::Refused, Some(plan));
+        self.pipeline_open = true;
+        if simple {
+            responder::sync(&mut scratch.before);
+            self.replies.owe(Ask::Sync, Owner::Client, None);
+            self.pipeline_open = false;
+            self.pipeline = self.pipeline.wrapping_add(1);
+        } else {
+            self.skip = Skip::ToUpstreamSync;
+        }
+        Step::Drop
+    }
+}

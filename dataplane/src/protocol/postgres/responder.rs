@@ -1,0 +1,71 @@
+//! What we say to a client in PostgreSQL's own words.
+
+use super::wire::{backend, frontend, message, put_cstr};
+
+/// An error as a client sees it. Fields as in <https://www.postgresql.org/docs/18/protocol-error-fields.html>.
+pub struct Report<'a> {
+    pub severity: &'static str,
+    pub sqlstate: &'a str,
+    pub message: &'a str,
+    pub detail: Option<&'a str>,
+    pub hint: Option<&'a str>,
+}
+
+impl<'a> Report<'a> {
+    pub fn error(sqlstate: &'a str, message: &'a str) -> Self {
+        Self { severity: "ERROR", sqlstate, message, detail: None, hint: None }
+    }
+
+    pub fn fatal(sqlstate: &'a str, message: &'a str) -> Self {
+        Self { severity: "FATAL", ..Self::error(sqlstate, message) }
+    }
+
+    pub fn write(&self, out: &mut Vec<u8>) {
+        message(out, backend::ERROR, |out| {
+            let fields = [
+                (b'S', Some(self.severity)),
+                (b'V', Some(self.severity)),
+                (b'C', Some(self.sqlstate)),
+                (b'M', Some(self.message)),
+                (b'D', self.detail),
+                (b'H', self.hint),
+            ];
+            for (code, text) in fields {
+                let Some(text) = text else { continue };
+                out.push(code);
+                put_cstr(out, text.as_bytes());
+            }
+            out.push(0);
+        });
+    }
+}
+
+pub fn ready_for_query(out: &mut Vec<u8>, status: u8) {
+    message(out, backend::READY_FOR_QUERY, |out| out.push(status));
+}
+
+/// The portal that stands for a refused statement. No client can create it: we refuse the name.
+pub const REFUSED_PORTAL: &[u8] = b"blocked by wireward";
+
+/// An Execute that fails in the server exactly as the refused statement would have.
+pub fn execute_refused(out: &mut Vec<u8>) {
+    message(out, frontend::EXECUTE, |out| {
+        put_cstr(out, REFUSED_PORTAL);
+        out.extend_from_slice(&[0; 4]);
+    });
+}
+
+pub fn sync(out: &mut Vec<u8>) {
+    message(out, frontend::SYNC, |_| ());
+}
+
+pub fn flush(out: &mut Vec<u8>) {
+    message(out, frontend::FLUSH, |_| ());
+}
+
+pub fn describe_portal(out: &mut Vec<u8>, name: &[u8]) {
+    message(out, frontend::DESCRIBE, |out| {
+        out.push(b'P');
+        put_cstr(out, name);
+    });
+}

@@ -1,0 +1,332 @@
+//! Messages of the upstream: matched against what is owed, masked in place, swallowed where we asked.
+
+use super::dissector::{CopyIn, Dissector, REPLY_BYTES_MAX};
+use super::wire::{HEAD_BYTES, backend, cstr_at, fields, u16_at, u32_at};
+use crate::datapath::mask::{self, Column, CopyOut};
+use crate::datapath::replies::{Ask, Owner};
+use crate::fault::{Fault, Side};
+use crate::protocol::{Large, Scratch, Step};
+
+const UNASKED: Step = Step::End(Fault::Protocol(Side::Upstream, "the upstream sent an answer that nobody asked for"));
+const MALFORMED: Step = Step::End(Fault::Protocol(Side::Upstream, "a message of the upstream is malformed"));
+const UNPINNED: Step = Step::End(Fault::Protocol(
+    Side::Upstream,
+    "the upstream changed a setting that wireward pins (standard_conforming_strings or client_encoding)",
+));
+const BINARY_COPY: Step =
+    Step::End(Fault::Protocol(Side::Wireward, "a binary COPY cannot be masked; use the text or csv format"));
+
+impl Dissector {
+    pub(super) fn on_response(&mut self, frame: &mut [u8], scratch: &mut Scratch) -> Step {
+        match frame[0] {
+            backend::DATA_ROW => self.data_row(frame),
+            backend::COPY_DATA => self.copy_row(frame),
+            backend::BIND_COMPLETE => self.confirmed(Ask::Bind),
+            backend::PARSE_COMPLETE => self.confirmed(Ask::Parse),
+            backend::CLOSE_COMPLETE => self.answered(Ask::Close),
+            backend::COMMAND_COMPLETE | backend::EMPTY_QUERY => self.result_ended(),
+            backend::READY_FOR_QUERY => self.ready(frame),
+            backend::ROW_DESCRIPTION => self.row_description(frame),
+            backend::NO_DATA => self.described(),
+            backend::PARAMETER_DESCRIPTION => self.owes(&[Ask::DescribeStatement], Step::Pass),
+            backend::PORTAL_SUSPENDED => self.answered(Ask::Execute),
+            backend::ERROR => self.error(frame, scratch),
+            backend::NOTICE => self.notice(frame),
+            backend::NOTIFICATION => self.notification(frame),
+            backend::PARAMETER_STATUS => self.parameter_status(frame),
+            backend::COPY_IN => self.copy_in_opened(),
+            backend::COPY_OUT => self.copy_out_opened(frame),
+            backend::COPY_DONE => self.copy_out_ended(),
+            _ => UNASKED,
+        }
+    }
+
+    pub(super) fn on_large_response(&mut self, tag: u8, bytes: usize) -> Large {
+        let limited = |max, name| if bytes > max { Large::End(Fault::Limit(name)) } else { Large::Collect };
+        let in_result = self.owes(&[Ask::Query, Ask::Execute], Step::Pass) == Step::Pass;
+        match tag {
+            backend::DATA_ROW if in_result && !self.rows_to_mask() => Large::Stream,
+            backend::COPY_DATA if self.copying_out.is_some() && !self.masks.active => Large::Stream,
+            backend::DATA_ROW | backend::COPY_DATA if in_result => {
+                limited(self.limits.row_bytes_max, "a row to be masked is longer than row_bytes_max")
+            }
+            backend::DATA_ROW | backend::COPY_DATA => unasked_large(),
+            _ => limited(REPLY_BYTES_MAX, "a message of the upstream is longer than 1 MiB"),
+        }
+    }
+
+    fn rows_to_mask(&self) -> bool {
+        self.masks.active && !self.rows.passes_all()
+    }
+
+    /// `step` if the answer that is due now is to one of `asks`.
+    fn owes(&self, asks: &[Ask], step: Step) -> Step {
+        match self.replies.front() {
+            Some(owed) if asks.contains(&owed.ask) => step,
+            _ => UNASKED,
+        }
+    }
+
+    fn answered(&mut self, ask: Ask) -> Step {
+        let step = self.owes(&[ask], Step::Pass);
+        if step == Step::Pass {
+            self.replies.paid();
+        }
+        step
+    }
+
+    fn confirmed(&mut self, ask: Ask) -> Step {
+        let name = self.replies.front().and_then(|owed| owed.name);
+        let step = self.answered(ask);
+        match (step, name, ask) {
+            (Step::Pass, Some(name), Ask::Parse) => self.statements.confirm(name),
+            (Step::Pass, Some(name), _) => self.portals.confirm(name),
+            _ => {}
+        }
+        step
+    }
+
+    /// NoData, or the end of a RowDescription: a Describe is answered.
+    fn described(&mut self) -> Step {
+        let Some(owed) = self.replies.front() else { return UNASKED };
+        if !matches!(owed.ask, Ask::DescribeStatement | Ask::DescribePortal) {
+            return UNASKED;
+        }
+        let step = if owed.owner == Owner::Ours { Step::Drop } else { Step::Pass };
+        self.replies.paid();
+        step
+    }
+
+    fn result_ended(&mut self) -> Step {
+        self.rows.clear();
+        match self.replies.front() {
+            Some(owed) if owed.ask == Ask::Query => Step::Pass,
+            Some(owed) if owed.ask == Ask::Execute => {
+                self.replies.paid();
+                Step::Pass
+            }
+            _ => UNASKED,
+        }
+    }
+
+    fn ready(&mut self, frame: &[u8]) -> Step {
+        let (true, &[status]) =
+            (self.owes(&[Ask::Query, Ask::Sync], Step::Pass) == Step::Pass, &frame[HEAD_BYTES..])
+        else {
+            return UNASKED;
+        };
+        if !matches!(status, b'I' | b'T' | b'E') {
+            return MALFORMED;
+        }
+        self.status = status;
+        self.rows.clear();
+        self.copying_out = None;
+        self.copy_in = CopyIn::No;
+        self.replies.paid();
+        if self.replies.is_empty() {
+            self.replies.shrink();
+        }
+        Step::Pass
+    }
+
+    fn row_description(&mut self, frame: &mut [u8]) -> Step {
+        let Some(owed) = self.replies.front() else { return UNASKED };
+        let (ask, owner) = (owed.ask, owed.owner);
+        if !matches!(ask, Ask::Query | Ask::DescribeStatement | Ask::DescribePortal) {
+            return UNASKED;
+        }
+        self.rows.clear();
+        // What Describe says of a statement has no formats yet; rows follow only the description of their own execution.
+        if self.masks.active && ask != Ask::DescribeStatement {
+            let plan = owed.plan.clone();
+            let mut columns = Columns { body: &frame[HEAD_BYTES + 2..], left: count(frame) };
+            self.rows.fill(&self.masks, plan.as_deref(), &mut columns);
+            if columns.left != 0 || !columns.body.is_empty() {
+                return MALFORMED;
+            }
+        }
+        match ask {
+            Ask::Query => Step::Pass,
+            _ if owner == Owner::Ours => {
+                self.replies.paid();
+                Step::Drop
+            }
+            _ => {
+                self.replies.paid();
+                self.scrub_names(frame);
+                Step::Pass
+            }
+        }
+    }
+
+    /// A column's name can carry a value: `EXECUTE format('… as %I', email)`.
+    fn scrub_names(&self, frame: &mut [u8]) {
+        if !self.masks.active {
+            return;
+        }
+        let mut at = HEAD_BYTES + 2;
+        for _ in 0..count(frame) {
+            let Some((_, end)) = cstr_at(frame, at) else { return };
+            self.masks.scrub(&mut frame[at..end - 1]);
+            at = end + 18;
+        }
+    }
+
+    fn data_row(&mut self, frame: &mut [u8]) -> Step {
+        let step = self.owes(&[Ask::Query, Ask::Execute], Step::Pass);
+        if step != Step::Pass || !self.masks.active {
+            return step;
+        }
+        if !self.rows.is_known() {
+            return UNASKED;
+        }
+        if self.rows.passes_all() {
+            return Step::Pass;
+        }
+        match self.rows.mask(&self.masks, frame) {
+            Some(bytes) if bytes == frame.len() => Step::Pass,
+            Some(bytes) => Step::Shrink(bytes),
+            None => MALFORMED,
+        }
+    }
+
+    fn copy_in_opened(&mut self) -> Step {
+        let step = self.owes(&[Ask::Query, Ask::Execute], Step::Pass);
+        if step == Step::Pass {
+            self.copy_in = CopyIn::Open;
+            self.replies.forget_syncs_behind_front();
+        }
+        step
+    }
+
+    fn copy_out_opened(&mut self, frame: &[u8]) -> Step {
+        let step = self.owes(&[Ask::Query, Ask::Execute], Step::Pass);
+        let plan = self.replies.front().and_then(|owed| owed.plan.clone());
+        let Some(format) = frame.get(HEAD_BYTES) else { return MALFORMED };
+        if self.masks.active && *format != 0 {
+            return BINARY_COPY;
+        }
+        self.copying_out = Some(CopyOut { plan });
+        step
+    }
+
+    fn copy_row(&mut self, frame: &mut [u8]) -> Step {
+        let Some(copy) = &self.copying_out else { return UNASKED };
+        if !self.masks.active {
+            return Step::Pass;
+        }
+        let body = &mut frame[HEAD_BYTES..];
+        let bytes = HEAD_BYTES + copy.mask(&self.masks, body);
+        if bytes == frame.len() {
+            return Step::Pass;
+        }
+        set_length(frame, bytes);
+        Step::Shrink(bytes)
+    }
+
+    fn copy_out_ended(&mut self) -> Step {
+        match self.copying_out.take() {
+            Some(_) => Step::Pass,
+            None => UNASKED,
+        }
+    }
+
+    fn error(&mut self, frame: &mut [u8], scratch: &mut Scratch) -> Step {
+        self.farewell = fields(&frame[HEAD_BYTES..]).any(|(code, text)| code == b'V' && matches!(text, b"FATAL" | b"PANIC"));
+        self.rows.clear();
+        self.copying_out = None;
+        self.copy_in = CopyIn::No;
+        let Some(owed) = self.replies.front().cloned() else {
+            // Unasked errors exist: the server is being shut down, say. They hold no data of a statement.
+            self.scrub_report(frame, false);
+            return Step::Pass;
+        };
+        if owed.ask != Ask::Query {
+            while let Some(skipped) = self.replies.skipped() {
+                match (skipped.ask, skipped.name) {
+                    (Ask::Parse, Some(name)) => self.statements.doubt(name),
+                    (_, Some(name)) => self.portals.doubt(name),
+                    _ => {}
+                }
+            }
+        }
+        if owed.owner == Owner::Refused {
+            scratch.before.extend_from_slice(owed.plan.as_ref().and_then(|p| p.refusal.as_deref()).unwrap_or_default());
+            return Step::Drop;
+        }
+        self.scrub_report(frame, owed.plan.as_ref().is_none_or(|p| p.mask_unsourced));
+        Step::Pass
+    }
+
+    fn notice(&mut self, frame: &mut [u8]) -> Step {
+        let protected = self.replies.front().is_some_and(|o| o.plan.as_ref().is_none_or(|p| p.mask_unsourced));
+        self.scrub_report(frame, protected);
+        Step::Pass
+    }
+
+    /// Values stand in errors and notices too: detectors go over every field, and where the statement reads what is masked,
+    /// the quoted parts of the message and the whole of detail, context and query are starred.
+    fn scrub_report(&self, frame: &mut [u8], protected: bool) {
+        if self.masks.active {
+            mask::scrub_report(&self.masks, &mut frame[HEAD_BYTES..], protected);
+        }
+    }
+
+    fn notification(&mut self, frame: &mut [u8]) -> Step {
+        if self.masks.active {
+            self.masks.scrub(&mut frame[HEAD_BYTES + 4..]);
+        }
+        Step::Pass
+    }
+
+    fn parameter_status(&mut self, frame: &mut [u8]) -> Step {
+        let Some((name, at)) = cstr_at(frame, HEAD_BYTES) else { return MALFORMED };
+        let Some((value, end)) = cstr_at(frame, at) else { return MALFORMED };
+        match name {
+            b"standard_conforming_strings" if value != b"on" => return UNPINNED,
+            b"client_encoding" if value != b"UTF8" => return UNPINNED,
+            _ => {}
+        }
+        if self.masks.active {
+            self.masks.scrub(&mut frame[at..end - 1]);
+        }
+        Step::Pass
+    }
+}
+
+fn unasked_large() -> Large {
+    Large::End(Fault::Protocol(Side::Upstream, "the upstream sent a row that nobody asked for"))
+}
+
+fn count(frame: &[u8]) -> u16 {
+    u16_at(frame, HEAD_BYTES).unwrap_or(0)
+}
+
+fn set_length(frame: &mut [u8], bytes: usize) {
+    frame[1..HEAD_BYTES].copy_from_slice(&(bytes as u32 - 1).to_be_bytes());
+}
+
+/// The columns of a RowDescription.
+struct Columns<'a> {
+    body: &'a [u8],
+    left: u16,
+}
+
+impl Iterator for Columns<'_> {
+    type Item = Column;
+    fn next(&mut self) -> Option<Column> {
+        if self.left == 0 {
+            return None;
+        }
+        let (_, at) = cstr_at(self.body, 0)?;
+        let column = Column {
+            relation: u32_at(self.body, at)?,
+            number: u16_at(self.body, at + 4)?,
+            type_oid: u32_at(self.body, at + 6)?,
+            binary: u16_at(self.body, at + 16)? == 1,
+        };
+        self.body = &self.body[at + 18..];
+        self.left -= 1;
+        Some(column)
+    }
+}

@@ -1,0 +1,92 @@
+//! The dataplane process: control on the main thread, a shard on its own.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use dataplane::config::Config;
+use dataplane::control::Control;
+use dataplane::control::analyser::Analyser;
+use dataplane::shard::mailbox::{Mail, Postbox, mailbox};
+use dataplane::shard::spawn;
+
+use super::{settle_in, stop_flag};
+
+/// How often catalogues are read again.
+const CATALOGUE_EVERY: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(50);
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What could not be loaded, listened to or started.
+pub fn run(config: &Config, rings: &[i32]) -> Result<(), String> {
+    let mut rings = settle_in(rings)?;
+    let ring = rings.pop().ok_or("no ring was given; this command is started by `wireward run`")?;
+    let stop = stop_flag()?;
+    let control = Arc::new(Control::load(config)?);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("the control thread cannot be started: {e}"))?;
+    // The catalogue comes before the first session, so that no mask is missing.
+    runtime.block_on(control.refresh_catalogues(0));
+    let (shard, postbox) = start(config, ring, control.clone())?;
+    runtime.block_on(control_loop(&control, &postbox, &stop, &shard));
+    postbox.send(Mail::Stop);
+    match shard.join() {
+        Ok(ended) => ended,
+        Err(_) => Err("the shard has panicked; its sessions have ended".into()),
+    }
+}
+
+async fn control_loop(
+    control: &Control,
+    postbox: &Postbox,
+    stop: &AtomicBool,
+    shard: &JoinHandle<Result<(), String>>,
+) {
+    let mut epoch = 0;
+    let mut read = Instant::now();
+    while !stop.load(Ordering::Relaxed) && !shard.is_finished() {
+        tokio::time::sleep(POLL).await;
+        if read.elapsed() < CATALOGUE_EVERY && !control.is_refresh_wanted() {
+            continue;
+        }
+        epoch += 1;
+        if control.refresh_catalogues(epoch).await {
+            postbox.send(Mail::Catalogue);
+        }
+        read = Instant::now();
+    }
+}
+
+fn start(
+    config: &Config,
+    ring: OwnedFd,
+    control: Arc<Control>,
+) -> Result<(JoinHandle<Result<(), String>>, Postbox), String> {
+    let listen = |l: &dataplane::config::Listener| {
+        spawn::listen(l.address).map_err(|e| format!("cannot listen on {}: {e}", l.address))
+    };
+    let listeners = config.listeners.iter().map(listen).collect::<Result<Vec<_>, _>>()?;
+    let (mailbox, postbox, bell) = mailbox().map_err(|e| format!("no event descriptor: {e}"))?;
+    let assignment = spawn::Assignment {
+        number: 0,
+        listeners,
+        ring,
+        bell,
+        mailbox,
+        control,
+        analyser: Analyser::start().map_err(|e| format!("the analyser cannot be started: {e}"))?,
+        limits: config.limits,
+        recorder_absent_max: config.recorder_absent_max,
+    };
+    let thread = std::thread::Builder::new()
+        .name("shard 0".into())
+        .spawn(move || spawn::run(assignment))
+        .map_err(|e| format!("the shard cannot be started: {e}"))?;
+    Ok((thread, postbox))
+}

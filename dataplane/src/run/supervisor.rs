@@ -1,0 +1,102 @@
+//! The parent: tiny, so that it does not die. It holds the rings, starts both children and starts them again.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use dataplane::config::Config;
+use rustix::io::FdFlags;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::stop_flag;
+
+/// A child that ends sooner than this has not come up.
+const UP: Duration = Duration::from_secs(2);
+/// So many times in a row a child may fail to come up.
+const FAILURES_MAX: u32 = 5;
+const POLL: Duration = Duration::from_millis(20);
+/// The recorder drains the rings when it is stopped; the dataplane says goodbye to its clients.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// A ring cannot be made, or a child does not come up.
+pub fn run(path: &Path, config: &Config) -> Result<(), String> {
+    let stop = stop_flag()?;
+    let ring = ring::create(config.ring_bytes).map_err(|e| format!("the ring cannot be made: {e}"))?;
+    // Both children inherit it; exec would close it otherwise.
+    rustix::io::fcntl_setfd(&ring, FdFlags::empty()).map_err(|e| format!("the ring cannot be handed on: {e}"))?;
+    let mut recorder = Watched::start("recorder", path, &ring)?;
+    let mut dataplane = Watched::start("dataplane", path, &ring)?;
+    while !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(POLL);
+        for child in [&mut recorder, &mut dataplane] {
+            child.watch(path, &ring)?;
+        }
+    }
+    dataplane.stop();
+    recorder.stop();
+    Ok(())
+}
+
+struct Watched {
+    name: &'static str,
+    child: Child,
+    since: Instant,
+    failures: u32,
+}
+
+impl Watched {
+    fn start(name: &'static str, config: &Path, ring: &OwnedFd) -> Result<Self, String> {
+        Ok(Self { name, child: spawn(name, config, ring)?, since: Instant::now(), failures: 0 })
+    }
+
+    fn watch(&mut self, config: &Path, ring: &OwnedFd) -> Result<(), String> {
+        let Ok(Some(status)) = self.child.try_wait() else { return Ok(()) };
+        self.failures = if self.since.elapsed() < UP { self.failures + 1 } else { 0 };
+        if status.code() == Some(i32::from(crate::EXIT_CONFIG)) || self.failures >= FAILURES_MAX {
+            return Err(format!("the {} does not come up ({status}); see above", self.name));
+        }
+        eprintln!("wireward: the {} has ended ({status}) and is started again", self.name);
+        self.child = spawn(self.name, config, ring)?;
+        self.since = Instant::now();
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let asked = Instant::now();
+        while asked.elapsed() < STOP_MAX {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(POLL);
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            self.stop();
+        }
+    }
+}
+
+fn spawn(name: &str, config: &Path, ring: &OwnedFd) -> Result<Child, String> {
+    let program = std::env::current_exe().map_err(|e| format!("cannot find this program: {e}"))?;
+    Command::new(program)
+        .arg(name)
+        .arg("--config")
+        .arg(config)
+        .arg("--ring")
+        .arg(ring.as_raw_fd().to_string())
+        .stdin(Stdio::null())
+        .spawn()
+        .map_err(|e| format!("the {name} cannot be started: {e}"))
+}

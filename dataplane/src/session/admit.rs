@@ -1,0 +1,96 @@
+//! The token: read from the password message, checked by the control side, never recorded.
+
+use ring::Kind;
+use serde_json::json;
+
+use super::{Admission, Dialing, Output, Request, Session, State};
+use crate::control::credential::Secret;
+use crate::datapath::relay::Cx;
+use crate::fault::{Fault, Side};
+use crate::protocol::postgres::framer::{self, Framed};
+use crate::protocol::postgres::wire::{HEAD_BYTES, cstr_at, frontend};
+
+impl Session {
+    pub(super) fn read_token(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Result<bool, Fault> {
+        let Some(token) = self.password(cx)? else {
+            return if self.relay.requests.ended() { Err(Fault::Gone(Side::Client)) } else { Ok(false) };
+        };
+        let Some(startup) = &self.pending_startup else { return Ok(false) };
+        let (user, database) = (startup.user.clone(), startup.database.clone());
+        self.state = State::Admitting { asked: true };
+        outputs.push(Output::Admit(Box::new(Request { user, database, token })));
+        Ok(false)
+    }
+
+    /// The password, when its message is whole.
+    fn password(&mut self, cx: &mut Cx<'_>) -> Result<Option<Secret>, Fault> {
+        let lane = &mut self.relay.requests;
+        if lane.collecting() {
+            return match lane.gather(cx.slab) {
+                Some(frame) => secret(&frame).map(Some),
+                None => Ok(None),
+            };
+        }
+        let window = lane.window(cx.slab);
+        let (tag, bytes) = match framer::next(window) {
+            Framed::NeedMore => return Ok(None),
+            Framed::Broken => return Err(Fault::Protocol(Side::Client, "a message has an impossible length")),
+            Framed::Frame { tag, bytes } => (tag, bytes),
+        };
+        if tag != frontend::PASSWORD {
+            return Err(Fault::Protocol(Side::Client, "a message came where the password was expected"));
+        }
+        if bytes > self.settings.token_bytes_max + HEAD_BYTES + 1 {
+            return Err(Fault::Limit("the token is longer than token_bytes_max"));
+        }
+        if bytes > window.len() {
+            lane.collect(bytes);
+            let _ = lane.gather(cx.slab);
+            return Ok(None);
+        }
+        let found = secret(&window[..bytes]);
+        // The token leaves no trace in the slab.
+        window[..bytes].fill(0);
+        lane.drop_bytes(bytes);
+        found.map(Some)
+    }
+
+    pub(super) fn admitted(
+        &mut self,
+        admission: Admission,
+        cx: &mut Cx<'_>,
+        outputs: &mut Vec<Output>,
+    ) -> Option<Fault> {
+        let State::Admitting { .. } = self.state else { return None };
+        let startup = self.pending_startup.take()?;
+        let open = json!({
+            "session": self.id(),
+            "time_unix_ns": cx.now_unix_ns,
+            "protocol": "postgres",
+            "subject": admission.identity.subject,
+            "name": admission.identity.name,
+            "roles": admission.role_names,
+            "resource": &*admission.resource,
+            "user": startup.user,
+            "client": self.peer.to_string(),
+            "application_name": startup.parameter("application_name"),
+            "policy": admission.epoch_name,
+        });
+        if !self.record(Kind::Open, &open, cx) {
+            return Some(Fault::NotRecorded);
+        }
+        self.opened = true;
+        self.relay.epoch = admission.epoch;
+        self.relay.dissector.set_masks(admission.masks.clone());
+        self.state = State::Dialing(Box::new(Dialing { startup, admission, login: None }));
+        outputs.push(Output::Dial);
+        None
+    }
+}
+
+fn secret(frame: &[u8]) -> Result<Secret, Fault> {
+    match cstr_at(frame, HEAD_BYTES) {
+        Some((token, end)) if end == frame.len() => Ok(Secret::new(token)),
+        _ => Err(Fault::Protocol(Side::Client, "the password message is malformed")),
+    }
+}

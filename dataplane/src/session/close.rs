@@ -1,0 +1,77 @@
+//! The end: the client is told why in its own protocol, what was cleared leaves, and the record says how it ended.
+
+use ring::Kind;
+use serde_json::json;
+
+use super::{Output, Session, State};
+use crate::datapath::relay::Cx;
+use crate::fault::{Fault, Side};
+use crate::protocol::postgres::responder::Report;
+use crate::protocol::postgres::wire::{frontend, message};
+
+impl Session {
+    pub(super) fn end(&mut self, fault: Fault, cx: &mut Cx<'_>) {
+        if self.is_draining() {
+            return;
+        }
+        let relaying = self.is_relaying();
+        self.state = State::Draining { said_close: false };
+        self.record_close(fault, cx);
+        if fault != Fault::Gone(Side::Client) && !self.relay.dissector.is_farewell_said() && self.replies_are_whole() {
+            let mut bytes = Vec::new();
+            let message = format!("wireward: {}", fault.text());
+            Report::fatal(fault.sqlstate(), &message).write(&mut bytes);
+            // The reason is about the session, not of its data, and must reach a client whose session cannot be recorded.
+            self.relay.replies.insert_unrecorded(&bytes);
+        }
+        if relaying && fault.side() != Side::Upstream && self.requests_are_whole() {
+            let mut bytes = Vec::new();
+            message(&mut bytes, frontend::TERMINATE, |_| ());
+            self.relay.requests.insert_unrecorded(&bytes);
+        }
+    }
+
+    /// A message of ours in the midst of another's bytes would be read as its content.
+    fn replies_are_whole(&self) -> bool {
+        self.relay.replies.streaming() == 0 && !self.relay.is_recording_gathered()
+    }
+
+    fn requests_are_whole(&self) -> bool {
+        self.relay.requests.streaming() == 0
+    }
+
+    fn record_close(&mut self, fault: Fault, cx: &mut Cx<'_>) {
+        if !self.opened {
+            return;
+        }
+        let reason = match fault {
+            Fault::Gone(Side::Client) => "client closed",
+            other => other.text(),
+        };
+        let close = json!({
+            "session": self.id(),
+            "time_unix_ns": cx.now_unix_ns,
+            "reason": reason,
+            "duration_ms": cx.now_unix_ns.saturating_sub(self.started_unix_ns) / 1_000_000,
+            "statements": self.relay.statements,
+            "refused": self.relay.refused,
+        });
+        self.record(Kind::Close, &close, cx);
+    }
+
+    /// Closes when all that may leave has left; the shell's timer bounds how long that may take.
+    pub(super) fn drain(&mut self, outputs: &mut Vec<Output>) {
+        let State::Draining { said_close } = &mut self.state else { return };
+        let flushed = self.relay.replies.is_flushed() && self.relay.requests.is_flushed();
+        if flushed && !*said_close {
+            *said_close = true;
+            outputs.push(Output::Close);
+        }
+    }
+
+    /// Gives the slots back, when the connections' last operations are done.
+    pub fn release(&mut self, slab: &mut crate::buffer::Slab) {
+        self.relay.requests.release(slab);
+        self.relay.replies.release(slab);
+    }
+}

@@ -1,0 +1,65 @@
+//! A connection is accepted: limits first, then a session.                                                             [1]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::timers::Kind;
+use super::{End, Entry, Shard};
+use crate::io::{Conn, Io};
+use crate::session::{CancelKey, Session, Settings};
+
+impl<I: Io> Shard<I> {
+    pub(super) fn accepted(&mut self, client: Conn, peer: SocketAddr) {
+        if self.sessions() >= self.limits.max_client_conn as usize || self.stopping {
+            // The protocol has no words before the startup message; the client sees the connection closed.
+            self.io.close(client);
+            return;
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            self.entries.len() as u32 - 1
+        });
+        let id = self.next_session;
+        self.next_session += 1;
+        let settings = Settings {
+            limits: self.limits.session,
+            name_key: self.name_key,
+            token_bytes_max: self.limits.token_bytes_max,
+        };
+        let session = Session::new(id, settings, peer, self.cancel_key(index), self.now.unix_ns);
+        let entry = Entry {
+            session,
+            client,
+            upstream: None,
+            open: 1,
+            closing: false,
+            view: None,
+            resource: None,
+            pending: None,
+            stalled_since_ns: None,
+        };
+        self.entries[index as usize] = Some(Box::new(entry));
+        self.attach(client, index, End::Client);
+        self.timer(Kind::Login, self.limits.login_timeout, index, id);
+        self.arm(index);
+    }
+
+    /// The process id carries shard and place, so that a cancel finds its way; the secret is the authority.
+    fn cancel_key(&mut self, index: u32) -> CancelKey {
+        let mut secret = [0; 32];
+        (self.random)(&mut secret);
+        CancelKey { process_id: u32::from(self.number & 0x7f) << 24 | index & 0x00ff_ffff, secret }
+    }
+
+    pub(super) fn attach(&mut self, conn: Conn, index: u32, end: End) {
+        let place = conn.0 as usize;
+        if self.connections.len() <= place {
+            self.connections.resize(place + 1, None);
+        }
+        self.connections[place] = Some((index, end));
+    }
+
+    pub(super) fn timer(&mut self, kind: Kind, after: Duration, index: u32, id: u64) {
+        self.timers.set(kind, self.now.monotonic_ns + after.as_nanos() as u64, index, id);
+    }
+}

@@ -1,0 +1,206 @@
+//! The shell: feeds each event to its session, performs each output, arms what the lanes want.                       [2, 10]
+
+use std::time::Duration;
+
+use super::judging::SessionJudge;
+use super::timers::Kind;
+use super::{End, Entry, Shard};
+use crate::datapath::lane::Want;
+use crate::datapath::relay::Cx;
+use crate::fault::{Fault, Side};
+use crate::io::{Conn, Event, Io};
+use crate::session::{Input, Output, Request};
+
+/// How long a session may take to say goodbye to a slow peer.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+
+impl End {
+    fn side(self) -> Side {
+        match self {
+            Self::Client => Side::Client,
+            Self::Upstream => Side::Upstream,
+        }
+    }
+}
+
+impl<I: Io> Shard<I> {
+    pub(super) fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Accepted { conn, peer, .. } => self.accepted(conn, peer),
+            Event::AcceptFailed { listener, error } => eprintln!("wireward: accept on listener {listener}: {error}"),
+            Event::Received { conn, slot, result } => match self.place(conn) {
+                Some((index, end)) if !self.is_closing(index) => {
+                    let side = end.side();
+                    let input = match result {
+                        Ok(bytes) => Input::Received { side, slot, bytes },
+                        Err(_) => Input::ReceiveFailed { side, slot },
+                    };
+                    self.feed(index, input);
+                }
+                _ => slot.into_iter().for_each(|s| self.slab.give(s)),
+            },
+            Event::Sent { conn, result, heap } => {
+                let Some((index, end)) = self.place(conn).filter(|(i, _)| !self.is_closing(*i)) else { return };
+                let side = end.side();
+                let input = match result {
+                    Ok(bytes) => Input::Sent { side, bytes, heap },
+                    Err(_) => Input::SendFailed { side },
+                };
+                self.feed(index, input);
+            }
+            Event::Connected { conn, result } => {
+                let Some((index, _)) = self.place(conn) else { return };
+                let refused = Fault::Unreachable("the upstream cannot be reached; try again or ask the operator");
+                self.feed(index, Input::Dialed(result.map_err(|_| refused)));
+            }
+            Event::Closed { conn } => self.closed(conn),
+            Event::Woken => self.on_mail(),
+        }
+    }
+
+    fn place(&self, conn: Conn) -> Option<(u32, End)> {
+        self.connections.get(conn.0 as usize).copied().flatten()
+    }
+
+    fn is_closing(&self, index: u32) -> bool {
+        self.entries[index as usize].as_ref().is_none_or(|e| e.closing)
+    }
+
+    /// One input into one session; then its outputs, then its lanes.
+    pub(super) fn feed(&mut self, index: u32, input: Input) {
+        let recorder_present = self.recorder_present();
+        let Some(entry) = self.entries[index as usize].as_deref_mut() else { return };
+        if entry.closing {
+            return;
+        }
+        let was_draining = entry.session.is_draining();
+        let mut judge = SessionJudge {
+            plans: &mut self.plans,
+            view: entry.view.as_ref(),
+            pending: &mut entry.pending,
+            key: self.name_key,
+            analyser: &self.analyser,
+            postbox: self.mailbox.postbox(),
+            session: entry.session.id(),
+            index,
+        };
+        let mut cx = Cx {
+            slab: &mut self.slab,
+            tap: &mut *self.tap,
+            judge: &mut judge,
+            scratch: &mut self.scratch,
+            now_unix_ns: self.now.unix_ns,
+            recorder_present,
+        };
+        let stalled = entry.session.handle(input, &mut cx, &mut self.outputs);
+        if stalled {
+            entry.stalled_since_ns.get_or_insert(self.now.monotonic_ns);
+            if !self.stalled.contains(&index) {
+                self.stalled.push(index);
+            }
+        } else {
+            entry.stalled_since_ns = None;
+        }
+        if !was_draining && entry.session.is_draining() {
+            let id = entry.session.id();
+            self.timer(Kind::Drain, DRAIN_MAX, index, id);
+        }
+        self.perform(index);
+        self.arm(index);
+    }
+
+    fn perform(&mut self, index: u32) {
+        while let Some(output) = self.outputs.pop() {
+            match output {
+                Output::Admit(request) => self.admit(index, &request),
+                Output::Dial => self.dial(index),
+                Output::Close => self.close(index),
+            }
+        }
+    }
+
+    fn admit(&mut self, index: u32, request: &Request) {
+        let admitted = self.control.admit(request, self.now.unix_ns / 1_000_000_000);
+        let input = match admitted {
+            Ok(admitted) => {
+                let key = (admitted.roles, admitted.resource);
+                let control = self.control.clone();
+                let view = self.view(|| control.subject(key.0, key.1), key);
+                let admission = self.control.admission(admitted, view.masks.clone());
+                if let Some(entry) = self.entries[index as usize].as_mut() {
+                    entry.view = Some(view);
+                    entry.resource = Some(key.1);
+                }
+                Ok(Box::new(admission))
+            }
+            Err(fault) => Err(fault),
+        };
+        self.feed(index, Input::Admitted(input));
+    }
+
+    fn dial(&mut self, index: u32) {
+        let resource = self.entries[index as usize].as_ref().and_then(|e| e.resource);
+        let Some(address) = resource.map(|r| self.control.address(r)) else { return };
+        match self.io.connect(address) {
+            Ok(conn) => {
+                self.attach(conn, index, End::Upstream);
+                if let Some(entry) = self.entries[index as usize].as_mut() {
+                    entry.upstream = Some(conn);
+                    entry.open += 1;
+                }
+            }
+            Err(_) => {
+                let fault = Fault::Unreachable("the upstream cannot be reached; try again or ask the operator");
+                self.feed(index, Input::Dialed(Err(fault)));
+            }
+        }
+    }
+
+    pub(super) fn close(&mut self, index: u32) {
+        let Some(entry) = self.entries[index as usize].as_mut() else { return };
+        if std::mem::replace(&mut entry.closing, true) {
+            return;
+        }
+        let connections = [Some(entry.client), entry.upstream];
+        connections.into_iter().flatten().for_each(|conn| self.io.close(conn));
+    }
+
+    /// The last event of a connection. With the last connection the session is gone and its slots are free.
+    fn closed(&mut self, conn: Conn) {
+        let Some((index, _)) = self.connections[conn.0 as usize].take() else { return };
+        let Some(entry) = self.entries[index as usize].as_mut() else { return };
+        entry.open -= 1;
+        if entry.open > 0 {
+            return;
+        }
+        entry.session.release(&mut self.slab);
+        self.entries[index as usize] = None;
+        self.free.push(index);
+    }
+
+    /// Submits the receives and sends that the lanes want.
+    pub(super) fn arm(&mut self, index: u32) {
+        let Some(entry) = self.entries[index as usize].as_deref_mut() else { return };
+        if entry.closing {
+            return;
+        }
+        let Entry { session, client, upstream, .. } = entry;
+        let ends = [(Some(*client), Side::Client), (*upstream, Side::Upstream)];
+        for (conn, side) in ends {
+            let Some(conn) = conn else { continue };
+            if let Some(lent) = session.outgoing(side).lend() {
+                self.io.send(&self.slab, conn, lent);
+            }
+            if !session.listens_to(side) {
+                continue;
+            }
+            let lane = session.incoming(side);
+            match lane.want() {
+                Some(Want::Any) => self.io.receive(conn),
+                Some(Want::Tail(slot, from)) => self.io.receive_into(&self.slab, conn, slot, from),
+                None => continue,
+            }
+            lane.receive_started();
+        }
+    }
+}

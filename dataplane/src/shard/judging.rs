@@ -1,0 +1,124 @@
+//! How a shard judges: plans from its cache, short texts at once, long ones by the analyser thread.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::mailbox::{Mail, Postbox};
+use super::{Entry, Shard};
+use crate::control::analyser::{Analyser, Decided, INLINE_BYTES_MAX, Job};
+use crate::control::policy::Subject;
+use crate::datapath::mask::MaskView;
+use crate::datapath::plan_cache::PlanCache;
+use crate::datapath::verdict::{Judge, Judged};
+use crate::io::Io;
+use crate::protocol::postgres::dissector::NameKey;
+use crate::session::Input;
+
+/// What one subject may do and see of one resource, as a shard shares it among its sessions.
+pub struct View {
+    pub subject: Subject,
+    pub masks: Rc<MaskView>,
+    /// A new number with every new view: part of every plan's key, so that no plan outlives its policy or catalogue.
+    pub number: u64,
+}
+
+/// Judges for one session.
+pub(super) struct SessionJudge<'a> {
+    pub plans: &'a mut PlanCache,
+    pub view: Option<&'a Rc<View>>,
+    pub pending: &'a mut Option<u128>,
+    pub key: NameKey,
+    pub analyser: &'a Analyser,
+    pub postbox: &'a Postbox,
+    pub session: u64,
+    pub index: u32,
+}
+
+impl Judge for SessionJudge<'_> {
+    fn judge(&mut self, text: &[u8]) -> Judged {
+        // No text is asked about before a session is admitted.
+        let Some(view) = self.view else { return Judged::Wait };
+        let key = self.key.hash(&[&view.number.to_le_bytes(), text]);
+        if let Some(plan) = self.plans.get(key) {
+            return Judged::Plan(plan);
+        }
+        if text.len() > INLINE_BYTES_MAX {
+            self.ask_analyser(view, key, text);
+            return Judged::Wait;
+        }
+        let plan = Rc::new(view.subject.decide(text).into_plan(&view.subject.policy));
+        self.plans.insert(key, plan.clone());
+        Judged::Plan(plan)
+    }
+}
+
+impl SessionJudge<'_> {
+    fn ask_analyser(&mut self, view: &View, key: u128, text: &[u8]) {
+        if *self.pending == Some(key) {
+            return;
+        }
+        let postbox = self.postbox.clone();
+        let job = Job {
+            session: self.session,
+            index: self.index,
+            key,
+            subject: view.subject.clone(),
+            text: text.into(),
+            deliver: Arc::new(move |decided| postbox.send(Mail::Decided(decided))),
+        };
+        // A full queue leaves the session waiting; it asks again with its next event or retry.
+        if self.analyser.submit(job) {
+            *self.pending = Some(key);
+        }
+    }
+}
+
+impl<I: Io> Shard<I> {
+    pub(super) fn decided(&mut self, decided: Decided) {
+        let Some(entry) = self.entries.get_mut(decided.index as usize).and_then(Option::as_mut) else { return };
+        if entry.session.id() != decided.session {
+            return;
+        }
+        let Entry { pending, view, .. } = &mut **entry;
+        *pending = None;
+        let Some(view) = view else { return };
+        let plan = Rc::new(decided.decision.into_plan(&view.subject.policy));
+        self.plans.insert(decided.key, plan);
+        self.feed(decided.index, Input::Again);
+    }
+
+    /// The view of (roles, resource), made once.
+    pub(super) fn view(&mut self, subject: impl FnOnce() -> Subject, key: (policy_compiler::artifact::RoleSet, usize)) -> Rc<View> {
+        if let Some(view) = self.views.get(&key) {
+            return view.clone();
+        }
+        let subject = subject();
+        for mask in &subject.protected.unresolved {
+            eprintln!("wireward: mask {mask} of resource {} resolves to no column", subject.resource);
+        }
+        self.views_made += 1;
+        let masks = Rc::new(subject.mask_view(self.control.hash_key()));
+        let view = Rc::new(View { masks, subject, number: self.views_made });
+        self.views.insert(key, view.clone());
+        view
+    }
+
+    /// A catalogue has changed: every session gets its masks anew, between two frames.
+    pub(super) fn renew_views(&mut self) {
+        self.views.clear();
+        self.plans.clear();
+        for index in 0..self.entries.len() as u32 {
+            let Some(entry) = self.entries[index as usize].as_ref() else { continue };
+            let (Some(old), Some(resource)) = (&entry.view, entry.resource) else { continue };
+            let roles = old.subject.roles;
+            let control = self.control.clone();
+            let view = self.view(|| control.subject(roles, resource), (roles, resource));
+            let masks = view.masks.clone();
+            if let Some(entry) = self.entries[index as usize].as_mut() {
+                entry.view = Some(view);
+                entry.pending = None;
+            }
+            self.feed(index, Input::Masks(masks));
+        }
+    }
+}

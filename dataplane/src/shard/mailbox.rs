@@ -1,0 +1,60 @@
+//! What other threads tell a shard: a channel, and a bell that ends its wait.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use crate::control::analyser::Decided;
+
+pub enum Mail {
+    /// A long text has been judged.
+    Decided(Decided),
+    /// A catalogue has changed: views are to be made anew.
+    Catalogue,
+    Stop,
+}
+
+/// The shard's end.
+pub struct Mailbox {
+    receiver: Receiver<Mail>,
+    postbox: Postbox,
+}
+
+/// The others' end.
+#[derive(Clone)]
+pub struct Postbox {
+    sender: Sender<Mail>,
+    bell: Arc<OwnedFd>,
+}
+
+/// Makes a mailbox. The last part is the bell's other end, for the driver to listen to.
+///
+/// # Errors
+/// When no event descriptor can be made.
+pub fn mailbox() -> std::io::Result<(Mailbox, Postbox, OwnedFd)> {
+    let bell = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
+    let heard = bell.try_clone()?;
+    let (sender, receiver) = unbounded();
+    let postbox = Postbox { sender, bell: Arc::new(bell) };
+    Ok((Mailbox { receiver, postbox: postbox.clone() }, postbox, heard))
+}
+
+impl Mailbox {
+    pub fn next(&mut self) -> Option<Mail> {
+        self.receiver.try_recv().ok()
+    }
+
+    /// A way to write to oneself, to be handed to others.
+    pub fn postbox(&self) -> &Postbox {
+        &self.postbox
+    }
+}
+
+impl Postbox {
+    pub fn send(&self, mail: Mail) {
+        if self.sender.send(mail).is_ok() {
+            let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        }
+    }
+}

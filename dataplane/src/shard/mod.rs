@@ -1,0 +1,238 @@
+//! ONE CORE. Everything that a core owns, and its loop: wait for events, feed them to their sessions, arm what they want.
+//!
+//! A connection lives and dies on one shard; nothing here is shared with another thread but what `control` publishes and
+//! what comes by mailbox.
+
+pub mod accept;
+pub mod drive;
+pub mod judging;
+pub mod mailbox;
+pub mod spawn;
+pub mod timers;
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use policy_compiler::artifact::RoleSet;
+
+use crate::buffer::Slab;
+use crate::config::Limits;
+use crate::control::Control;
+use crate::control::analyser::Analyser;
+use crate::datapath::plan_cache::PlanCache;
+use crate::io::{Conn, Event, Io};
+use crate::protocol::Scratch;
+use crate::protocol::postgres::dissector::NameKey;
+use crate::session::{Input, Output, Session};
+use judging::View;
+use mailbox::{Mail, Mailbox};
+use timers::Timers;
+
+/// The recorder counts as gone when its heartbeat is older than this (decision 11).
+const HEARTBEAT_NS_MAX: u64 = 1_000_000_000;
+/// How long a shard sleeps when nothing at all is due.
+const IDLE_WAIT: Duration = Duration::from_millis(250);
+/// How often sessions that wait for the ring look again.
+const STALLED_WAIT: Duration = Duration::from_millis(1);
+
+/// The ring as a shard uses it: evidence goes in, and its state says whether statements may start.
+pub trait Tap: crate::datapath::tap::Evidence {
+    fn recorder_heartbeat_ns(&self) -> u64;
+    fn beat(&mut self, now_unix_ns: u64);
+}
+
+impl<M: ring::Memory> Tap for ring::Producer<M> {
+    fn recorder_heartbeat_ns(&self) -> u64 {
+        ring::Producer::recorder_heartbeat_ns(self)
+    }
+    fn beat(&mut self, now_unix_ns: u64) {
+        ring::Producer::beat(self, now_unix_ns);
+    }
+}
+
+/// Both clocks, as the shell reads them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    pub unix_ns: u64,
+    pub monotonic_ns: u64,
+}
+
+pub struct Entry {
+    session: Session,
+    client: Conn,
+    upstream: Option<Conn>,
+    /// Connections whose `Closed` is still to come.
+    open: u8,
+    closing: bool,
+    view: Option<Rc<View>>,
+    resource: Option<usize>,
+    /// A text of this session is with the analyser.
+    pending: Option<u128>,
+    /// Since when the ring or the recorder has held it up.
+    stalled_since_ns: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Client,
+    Upstream,
+}
+
+pub struct Shard<I> {
+    io: I,
+    slab: Slab,
+    tap: Box<dyn Tap>,
+    control: Arc<Control>,
+    analyser: Analyser,
+    mailbox: Mailbox,
+    limits: Limits,
+    recorder_absent_max: Duration,
+    entries: Vec<Option<Box<Entry>>>,
+    free: Vec<u32>,
+    /// Which session a connection belongs to, and which end of it.
+    connections: Vec<Option<(u32, End)>>,
+    timers: Timers,
+    plans: PlanCache,
+    views: HashMap<(RoleSet, usize), Rc<View>>,
+    views_made: u64,
+    scratch: Scratch,
+    name_key: NameKey,
+    random: Box<dyn FnMut(&mut [u8])>,
+    /// Sessions that the ring or the recorder holds up.
+    stalled: Vec<u32>,
+    next_session: u64,
+    number: u8,
+    now: Now,
+    events: Vec<Event>,
+    outputs: Vec<Output>,
+    pub stopping: bool,
+}
+
+/// What a shard is made of.
+pub struct Parts<I> {
+    pub io: I,
+    pub slab: Slab,
+    pub tap: Box<dyn Tap>,
+    pub control: Arc<Control>,
+    pub analyser: Analyser,
+    pub mailbox: Mailbox,
+    pub limits: Limits,
+    pub recorder_absent_max: Duration,
+    /// Fills a buffer with unpredictable bytes (the simulator's are predictable).
+    pub random: Box<dyn FnMut(&mut [u8])>,
+    pub number: u8,
+    pub now: Now,
+}
+
+impl<I: Io> Shard<I> {
+    pub fn new(parts: Parts<I>) -> Self {
+        let mut random = parts.random;
+        let mut key = [0; 16];
+        random(&mut key);
+        Self {
+            io: parts.io,
+            slab: parts.slab,
+            tap: parts.tap,
+            control: parts.control,
+            analyser: parts.analyser,
+            mailbox: parts.mailbox,
+            limits: parts.limits,
+            recorder_absent_max: parts.recorder_absent_max,
+            entries: Vec::new(),
+            free: Vec::new(),
+            connections: Vec::new(),
+            timers: Timers::default(),
+            plans: PlanCache::new(parts.limits.plans_max),
+            views: HashMap::new(),
+            views_made: 0,
+            scratch: Scratch::default(),
+            name_key: NameKey(key),
+            random,
+            stalled: Vec::new(),
+            // Seconds of the start, then a counter: unique over restarts, and in order.
+            next_session: (parts.now.unix_ns / 1_000_000_000) << 28 | u64::from(parts.number) << 20,
+            number: parts.number,
+            now: parts.now,
+            events: Vec::new(),
+            outputs: Vec::new(),
+            stopping: false,
+        }
+    }
+
+    pub fn io(&mut self) -> &mut I {
+        &mut self.io
+    }
+
+    pub fn sessions(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    /// Slots that nobody holds; after the last session all but the driver's own.
+    pub fn slots_free(&self) -> usize {
+        self.slab.free()
+    }
+
+    /// One round: wait, then handle all that has happened.
+    pub fn turn(&mut self, clock: &mut dyn FnMut() -> Now) {
+        let mut events = std::mem::take(&mut self.events);
+        let patience = self.patience();
+        self.io.wait(&mut self.slab, patience, &mut events);
+        self.now = clock();
+        self.tap.beat(self.now.unix_ns);
+        for event in events.drain(..) {
+            self.on_event(event);
+        }
+        self.events = events;
+        self.on_timers();
+        self.retry_stalled();
+    }
+
+    fn patience(&self) -> Duration {
+        match self.stalled.is_empty() {
+            true => self.timers.next_in(self.now.monotonic_ns).map_or(IDLE_WAIT, |due| due.min(IDLE_WAIT)),
+            false => STALLED_WAIT,
+        }
+    }
+
+    fn recorder_present(&self) -> bool {
+        self.now.unix_ns.saturating_sub(self.tap.recorder_heartbeat_ns()) <= HEARTBEAT_NS_MAX
+    }
+
+    fn on_mail(&mut self) {
+        while let Some(mail) = self.mailbox.next() {
+            match mail {
+                Mail::Decided(decided) => self.decided(decided),
+                Mail::Catalogue => self.renew_views(),
+                Mail::Stop => self.stopping = true,
+            }
+        }
+    }
+
+    fn on_timers(&mut self) {
+        while let Some((index, id)) = self.timers.due(self.now.monotonic_ns) {
+            let Some(entry) = self.entries[index as usize].as_ref().filter(|e| e.session.id() == id) else { continue };
+            if entry.session.is_draining() {
+                // It had its time to say goodbye.
+                self.close(index);
+            } else if !entry.session.is_relaying() {
+                self.feed(index, Input::End(crate::fault::Fault::LoginTimeout));
+            }
+        }
+    }
+
+    /// The ring may have room again, or the recorder be back; after `recorder_absent_max` there is no more waiting.
+    fn retry_stalled(&mut self) {
+        for index in std::mem::take(&mut self.stalled) {
+            let Some(entry) = self.entries[index as usize].as_mut() else { continue };
+            let since = entry.stalled_since_ns.unwrap_or(self.now.monotonic_ns);
+            let waited = Duration::from_nanos(self.now.monotonic_ns.saturating_sub(since));
+            let input = match waited > self.recorder_absent_max {
+                true => Input::End(crate::fault::Fault::NotRecorded),
+                false => Input::Again,
+            };
+            self.feed(index, input);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Refusals: what policy forbids never reaches the server, the session survives, and a transaction ends as PostgreSQL
+//! would have ended it.
+
+use std::process::ExitCode;
+use tests::suite::{Case, run};
+use tests::wire::{Message, Wire, frame};
+use tests::world::World;
+
+fn main() -> ExitCode {
+    let mut cases = vec![
+        Case::new("a_refused_statement_never_reaches_the_server", refused_never_arrives),
+        Case::new("harmless_look_alikes_are_allowed", look_alikes),
+        Case::new("one_forbidden_statement_forbids_its_whole_message", whole_message),
+        Case::new("a_refusal_in_a_transaction_fails_the_transaction", in_a_transaction),
+        Case::new("a_refused_pipeline_member_rolls_back_what_came_before", pipeline_rolls_back),
+        Case::new("a_refused_first_member_skips_to_sync_and_no_further", pipeline_first_member),
+        Case::new("a_refusal_on_the_wire_reads_like_any_error", refusal_on_the_wire),
+        Case::new("a_statement_with_a_nul_inside_is_refused", nul_inside),
+        Case::new("a_dba_may_do_what_the_agent_may_not", dba_may),
+    ];
+    cases.extend(Case::of_script("policy_cases.py"));
+    run(cases)
+}
+
+/// `{}` is replaced by a mark of its own for each try, so that the server's log can be searched for it.
+const FORBIDDEN_TO_AGENTS: &[&str] = &[
+    "drop table {}_t",
+    "DROP /* {} */ TABLE customers",
+    "dr/**/op table {}_t",
+    "drop table \"customers\" -- {}",
+    "truncate customers /* {} */",
+    "delete from customers where name = '{}'",
+    "DELETE/**/FROM customers /* {} */",
+    "dElEtE FROM ONLY public.customers where name = '{}'",
+    "with d as (delete from customers where name = '{}' returning *) select count(*) from d",
+    "explain analyze delete from customers where name = '{}'",
+    "copy (delete from customers where name = '{}' returning *) to stdout",
+    "copy customers to program 'cat > /tmp/{}'",
+    "copy customers from program 'echo {}'",
+    "copy customers to '/tmp/{}'",
+    "do $$ begin execute 'dr' || 'op table {}_t'; end $$",
+    "do $x$ begin raise notice '{}'; end $x$",
+    "create function {}() returns int language sql as 'select 1'",
+    "create table {}_t (n int)",
+    "create table {}_t as table customers",
+    "select * into {}_t from customers",
+    "alter table customers add column {} int",
+    "grant all on customers to public /* {} */",
+    "prepare p_{} as delete from customers where id = $1",
+    "declare c_{} cursor with hold for select 1; drop table customers",
+    "select query_to_xml('select ''{}''', true, false, '')",
+    "select pg_read_file('/etc/{}')",
+    "select lo_import('/etc/{}')",
+    "select pg_terminate_backend(pg_backend_pid()) /* {} */",
+    "set role shop /* {} */",
+    "set session authorization shop /* {} */",
+    "select set_config('role', 'shop', false) /* {} */",
+    "set standard_conforming_strings = off /* {} */",
+    "select set_config('standard_' || 'conforming_strings', 'off', false) /* {} */",
+    "set client_encoding = 'SJIS' /* {} */",
+    "create extension {}",
+    "load '{}'",
+    "merge into customers using orders o on false when matched then delete /* {} */",
+    "vacuum full customers /* {} */",
+    "select 1; drop table customers /* {} */",
+];
+
+fn refused_never_arrives(world: &World) {
+    let agent = world.through("agent");
+    for (number, row) in FORBIDDEN_TO_AGENTS.iter().enumerate() {
+        let mark = format!("mark_{number:03}_x");
+        let statement = row.replace("{}", &mark);
+        let shown = world.psql(&agent, &[&statement, "select 'goes on'"]);
+        assert!(shown.err.contains("42501") && shown.out.contains("goes on"), "{statement}: {shown:?}");
+        assert!(!world.reached_the_server(&mark), "{statement} reached the server");
+    }
+}
+
+fn look_alikes(world: &World) {
+    let rows = [
+        "select 'DROP TABLE customers'",
+        "select 1 as delete",
+        "/* a /* b */ DELETE FROM customers */ select 1",
+        "select count(*) from orders where item = 'drop table; --'",
+        "select status as \"drop\" from orders limit 1",
+    ];
+    rows.iter().for_each(|row| _ = world.psql(&world.through("agent"), &[row]).must_succeed());
+}
+
+fn whole_message(world: &World) {
+    let both = "insert into orders (customer_id, item, amount, placed_at, status) \
+                values (1, 'whole message', 1, now(), 'new'); drop table customers";
+    world.psql(&world.through("agent"), &[both]).must_complain("42501");
+    assert_eq!(count_orders(world, "whole message"), 0);
+}
+
+fn in_a_transaction(world: &World) {
+    let insert = "insert into orders (customer_id, item, amount, placed_at, status) \
+                  values (1, 'in a transaction', 1, now(), 'new')";
+    let shown = world.psql(
+        &world.through("agent"),
+        &["begin", insert, "drop table customers", "select 'not now'", "commit", "select 'goes on'"],
+    );
+    assert!(shown.err.contains("42501") && shown.err.contains("25P02"), "{shown:?}");
+    assert!(!shown.out.contains("not now") && shown.out.contains("goes on"), "{shown:?}");
+    assert_eq!(count_orders(world, "in a transaction"), 0);
+}
+
+fn count_orders(world: &World, item: &str) -> u32 {
+    let count = format!("select count(*) from orders where item = '{item}'");
+    let shown = world.psql(&world.direct(), &[&count]).must_succeed();
+    shown.out.trim().parse().expect("a count is a number")
+}
+
+fn agent(world: &World) -> Wire {
+    let login = world.through("agent");
+    Wire::login(login.port, &login.user, "shop", login.password.as_bytes()).expect("an agent gets in")
+}
+
+/// Parse, Bind, Execute of one statement, all unnamed, without Sync.
+fn member(text: &str) -> Vec<u8> {
+    let parse = frame(b'P', &[b"\0", text.as_bytes(), b"\0\0\0"].concat());
+    let bind = frame(b'B', b"\0\0\0\0\0\0\0\0");
+    let execute = frame(b'E', b"\0\0\0\0\0");
+    [parse, bind, execute].concat()
+}
+
+fn kinds(messages: &[Message]) -> String {
+    let interesting = messages.iter().filter(|message| !matches!(message.kind, b'S' | b'N'));
+    interesting.map(|message| message.kind as char).collect()
+}
+
+const SYNC: &[u8] = b"S\0\0\0\x04";
+
+fn pipeline_rolls_back(world: &World) {
+    let insert =
+        "insert into orders (customer_id, item, amount, placed_at, status) values (1, 'pipelined', 1, now(), 'new')";
+    let mut wire = agent(world);
+    wire.raw(&[member(insert), member("drop table customers"), member("select 1"), SYNC.to_vec()].concat());
+    let messages = wire.until_ready();
+    let text = kinds(&messages);
+    assert!(text.starts_with("12C") && text.ends_with("EZ"), "{text}");
+    assert_eq!(text.matches('E').count(), 1, "{text}");
+    let error = messages.iter().find(|message| message.kind == b'E').expect("there is one error");
+    assert_eq!(error.sqlstate(), "42501");
+    assert_eq!(messages.last().expect("there is a last").body, b"I");
+    wire.query("select 'goes on'");
+    assert_eq!(kinds(&wire.until_ready()), "TDCZ");
+    assert_eq!(count_orders(world, "pipelined"), 0, "PostgreSQL would have rolled this insert back");
+}
+
+fn pipeline_first_member(world: &World) {
+    let later =
+        "insert into orders (customer_id, item, amount, placed_at, status) values (1, 'skipped', 1, now(), 'new')";
+    let after =
+        "insert into orders (customer_id, item, amount, placed_at, status) values (1, 'after sync', 1, now(), 'new')";
+    let mut wire = agent(world);
+    let first = [member("drop table customers"), member(later), SYNC.to_vec()].concat();
+    wire.raw(&[first, member(after), SYNC.to_vec()].concat());
+    let messages = wire.until_ready();
+    let text = kinds(&messages);
+    assert!(text.ends_with("EZ") && !text.contains('C'), "{text}");
+    assert!(messages.iter().any(|message| message.sqlstate() == "42501"), "{messages:?}");
+    assert_eq!(kinds(&wire.until_ready()), "12CZ");
+    assert_eq!((count_orders(world, "skipped"), count_orders(world, "after sync")), (0, 1));
+}
+
+fn refusal_on_the_wire(world: &World) {
+    let mut wire = agent(world);
+    wire.query("drop table customers");
+    let messages = wire.until_ready();
+    assert_eq!(kinds(&messages), "EZ");
+    let error = &messages[0];
+    assert_eq!((error.field(b'S').as_deref(), error.field(b'V').as_deref()), (Some("ERROR"), Some("ERROR")));
+    assert_eq!(error.sqlstate(), "42501");
+    let text = error.field(b'M').unwrap_or_default();
+    assert!(text.contains("wireward"), "the message says who refused: {text:?}");
+}
+
+fn nul_inside(world: &World) {
+    let mut wire = agent(world);
+    wire.send(b'Q', b"select 1\0; drop table customers /* after_nul */\0");
+    let first = wire.expect();
+    assert_eq!(first.kind, b'E', "{first:?}");
+    assert!(!world.reached_the_server("after_nul"));
+}
+
+fn dba_may(world: &World) {
+    let statements =
+        ["create table dba_may (n int)", "insert into dba_may values (1)", "delete from dba_may", "drop table dba_may"];
+    world.psql(&world.through("dba"), &statements).must_succeed();
+    assert!(world.reached_the_server("drop table dba_may"));
+}
