@@ -144,7 +144,7 @@ fn a_session_reads_like_a_log_of_statements_verdicts_and_masked_rows() {
         r#"   0.000s  open      {"protocol":"postgres","resource":"shop","roles":["analyst","oncall"],"subject":"alice"}"#,
         "   0.001s  statement select id, ssn from customers",
         "   0.002s  verdict   mask by mask-ssn (policy epoch 7)",
-        "   0.005s  row       id='1', ssn='***-**-6789'",
+        "   0.004s  row       id='1', ssn='***-**-6789'",
         "   0.005s  row       id='2', ssn=NULL",
         "   0.005s  complete  SELECT 2",
         "   0.006s  prepare   s1: select $1::int4 + $2::int8",

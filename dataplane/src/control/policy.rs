@@ -7,7 +7,7 @@ use policy_compiler::artifact::{MaskAction, Masks, Policy, RoleSet};
 use policy_compiler::detect::transform::HashKey;
 use policy_compiler::detect::{Kind, KindSet};
 use policy_compiler::judge::{self, Action, Judgement};
-use policy_compiler::statement::{Analysis, CopyFormat, Effect, Statement, postgres};
+use policy_compiler::statement::{AnalyseError, Analysis, CopyFormat, Effect, Statement, postgres};
 
 use super::catalogue::{Protected, Snapshot};
 use crate::datapath::mask::{DetectView, MaskView};
@@ -31,6 +31,8 @@ pub struct Decision {
     judgement: Judgement,
     touches_names: bool,
     copy: Option<CopyShape>,
+    /// Where in the text the server's grammar stumbles, in characters from 1.
+    position: Option<usize>,
 }
 
 struct CopyShape {
@@ -66,6 +68,10 @@ impl Subject {
         let subject = judge::Subject { roles: self.roles, resource: &self.resource };
         let names = self.protected.catalogue(&self.snapshot);
         let mut judgement = judge::judge(&self.policy, subject, &analysis, &names);
+        let position = match &analysis {
+            Err(AnalyseError::Syntax { position, .. }) => *position,
+            _ => None,
+        };
         let analysis = analysis.unwrap_or_default();
         let copy = self.copy_shape(&analysis);
         if copy.as_ref().is_some_and(|c| c.format == CopyFormat::Binary) && judgement.action != Action::Deny {
@@ -75,7 +81,7 @@ impl Subject {
             judgement.hint = Some("use COPY … TO STDOUT in text or csv format".into());
             judgement.sqlstate = "42501";
         }
-        Decision { touches_names: analysis.statements.iter().any(touches_names), judgement, copy }
+        Decision { touches_names: analysis.statements.iter().any(touches_names), judgement, copy, position }
     }
 
     /// The COPY … TO STDOUT in a text, if masks concern it.
@@ -96,7 +102,7 @@ impl Decision {
             Action::Mask => Verdict::Mask,
             Action::Hold | Action::Deny => Verdict::Deny,
         };
-        let refusal = (verdict == Verdict::Deny).then(|| refusal(&judgement, policy).into_boxed_slice());
+        let refusal = (verdict == Verdict::Deny).then(|| refusal(&judgement, self.position, policy).into_boxed_slice());
         let masks = judgement.copy_masks;
         Plan {
             verdict,
@@ -125,20 +131,18 @@ fn touches_names(statement: &Statement) -> bool {
         || ["DEALLOCATE", "DISCARD", "CLOSE"].iter().any(|t| tag.starts_with(t))
 }
 
-fn refusal(judgement: &Judgement, policy: &Policy) -> Vec<u8> {
+/// A text that the server's own grammar refuses is refused in the server's words; all else in ours, with rule and policy.
+fn refusal(judgement: &Judgement, position: Option<usize>, policy: &Policy) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let message = match judgement.sqlstate {
-        "42501" => {
-            format!("wireward: blocked by rule {} (policy {})", judgement.rule, policy.epoch_name())
-        }
-        _ => judgement.reason.clone(),
-    };
+    let ours = judgement.sqlstate == "42501";
+    let blocked = format!("wireward: blocked by rule {} (policy {})", judgement.rule, policy.epoch_name());
     Report {
         severity: "ERROR",
         sqlstate: judgement.sqlstate,
-        message: &message,
-        detail: Some(&judgement.reason),
+        message: if ours { &blocked } else { &judgement.reason },
+        detail: ours.then_some(&judgement.reason),
         hint: judgement.hint.as_deref(),
+        position,
     }
     .write(&mut bytes);
     bytes

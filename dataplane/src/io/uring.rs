@@ -60,6 +60,8 @@ pub struct Uring {
     free: Vec<u32>,
     /// Connections closed with nothing in flight: their event is due at the next wait.
     closed: Vec<Conn>,
+    /// Numbers whose `Closed` is being told: free from the next wait on, when the shell has certainly heard it.
+    retired: Vec<u32>,
     /// Receives that found no buffer: submitted again when slots are back.
     starved: Vec<Conn>,
     accept_again: Vec<u32>,
@@ -84,6 +86,7 @@ impl Uring {
             connections: Vec::new(),
             free: Vec::new(),
             closed: Vec::new(),
+            retired: Vec::new(),
             starved: Vec::new(),
             accept_again: Vec::new(),
         };
@@ -231,16 +234,17 @@ impl Uring {
         connection.in_flight -= 1;
         if connection.closing && connection.in_flight == 0 {
             connection.socket = None;
-            self.free.push(conn.0);
+            self.retired.push(conn.0);
             events.push(Event::Closed { conn });
         }
         !self.connections[conn.0 as usize].closing
     }
 
     fn before_wait(&mut self, slab: &mut Slab, events: &mut Vec<Event>) {
+        self.free.append(&mut self.retired);
         for conn in std::mem::take(&mut self.closed) {
             self.connections[conn.0 as usize].socket = None;
-            self.free.push(conn.0);
+            self.retired.push(conn.0);
             events.push(Event::Closed { conn });
         }
         self.buffers.refill(slab);

@@ -9,11 +9,13 @@ pub struct Report<'a> {
     pub message: &'a str,
     pub detail: Option<&'a str>,
     pub hint: Option<&'a str>,
+    /// Where in the statement, in characters from 1.
+    pub position: Option<usize>,
 }
 
 impl<'a> Report<'a> {
     pub fn error(sqlstate: &'a str, message: &'a str) -> Self {
-        Self { severity: "ERROR", sqlstate, message, detail: None, hint: None }
+        Self { severity: "ERROR", sqlstate, message, detail: None, hint: None, position: None }
     }
 
     pub fn fatal(sqlstate: &'a str, message: &'a str) -> Self {
@@ -22,6 +24,7 @@ impl<'a> Report<'a> {
 
     pub fn write(&self, out: &mut Vec<u8>) {
         message(out, backend::ERROR, |out| {
+            let position = self.position.map(|p| p.to_string());
             let fields = [
                 (b'S', Some(self.severity)),
                 (b'V', Some(self.severity)),
@@ -29,6 +32,7 @@ impl<'a> Report<'a> {
                 (b'M', Some(self.message)),
                 (b'D', self.detail),
                 (b'H', self.hint),
+                (b'P', position.as_deref()),
             ];
             for (code, text) in fields {
                 let Some(text) = text else { continue };
