@@ -149,7 +149,8 @@ impl fmt::Display for OpenError {
             }
             Self::Version { found, supported } => write!(
                 f,
-                "the policy artifact has format {found}, this wireward reads {supported}; build it again with `wireward policy build`"
+                "the policy artifact has format {found}, this wireward reads {supported}; \
+                 build it again with `wireward policy build`"
             ),
             Self::Damaged(what) => {
                 write!(f, "the policy artifact is damaged: {what}; build it again with `wireward policy build`")

@@ -9,7 +9,7 @@ pub fn schema() -> Value {
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Wireward policy",
-        "description": "Default deny. Strictest action wins: block, then mask, then allow; the order of sections is irrelevant.",
+        "description": "Default deny. The strictest action wins: block, mask, allow. The order is irrelevant.",
         "type": "object",
         "additionalProperties": false,
         "properties": {
@@ -35,7 +35,7 @@ fn role() -> Value {
         &["name"],
         json!({
             "name": text("Unique."),
-            "claims": list("Values of the token's roles claim that give this role; the role's own name if left out.", json!({"type": "string"})),
+            "claims": roles("Values of the token's roles claim that give it; its own name if left out."),
         }),
     )
 }
@@ -49,7 +49,7 @@ fn grant() -> Value {
             "to": roles("The roles that may."),
             "resources": resources(),
             "effects": list("`*` is everything but `opaque`, which must be named.", json!({ "enum": effects })),
-            "relations": patterns("Only these: `name`, `schema.name`, with `*`. A grant without it also carries effects on no relation."),
+            "relations": patterns("Only these: `name`, `schema.name`, with `*`. Without it also effects on no relation."),
         }),
     )
 }

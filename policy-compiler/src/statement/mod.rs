@@ -23,9 +23,9 @@ pub enum Effect {
     Lock,
     /// BEGIN, COMMIT, SAVEPOINT and their like. Every grant carries it.
     Transaction,
-    /// SET, SHOW, RESET, DISCARD, DEALLOCATE, CLOSE, set_config with literals. Every grant carries it.
+    /// SET, SHOW, RESET, DISCARD, DEALLOCATE, CLOSE, `UNLISTEN *`, set_config with literals. Every grant carries it.
     Session,
-    /// LISTEN, UNLISTEN.
+    /// LISTEN, UNLISTEN of a channel.
     Listen,
     /// NOTIFY, pg_notify.
     Notify,
@@ -143,11 +143,13 @@ pub struct Statement {
     pub functions: Vec<FunctionUse>,
     /// An UPDATE or DELETE without a WHERE clause stands somewhere in it.
     pub without_where: bool,
-    /// How each column of the result comes about, as far as the text shows it. Empty if there are no rows.
+    /// How each column of the result comes about, as far as the text shows it. Empty if there are no rows. For PREPARE
+    /// and DECLARE it is the result of the statement that they name, for COPY TO the columns of the lines sent.
     pub output: Vec<Output>,
     /// Set for COPY from or to the client.
     pub copy: Option<Copy>,
-    /// Settings that SET, RESET, set_config and their like would change. `value` is `None` for DEFAULT and RESET.
+    /// Settings that SET, RESET, set_config and their like would change. `value` is `None` for DEFAULT and RESET, and for
+    /// `jit` set from a parameter. RESET ALL and DISCARD ALL stand as the name `all`.
     pub settings: Vec<Setting>,
     /// The name that PREPARE, DECLARE give to a statement.
     pub defines: Option<Named>,

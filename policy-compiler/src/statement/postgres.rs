@@ -26,7 +26,7 @@ mod corpus;
 #[cfg(test)]
 mod tests;
 
-use super::{Analysis, AnalyseError, Effect, Statement};
+use super::{AnalyseError, Analysis, Effect, Statement};
 
 /// Longest text analysed, in bytes.
 pub const TEXT_BYTES_MAX: usize = 1 << 20;

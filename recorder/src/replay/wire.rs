@@ -108,7 +108,6 @@ impl<'b> Body<'b> {
     }
 
     /// A value with its length; the inner `None` is NULL.
-    #[expect(clippy::option_option, reason = "the outer says malformed, the inner NULL")]
     pub fn value(&mut self) -> Option<Option<&'b [u8]>> {
         match self.u32()? {
             u32::MAX => Some(None),

@@ -200,10 +200,6 @@ ORDER BY
 SELECT
                     set_config('jit', $1, false)
 --;
-select (1,'x')::app.comp, 'a'::app.e, app.rng(1,2), array[(1,'y')::app.comp]
---;
-select $1::app.comp
---;
 SELECT
     t.oid,
     t.typelem     AS elemtype,

@@ -14,7 +14,8 @@ fn dotted(schema: Option<&str>, name: &str) -> String {
 }
 
 fn relations(statement: &Statement) -> String {
-    let shown = |r: &super::super::RelationUse| format!("{}:{}", dotted(r.schema.as_deref(), &r.name), effects(r.effects));
+    let shown =
+        |r: &super::super::RelationUse| format!("{}:{}", dotted(r.schema.as_deref(), &r.name), effects(r.effects));
     statement.relations.iter().map(shown).collect::<Vec<_>>().join(", ")
 }
 
@@ -34,7 +35,8 @@ fn extras(statement: &Statement) -> String {
     let mut parts = vec![statement.tag.clone()];
     parts.extend(statement.without_where.then(|| "no-where".to_owned()));
     parts.extend(statement.literals_are_plain.then(|| "plain".to_owned()));
-    parts.extend(statement.settings.iter().map(|s| format!("{}={}", s.name, s.value.as_deref().unwrap_or("<default>"))));
+    parts
+        .extend(statement.settings.iter().map(|s| format!("{}={}", s.name, s.value.as_deref().unwrap_or("<default>"))));
     let named = |verb: &str, named: &Option<Named>| {
         named.as_ref().map(|n| match n {
             Named::Prepared(name) => format!("{verb} prepared {name}"),

@@ -32,9 +32,31 @@ fn nests(byte: u8) -> bool {
 
 fn word_nests(word: &[u8]) -> bool {
     const WORDS: [&[u8]; 25] = [
-        b"at", b"is", b"in", b"not", b"like", b"case", b"when", b"else", b"join", b"cast", b"with", b"ilike", b"union",
-        b"select", b"values", b"except", b"isnull", b"escape", b"notnull", b"similar", b"between", b"collate",
-        b"overlaps", b"operator", b"intersect",
+        b"at",
+        b"is",
+        b"in",
+        b"not",
+        b"like",
+        b"case",
+        b"when",
+        b"else",
+        b"join",
+        b"cast",
+        b"with",
+        b"ilike",
+        b"union",
+        b"select",
+        b"values",
+        b"except",
+        b"isnull",
+        b"escape",
+        b"notnull",
+        b"similar",
+        b"between",
+        b"collate",
+        b"overlaps",
+        b"operator",
+        b"intersect",
     ];
     word.len() < 10 && WORDS.iter().any(|w| w.eq_ignore_ascii_case(word))
 }

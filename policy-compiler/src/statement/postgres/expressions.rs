@@ -67,9 +67,8 @@ impl Walk {
             self.effect(Effect::Call);
             self.function(schema, name, false);
         }
-        let (left, right) = self.with_literals(self.literals && !foreign, |w| {
-            (w.maybe(node.node("lexpr")), w.maybe(node.node("rexpr")))
-        });
+        let (left, right) = self
+            .with_literals(self.literals && !foreign, |w| (w.maybe(node.node("lexpr")), w.maybe(node.node("rexpr"))));
         if left == Output::Harmless && right == Output::Harmless { Output::Harmless } else { Output::Unknown }
     }
 

@@ -10,18 +10,18 @@ use super::walk::Walk;
 
 impl Walk {
     /// Adds the sources of a FROM list to the innermost scope.
-    pub fn from_list<'n>(&mut self, items: impl Iterator<Item = &'n Node>) {
+    pub fn scan_list<'n>(&mut self, items: impl Iterator<Item = &'n Node>) {
         for item in items {
-            self.from_item(item);
+            self.scan_item(item);
         }
     }
 
-    fn from_item(&mut self, item: &Node) {
+    fn scan_item(&mut self, item: &Node) {
         match item.kind {
-            "RangeVar" => self.from_relation(item),
-            "RangeSubselect" => self.from_query(item),
-            "JoinExpr" => self.from_join(item),
-            "RangeTableSample" => self.from_sample(item),
+            "RangeVar" => self.scan_relation(item),
+            "RangeSubselect" => self.scan_query(item),
+            "JoinExpr" => self.scan_join(item),
+            "RangeTableSample" => self.scan_sample(item),
             "RangeFunction" | "RangeTableFunc" | "JsonTable" => {
                 self.children(item);
                 self.add(names::alias(item).0.or_else(|| function_name(item)), vec![Column::unknown_star()]);
@@ -44,7 +44,7 @@ impl Walk {
     }
 
     /// An unqualified name is a CTE if one of that name is in reach. Renamed columns of a table stand open.
-    fn from_relation(&mut self, item: &Node) {
+    fn scan_relation(&mut self, item: &Node) {
         let (schema, name) = names::relation(item);
         let (alias, columns) = names::alias(item);
         let alias = alias.or_else(|| Some(name.clone()));
@@ -63,7 +63,7 @@ impl Walk {
     }
 
     /// Only a LATERAL sub-query sees its neighbours.
-    fn from_query(&mut self, item: &Node) {
+    fn scan_query(&mut self, item: &Node) {
         let hidden = if item.flag("lateral") { None } else { self.scopes.last_mut().map(std::mem::take) };
         let columns = item.node("subquery").map_or_else(Vec::new, |query| self.run(query));
         if let (Some(hidden), Some(scope)) = (hidden, self.scopes.last_mut()) {
@@ -74,9 +74,9 @@ impl Walk {
     }
 
     /// A join with an alias hides its members behind that name.
-    fn from_join(&mut self, item: &Node) {
+    fn scan_join(&mut self, item: &Node) {
         let first = self.scopes.last().map_or(0, |s| s.sources.len());
-        self.from_list(item.node("larg").into_iter().chain(item.node("rarg")));
+        self.scan_list(item.node("larg").into_iter().chain(item.node("rarg")));
         self.maybe(item.node("quals"));
         let merges = item.flag("is_natural") || item.has("using_clause");
         for column in item.name_parts("using_clause") {
@@ -94,8 +94,8 @@ impl Walk {
     }
 
     /// A sampling method is a function in disguise.
-    fn from_sample(&mut self, item: &Node) {
-        self.from_list(item.node("relation").into_iter());
+    fn scan_sample(&mut self, item: &Node) {
+        self.scan_list(item.node("relation").into_iter());
         let method = item.name_parts("method");
         if !matches!(method.as_slice(), ["system" | "bernoulli"] | ["pg_catalog", "system" | "bernoulli"])
             && let Some((schema, name)) = names::schema_and_name(&method)

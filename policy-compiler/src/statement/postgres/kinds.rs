@@ -102,7 +102,6 @@ pub const FIXED: &[(&str, &str, &[Effect])] = {
         ("SecLabelStmt", "SECURITY LABEL", &[Dcl]),
         ("TransactionStmt", "", &[Transaction]),
         ("TruncateStmt", "TRUNCATE TABLE", &[Truncate]),
-        ("UnlistenStmt", "UNLISTEN", &[Listen]),
         ("VacuumStmt", "", &[Admin]),
         // Those below are told apart further in `Walk::special`.
         ("AlterTableStmt", "ALTER", &[Ddl]),
@@ -117,6 +116,7 @@ pub const FIXED: &[(&str, &str, &[Effect])] = {
         ("FetchStmt", "FETCH", &[Read]),
         ("PrepareStmt", "PREPARE", &[]),
         ("ReturnStmt", "RETURN", &[Ddl]),
+        ("UnlistenStmt", "UNLISTEN", &[]),
         ("VariableSetStmt", "SET", &[]),
         ("VariableShowStmt", "SHOW", &[Session]),
         ("ViewStmt", "CREATE VIEW", &[Ddl]),
@@ -151,7 +151,9 @@ pub fn tag(node: &Node) -> String {
         "CreateFunctionStmt" => simple(if node.flag("is_procedure") { "CREATE PROCEDURE" } else { "CREATE FUNCTION" }),
         "AlterFunctionStmt" | "AlterTableStmt" | "AlterTableMoveAllStmt" => with_object("ALTER", node, "objtype"),
         "RenameStmt" => with_object("ALTER", node, renamed(node)),
-        "AlterOwnerStmt" | "AlterObjectSchemaStmt" | "AlterObjectDependsStmt" => with_object("ALTER", node, "object_type"),
+        "AlterOwnerStmt" | "AlterObjectSchemaStmt" | "AlterObjectDependsStmt" => {
+            with_object("ALTER", node, "object_type")
+        }
         "DropStmt" => with_object("DROP", node, "remove_type"),
         "DefineStmt" => with_object("CREATE", node, "kind"),
         kind => simple(fixed(kind).map_or("UNKNOWN", |(tag, _)| tag)),

@@ -68,7 +68,8 @@ pub fn merge(a: &Output, b: &Output) -> Output {
 
 /// UNION, INTERSECT, EXCEPT: by position; the left side gives the names.
 pub fn set_operation(left: Vec<Column>, right: &[Column]) -> Vec<Column> {
-    let same = left.len() == right.len() && left.iter().zip(right).all(|(l, r)| l.output == r.output && l.open == r.open);
+    let same =
+        left.len() == right.len() && left.iter().zip(right).all(|(l, r)| l.output == r.output && l.open == r.open);
     if same {
         return left;
     }

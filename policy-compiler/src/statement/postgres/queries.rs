@@ -6,9 +6,9 @@ use pg_query::protobuf::{CmdType, OnConflictAction, SetOperation};
 
 use super::super::{Effect, Output};
 use super::lineage::{self, Column, Rows, Scope, Source};
-use super::{names, settings};
 use super::tree::Node;
 use super::walk::Walk;
+use super::{names, settings};
 
 /// More CTEs in reach than this are not followed.
 const CTES_MAX: usize = 1000;
@@ -82,7 +82,7 @@ impl Walk {
             return self.set_operation(node);
         }
         self.scopes.push(Scope::default());
-        self.with_literals(true, |w| w.from_list(node.list("from_clause")));
+        self.with_literals(true, |w| w.scan_list(node.list("from_clause")));
         let outer = std::mem::replace(&mut self.pg_settings_row, settings::pg_settings_row(node));
         let columns = if node.has("values_lists") { self.values(node) } else { self.targets(node.list("target_list")) };
         self.pg_settings_row = outer;
@@ -242,7 +242,7 @@ impl Walk {
         self.out.without_where |= !node.has("where_clause");
         self.scopes.push(Scope { sources: vec![target.clone()], ..Scope::default() });
         self.with_literals(true, |w| {
-            w.from_list(node.list("from_clause"));
+            w.scan_list(node.list("from_clause"));
             w.maybe(node.node("where_clause"));
         });
         self.assign(&target, node.list("target_list"));
@@ -256,7 +256,7 @@ impl Walk {
         self.out.without_where |= !node.has("where_clause");
         self.scopes.push(Scope { sources: vec![target.clone()], ..Scope::default() });
         self.with_literals(true, |w| {
-            w.from_list(node.list("using_clause"));
+            w.scan_list(node.list("using_clause"));
             w.maybe(node.node("where_clause"));
         });
         let columns = self.returning(node, &target);
@@ -270,7 +270,7 @@ impl Walk {
         let Some(target) = self.target(node, &actions) else { return Vec::new() };
         self.scopes.push(Scope::default());
         self.with_literals(true, |w| {
-            w.from_list(node.node("source_relation").into_iter());
+            w.scan_list(node.node("source_relation").into_iter());
             if let Some(scope) = w.scopes.last_mut() {
                 scope.sources.push(target.clone());
             }

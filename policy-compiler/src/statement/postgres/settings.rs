@@ -6,6 +6,9 @@ use super::super::{Effect, Setting};
 use super::tree::Node;
 use super::walk::Walk;
 
+/// Settings that steer the planner only and that drivers set from a parameter (asyncpg puts `jit` back so).
+const SET_BY_PARAMETER: [&str; 1] = ["jit"];
+
 /// The name under which RESET ALL and DISCARD ALL appear among the settings.
 const EVERY_SETTING: &str = "all";
 
@@ -55,6 +58,10 @@ impl Walk {
                 self.effect(if identity { Effect::Dcl } else { Effect::Session });
                 self.out.settings.push(Setting { name, value: Some(value.to_owned()) });
             }
+            (Some(name), None) if SET_BY_PARAMETER.contains(&name.as_str()) && from_parameter(&arguments) => {
+                self.effect(Effect::Session);
+                self.out.settings.push(Setting { name, value: None });
+            }
             _ => self.effect(Effect::Dynamic),
         }
     }
@@ -76,6 +83,10 @@ pub fn pg_settings_row(select: &Node) -> Option<String> {
     let on_view = from.text("relname") == "pg_settings" && !from.has("alias");
     let of_system = matches!(from.text("schemaname"), "" | "pg_catalog");
     text_of(right).filter(|_| plain && on_name && on_view && of_system).map(str::to_owned)
+}
+
+fn from_parameter(arguments: &[&Node]) -> bool {
+    arguments.get(1).is_some_and(|value| value.kind == "ParamRef")
 }
 
 fn kind(node: &Node) -> Option<VariableSetKind> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::super::{Analysis, AnalyseError, Copy, CopyDirection, CopyFormat, Effect, EffectSet, Statement};
+use super::super::{AnalyseError, Analysis, Copy, CopyDirection, CopyFormat, Effect, EffectSet, Statement};
 use super::{TEXT_BYTES_MAX, analyse, analyse_bytes, corpus, depth, kinds, tree};
 
 const PSQL: &str = include_str!("../../../../tests/corpus/postgres/psql15.sql");
@@ -71,7 +71,8 @@ fn comments_case_and_parentheses_do_not_change_what_a_statement_does() {
 
 #[test]
 fn the_ways_to_write_a_name_are_one_name() {
-    for table in ["customers", "CUSTOMERS", "\"customers\"", "U&\"\\0063ustomers\"", "u&\"!0063ustomers\" uescape '!'"] {
+    for table in ["customers", "CUSTOMERS", "\"customers\"", "U&\"\\0063ustomers\"", "u&\"!0063ustomers\" uescape '!'"]
+    {
         let found = one(&format!("delete from only {table} where id = 1"));
         assert_eq!(found.relations, one("delete from customers where id = 1").relations, "{table}");
     }
@@ -163,7 +164,11 @@ fn copy_options_are_taken_over_as_the_server_reads_them() {
 fn columns_are_noted_in_every_clause_with_their_relation() {
     let named = |sql: &str| {
         let columns = one(sql).columns;
-        columns.iter().map(|c| format!("{}.{}", c.relation.as_deref().unwrap_or("?"), c.name)).collect::<Vec<_>>().join(" ")
+        columns
+            .iter()
+            .map(|c| format!("{}.{}", c.relation.as_deref().unwrap_or("?"), c.name))
+            .collect::<Vec<_>>()
+            .join(" ")
     };
     assert_eq!(named("select a from t where b = 1 group by c having max(d) > 1 order by e"), "t.a t.b t.d t.c t.e");
     assert_eq!(named("select count(*) filter (where a = 1) over (partition by b order by c) from t"), "t.b t.c t.a");
@@ -240,7 +245,10 @@ fn no_text_overflows_a_stack_of_two_mib() {
         for n in [10, 79, 159, 300, 1000, 4000, 20_000] {
             for (what, sql) in nested(n) {
                 let result = analyse(&sql);
-                assert!(matches!(result, Ok(_) | Err(AnalyseError::Syntax { .. } | AnalyseError::TooLong { .. })), "{what}");
+                assert!(
+                    matches!(result, Ok(_) | Err(AnalyseError::Syntax { .. } | AnalyseError::TooLong { .. })),
+                    "{what}"
+                );
             }
         }
     });
@@ -253,7 +261,10 @@ fn honest_depth_is_analysed() {
             let result = analyse(&sql);
             assert!(result.is_ok(), "{what}: {result:?}");
         }
-        assert_eq!(one(&format!("select {}f(1){}", "(1+".repeat(900), ")".repeat(900))).effects, EffectSet::of(&[Effect::Call]));
+        assert_eq!(
+            one(&format!("select {}f(1){}", "(1+".repeat(900), ")".repeat(900))).effects,
+            EffectSet::of(&[Effect::Call])
+        );
     });
 }
 
@@ -296,7 +307,10 @@ fn wide_statements_are_analysed_in_time() {
 #[ignore = "prints times"]
 fn time_of_one_analysis() {
     let short = "select abalance from pgbench_accounts where aid = 1";
-    let long = format!("select {} from customers c join notes n on n.id = c.id where c.id = 1", "c.name, n.note, ".repeat(58) + "1");
+    let long = format!(
+        "select {} from customers c join notes n on n.id = c.id where c.id = 1",
+        "c.name, n.note, ".repeat(58) + "1"
+    );
     for sql in [short, long.as_str()] {
         let started = std::time::Instant::now();
         for _ in 0..2000 {

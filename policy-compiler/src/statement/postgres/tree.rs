@@ -92,11 +92,13 @@ impl Node {
 
     /// Every node directly below, lists opened.
     pub fn children(&self) -> impl Iterator<Item = &Node> {
-        self.fields.iter().flat_map(|(_, value)| match value {
-            Value::List(values) => values.as_slice(),
-            single => std::slice::from_ref(single),
-        })
-        .filter_map(Value::as_node)
+        self.fields
+            .iter()
+            .flat_map(|(_, value)| match value {
+                Value::List(values) => values.as_slice(),
+                single => std::slice::from_ref(single),
+            })
+            .filter_map(Value::as_node)
     }
 }
 

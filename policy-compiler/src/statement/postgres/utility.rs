@@ -43,6 +43,10 @@ impl Walk {
             "CopyStmt" => return self.copy(node),
             "VariableSetStmt" => self.variable_set(node),
             "DiscardStmt" => self.discard(node),
+            // `UNLISTEN *` is part of what drivers do to reset a session.
+            "UnlistenStmt" => {
+                self.effect(if node.has("conditionname") { Effect::Listen } else { Effect::Session });
+            }
             "VariableShowStmt" => return shown(node),
             "ExplainStmt" => return self.explain(node),
             "PrepareStmt" => return self.prepare(node),
