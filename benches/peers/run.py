@@ -46,6 +46,7 @@ def arguments():
     parser.add_argument("--clients", action="append", type=int)
     parser.add_argument("--bulk-mb", type=int, help="size of a bulk result (default 1000)")
     parser.add_argument("--no-wireward", action="store_true", help="only direct, pgbouncer and HAProxy")
+    parser.add_argument("--binary", help="measure this wireward instead of building one in release")
     parser.add_argument("--policy", default=os.path.join(HERE, "policy"), help="a policy directory for wireward")
     parser.add_argument("--role", default="analyst", choices=["dba", "analyst", "agent"], help="whose token wireward gets")
     chosen = parser.parse_args()
@@ -172,7 +173,7 @@ class Context:
     def __init__(self, options, directory):
         self.options, self.directory = options, directory
         self.processes = []
-        binary = None if options.no_wireward else build_wireward()
+        binary = None if options.no_wireward else options.binary or build_wireward()
         self.postgres = servers.Postgres(directory)
         self.processes.append(self.postgres.process)
         self.targets = [servers.Target("direct", self.postgres.port, servers.PASSWORD, {})]

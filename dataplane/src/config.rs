@@ -212,8 +212,7 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|e| ConfigError(format!("{}: {e}; give the file with --config FILE", path.display())))?;
-        let raw: RawConfig =
-            toml::from_str(&text).map_err(|e| ConfigError(format!("{}: {e}", path.display())))?;
+        let raw: RawConfig = toml::from_str(&text).map_err(|e| ConfigError(format!("{}: {e}", path.display())))?;
         let directory = path.parent().unwrap_or(Path::new("."));
         check(raw, directory).map_err(|e| ConfigError(format!("{}: {e}", path.display())))
     }
@@ -271,7 +270,9 @@ fn listener(raw: RawListener) -> Result<Listener, String> {
             "listener {}: plaintext = \"loopback\" needs a loopback address, or tokens would cross the network in clear",
             raw.address
         )),
-        Some(other) => Err(format!("listener {}: plaintext = \"{other}\" is unknown; it can be \"loopback\"", raw.address)),
+        Some(other) => {
+            Err(format!("listener {}: plaintext = \"{other}\" is unknown; it can be \"loopback\"", raw.address))
+        }
         None => Err(format!(
             "listener {}: TLS is not served yet; listen on a loopback address with plaintext = \"loopback\"",
             raw.address

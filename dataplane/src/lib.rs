@@ -9,12 +9,12 @@
 //! Sessions and protocols never see a socket, a clock or a thread: they are state machines that the shard drives, over
 //! io_uring or over the seeded simulator.
 
-pub mod fault;
-pub mod config;
-pub mod shard;
-pub mod session;
-pub mod datapath;
-pub mod protocol;
 pub mod buffer;
-pub mod io;
+pub mod config;
 pub mod control;
+pub mod datapath;
+pub mod fault;
+pub mod io;
+pub mod protocol;
+pub mod session;
+pub mod shard;

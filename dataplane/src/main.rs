@@ -180,8 +180,13 @@ fn answer(command: Policy, out: &mut dyn Write) -> u8 {
                     Err(why) => return complain(&why),
                 },
             };
-            let question =
-                policy::Question { policy: &path, user: user.as_deref(), roles: &roles, resource: &resource, sql: &sql };
+            let question = policy::Question {
+                policy: &path,
+                user: user.as_deref(),
+                roles: &roles,
+                resource: &resource,
+                sql: &sql,
+            };
             policy::explain(question, json, out)
         }
     }

@@ -26,7 +26,10 @@ def answer(result):
         for c in range(result.nfields)
     ]
     rows = [[result.get_value(r, c) for c in range(result.nfields)] for r in range(result.ntuples)]
-    error = [result.error_field(field) for field in FIELDS]
+    # A syntax error is ours to say, in the server's words but without the place in its source.
+    ours = result.error_field(pq.DiagnosticField.SQLSTATE) == b"42601"
+    places = (pq.DiagnosticField.SOURCE_FILE, pq.DiagnosticField.SOURCE_FUNCTION)
+    error = [result.error_field(field) for field in FIELDS if not (ours and field in places)]
     return result.status, result.command_status, columns, rows, error
 
 

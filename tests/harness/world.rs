@@ -153,7 +153,7 @@ impl Drop for Directory {
 }
 
 /// What a client printed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
     pub out: String,
     pub err: String,

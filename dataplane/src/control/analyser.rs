@@ -44,10 +44,7 @@ impl Analyser {
     /// When the thread cannot be started.
     pub fn start() -> std::io::Result<Self> {
         let (sender, receiver) = bounded(QUEUE_MAX);
-        std::thread::Builder::new()
-            .name("analyser".into())
-            .stack_size(STACK_BYTES)
-            .spawn(move || run(&receiver))?;
+        std::thread::Builder::new().name("analyser".into()).stack_size(STACK_BYTES).spawn(move || run(&receiver))?;
         Ok(Self(sender))
     }
 

@@ -118,7 +118,8 @@ async fn connect(resource: &Resource, credential: &Secret) -> Result<Client, tok
 }
 
 async fn check_version(client: &Client) -> Result<(), String> {
-    let row = client.query_one("SELECT current_setting('server_version_num')::int4", &[]).await.map_err(|e| chain(&e))?;
+    let row =
+        client.query_one("SELECT current_setting('server_version_num')::int4", &[]).await.map_err(|e| chain(&e))?;
     let major = row.get::<_, i32>(0) / 10_000;
     match VERSIONS.contains(&major) {
         true => Ok(()),
@@ -187,9 +188,10 @@ impl Protected {
                 .map(|(view, _)| *view)
                 .collect();
             // A view is taken only after all masked views that it reads: their columns must be known first.
-            let ready = next.iter().copied().find(|view| {
-                !snapshot.reads.iter().any(|(v, read)| v == view && next.contains(read))
-            });
+            let ready = next
+                .iter()
+                .copied()
+                .find(|view| !snapshot.reads.iter().any(|(v, read)| v == view && next.contains(read)));
             let Some(view) = ready.or(next.first().copied()) else { return };
             self.view(snapshot, view);
             self.relations.insert(view);
@@ -200,8 +202,7 @@ impl Protected {
         let Some(relation) = snapshot.relations.get(&view) else { return };
         let output = relation.definition.as_deref().map(postgres::analyse).and_then(Result::ok);
         let output = output.and_then(|a| Some(a.statements.into_iter().next()?.output)).unwrap_or_default();
-        let exact = output.len() == relation.columns.len()
-            && !output.iter().any(|o| matches!(o, Output::All { .. }));
+        let exact = output.len() == relation.columns.len() && !output.iter().any(|o| matches!(o, Output::All { .. }));
         for (i, (number, _)) in relation.columns.iter().enumerate() {
             let action = match output.get(i) {
                 Some(Output::Harmless) if exact => None,

@@ -134,9 +134,7 @@ impl Verifier {
         match found {
             None => Ok(Vec::new()),
             Some(Value::String(role)) => Ok(vec![role.clone()]),
-            Some(Value::Array(roles)) => {
-                roles.iter().map(|r| r.as_str().map(str::to_owned).ok_or(WRONG)).collect()
-            }
+            Some(Value::Array(roles)) => roles.iter().map(|r| r.as_str().map(str::to_owned).ok_or(WRONG)).collect(),
             Some(_) => Err(WRONG),
         }
     }

@@ -77,7 +77,13 @@ impl Control {
             credential,
             snapshot: RwLock::new(Some(Arc::new(snapshot))),
         };
-        Self { verify, policy, resources: resources.into_iter().map(guard).collect(), hash_key: [7; 32], refresh_wanted: AtomicBool::new(false) }
+        Self {
+            verify,
+            policy,
+            resources: resources.into_iter().map(guard).collect(),
+            hash_key: [7; 32],
+            refresh_wanted: AtomicBool::new(false),
+        }
     }
 
     pub fn hash_key(&self) -> HashKey {

@@ -30,6 +30,8 @@ pub struct Subject {
 pub struct Decision {
     judgement: Judgement,
     touches_names: bool,
+    /// No literal of the text matters to the verdict or the masks.
+    pub literals_are_plain: bool,
     copy: Option<CopyShape>,
     /// Where in the text the server's grammar stumbles, in characters from 1.
     position: Option<usize>,
@@ -81,7 +83,15 @@ impl Subject {
             judgement.hint = Some("use COPY … TO STDOUT in text or csv format".into());
             judgement.sqlstate = "42501";
         }
-        Decision { touches_names: analysis.statements.iter().any(touches_names), judgement, copy, position }
+        let statements = &analysis.statements;
+        Decision {
+            touches_names: statements.iter().any(touches_names),
+            literals_are_plain: !statements.is_empty()
+                && statements.iter().all(|s| s.literals_are_plain && s.copy.is_none()),
+            judgement,
+            copy,
+            position,
+        }
     }
 
     /// The COPY … TO STDOUT in a text, if masks concern it.

@@ -259,7 +259,6 @@ impl Lane {
     pub fn inserting(&self) -> bool {
         !self.aside.is_empty() || self.sending == Sending::Aside
     }
-
 }
 
 // Frames larger than a slot.

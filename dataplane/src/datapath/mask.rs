@@ -160,8 +160,7 @@ mod oid {
     pub const PLAIN_TEXT: [u32; 5] = [19, 25, 705, 1042, 1043];
     /// bool, "char", int8, int2, int4, oid, float4, float8, date, time, timestamp, timestamptz, interval, timetz, numeric, uuid:
     /// no digit of theirs is text.
-    pub const NO_TEXT: [u32; 16] =
-        [16, 18, 20, 21, 23, 26, 700, 701, 1082, 1083, 1114, 1184, 1186, 1266, 1700, 2950];
+    pub const NO_TEXT: [u32; 16] = [16, 18, 20, 21, 23, 26, 700, 701, 1082, 1083, 1114, 1184, 1186, 1266, 1700, 2950];
 }
 
 fn is_plain_text(type_oid: u32) -> bool {

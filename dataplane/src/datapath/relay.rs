@@ -224,12 +224,8 @@ impl<D: Dissector> Relay<D> {
             to_upstream.clear();
         }
         if !to_client.is_empty() {
-            let note = Note {
-                kind: Kind::Response,
-                flags: Flags::WHOLE,
-                session: self.session,
-                now_unix_ns: cx.now_unix_ns,
-            };
+            let note =
+                Note { kind: Kind::Response, flags: Flags::WHOLE, session: self.session, now_unix_ns: cx.now_unix_ns };
             let Some(receipt) = cx.tap.record(note, &[to_client]) else {
                 return Some(Flow::End(Fault::NotRecorded));
             };

@@ -29,13 +29,33 @@ pub enum Lent<'a> {
 
 #[derive(Debug)]
 pub enum Event {
-    Accepted { listener: usize, conn: Conn, peer: SocketAddr },
-    AcceptFailed { listener: usize, error: Errno },
-    Connected { conn: Conn, result: Result<(), Errno> },
+    Accepted {
+        listener: usize,
+        conn: Conn,
+        peer: SocketAddr,
+    },
+    AcceptFailed {
+        listener: usize,
+        error: Errno,
+    },
+    Connected {
+        conn: Conn,
+        result: Result<(), Errno>,
+    },
     /// `slot` is set when the driver chose it. `Ok(0)` is the end of the stream.
-    Received { conn: Conn, slot: Option<Slot>, result: Result<usize, Errno> },
-    Sent { conn: Conn, result: Result<usize, Errno>, heap: Option<Vec<u8>> },
-    Closed { conn: Conn },
+    Received {
+        conn: Conn,
+        slot: Option<Slot>,
+        result: Result<usize, Errno>,
+    },
+    Sent {
+        conn: Conn,
+        result: Result<usize, Errno>,
+        heap: Option<Vec<u8>>,
+    },
+    Closed {
+        conn: Conn,
+    },
     /// Somebody rang the shard's [`Bell`].
     Woken,
 }

@@ -71,11 +71,7 @@ impl Uring {
     /// # Errors
     /// When the kernel refuses io_uring or one of the flags (Linux 6.1 has them all), or memory is out.
     pub fn new(slab: &mut Slab, listeners: Vec<OwnedFd>, bell: OwnedFd) -> std::io::Result<Self> {
-        let ring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_cqsize(4096)
-            .build(1024)?;
+        let ring = IoUring::builder().setup_single_issuer().setup_defer_taskrun().setup_cqsize(4096).build(1024)?;
         let buffers = BufferRing::new(&ring, slab)?;
         let mut uring = Self {
             ring,
@@ -118,8 +114,7 @@ impl Uring {
     }
 
     fn adopt(&mut self, socket: OwnedFd, connecting: bool) -> Conn {
-        let connection =
-            Connection { socket: Some(socket), in_flight: 0, connecting, closing: false, heap: None };
+        let connection = Connection { socket: Some(socket), in_flight: 0, connecting, closing: false, heap: None };
         match self.free.pop() {
             Some(index) => {
                 self.connections[index as usize] = connection;
@@ -204,13 +199,7 @@ impl Uring {
         }
     }
 
-    fn received(
-        &mut self,
-        conn: Conn,
-        result: Result<usize, Errno>,
-        buffer: Option<u16>,
-        events: &mut Vec<Event>,
-    ) {
+    fn received(&mut self, conn: Conn, result: Result<usize, Errno>, buffer: Option<u16>, events: &mut Vec<Event>) {
         let slot = buffer.map(|b| self.buffers.taken(b));
         if result == Err(Errno::NOBUFS) && !self.connections[conn.0 as usize].closing {
             self.connections[conn.0 as usize].in_flight -= 1;

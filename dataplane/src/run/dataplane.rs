@@ -42,12 +42,7 @@ pub fn run(config: &Config, rings: &[i32]) -> Result<(), String> {
     }
 }
 
-async fn control_loop(
-    control: &Control,
-    postbox: &Postbox,
-    stop: &AtomicBool,
-    shard: &JoinHandle<Result<(), String>>,
-) {
+async fn control_loop(control: &Control, postbox: &Postbox, stop: &AtomicBool, shard: &JoinHandle<Result<(), String>>) {
     let mut epoch = 0;
     let mut read = Instant::now();
     while !stop.load(Ordering::Relaxed) && !shard.is_finished() {

@@ -34,10 +34,23 @@ use crate::protocol::postgres::handshake::{Login, Startup};
 /// Everything that can happen to a session.
 #[derive(Debug)]
 pub enum Input {
-    Received { side: Side, slot: Option<Slot>, bytes: usize },
-    ReceiveFailed { side: Side, slot: Option<Slot> },
-    Sent { side: Side, bytes: usize, heap: Option<Vec<u8>> },
-    SendFailed { side: Side },
+    Received {
+        side: Side,
+        slot: Option<Slot>,
+        bytes: usize,
+    },
+    ReceiveFailed {
+        side: Side,
+        slot: Option<Slot>,
+    },
+    Sent {
+        side: Side,
+        bytes: usize,
+        heap: Option<Vec<u8>>,
+    },
+    SendFailed {
+        side: Side,
+    },
     /// The answer to [`Output::Admit`].
     Admitted(Result<Box<Admission>, Fault>),
     /// The answer to [`Output::Dial`].
@@ -264,8 +277,7 @@ impl Session {
 
     /// Records an event of the session itself. The ring keeps a reserve for these.
     fn record(&self, kind: Kind, json: &serde_json::Value, cx: &mut Cx<'_>) -> bool {
-        let note =
-            Note { kind, flags: ring::Flags::WHOLE, session: self.id(), now_unix_ns: cx.now_unix_ns };
+        let note = Note { kind, flags: ring::Flags::WHOLE, session: self.id(), now_unix_ns: cx.now_unix_ns };
         cx.tap.record(note, &[json.to_string().as_bytes()]).is_some()
     }
 }

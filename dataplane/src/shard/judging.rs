@@ -9,6 +9,7 @@ use crate::control::analyser::{Analyser, Decided, INLINE_BYTES_MAX, Job};
 use crate::control::policy::Subject;
 use crate::datapath::mask::MaskView;
 use crate::datapath::plan_cache::PlanCache;
+use crate::datapath::shape::shape;
 use crate::datapath::verdict::{Judge, Judged};
 use crate::io::Io;
 use crate::protocol::postgres::dissector::NameKey;
@@ -46,8 +47,15 @@ impl Judge for SessionJudge<'_> {
             self.ask_analyser(view, key, text);
             return Judged::Wait;
         }
-        let plan = Rc::new(view.subject.decide(text).into_plan(&view.subject.policy));
-        self.plans.insert(key, plan.clone());
+        let shape = shape(self.key, view.number, text);
+        if let Some(plan) = shape.and_then(|(shape, _)| self.plans.get(shape)) {
+            return Judged::Plan(plan);
+        }
+        let decision = view.subject.decide(text);
+        let proved = shape.filter(|_| decision.literals_are_plain);
+        let plan = Rc::new(decision.into_plan(&view.subject.policy));
+        // The shape's plan serves this text too: texts that differ in literals alone must not push others out.
+        self.plans.insert(proved.map_or(key, |(shape, _)| shape), plan.clone());
         Judged::Plan(plan)
     }
 }
@@ -88,7 +96,11 @@ impl<I: Io> Shard<I> {
     }
 
     /// The view of (roles, resource), made once.
-    pub(super) fn view(&mut self, subject: impl FnOnce() -> Subject, key: (policy_compiler::artifact::RoleSet, usize)) -> Rc<View> {
+    pub(super) fn view(
+        &mut self,
+        subject: impl FnOnce() -> Subject,
+        key: (policy_compiler::artifact::RoleSet, usize),
+    ) -> Rc<View> {
         if let Some(view) = self.views.get(&key) {
             return view.clone();
         }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -199,7 +199,7 @@ fn attach(rings: &[OwnedFd]) -> Result<Vec<Consumer<Mapped>>, RunError> {
 /// Holds the directory against a second recorder; freed by the kernel when this process dies.
 fn lock(directory: &Path) -> Result<File, RunError> {
     let path = directory.join(LOCK_FILE_NAME);
-    let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
     let file = opened.map_err(|error| RunError::File(path, error))?;
     file.try_lock().map_err(|_| RunError::Locked(directory.to_owned()))?;
     Ok(file)

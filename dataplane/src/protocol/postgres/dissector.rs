@@ -128,12 +128,29 @@ pub struct NameKey(pub [u8; 16]);
 
 impl NameKey {
     pub fn hash(&self, parts: &[&[u8]]) -> u128 {
-        let mut hasher = SipHasher13::new_with_key(&self.0);
+        let mut hasher = self.hasher();
         for part in parts {
-            hasher.write_usize(part.len());
+            hasher.0.write_usize(part.len());
             hasher.write(part);
         }
-        hasher.finish128().as_u128()
+        hasher.finish()
+    }
+
+    pub fn hasher(&self) -> KeyedHasher {
+        KeyedHasher(SipHasher13::new_with_key(&self.0))
+    }
+}
+
+/// A 128-bit keyed hash of bytes that come in parts; where the parts end makes no difference.
+pub struct KeyedHasher(SipHasher13);
+
+impl KeyedHasher {
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+
+    pub fn finish(&self) -> u128 {
+        self.0.finish128().as_u128()
     }
 }
 

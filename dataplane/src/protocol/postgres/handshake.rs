@@ -156,7 +156,8 @@ impl Startup {
                 return Err(OwnedReport::new("28000", "replication connections are not allowed".into()));
             }
             if !ALLOWED.contains(&lower.as_str()) {
-                let text = format!("the startup parameter \"{name}\" is not allowed; set it after connecting, if at all");
+                let text =
+                    format!("the startup parameter \"{name}\" is not allowed; set it after connecting, if at all");
                 return Err(OwnedReport::new("0A000", text));
             }
             if lower == "client_encoding" && !is_utf8(value) {

@@ -110,8 +110,7 @@ impl Dissector {
     }
 
     fn ready(&mut self, frame: &[u8]) -> Step {
-        let (true, &[status]) =
-            (self.owes(&[Ask::Query, Ask::Sync], Step::Pass) == Step::Pass, &frame[HEAD_BYTES..])
+        let (true, &[status]) = (self.owes(&[Ask::Query, Ask::Sync], Step::Pass) == Step::Pass, &frame[HEAD_BYTES..])
         else {
             return UNASKED;
         };
@@ -232,7 +231,8 @@ impl Dissector {
     }
 
     fn error(&mut self, frame: &mut [u8], scratch: &mut Scratch) -> Step {
-        self.farewell = fields(&frame[HEAD_BYTES..]).any(|(code, text)| code == b'V' && matches!(text, b"FATAL" | b"PANIC"));
+        self.farewell =
+            fields(&frame[HEAD_BYTES..]).any(|(code, text)| code == b'V' && matches!(text, b"FATAL" | b"PANIC"));
         self.rows.clear();
         self.copying_out = None;
         self.copy_in = CopyIn::No;
