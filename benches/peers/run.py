@@ -277,7 +277,10 @@ def cpu_name():
 def write_csv(table):
     directory = os.path.join(ROOT, "benches", "record", cpu_name())
     os.makedirs(directory, exist_ok=True)
-    path = os.path.join(directory, f"{datetime.date.today().isoformat()}.csv")
+    day = datetime.date.today().isoformat()
+    names = [f"{day}.csv", *(f"{day}-{number}.csv" for number in range(2, 100))]
+    # A record is never written over: a second run of a day gets a number.
+    path = next(path for path in (os.path.join(directory, name) for name in names) if not os.path.exists(path))
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()

@@ -82,7 +82,7 @@ impl Checkpoints {
             }
             Err(_) => write_synced(&public_path, public.as_bytes(), 0o644)?,
         }
-        let file = OpenOptions::new().create(true).append(true).open(directory.join(FILE_NAME))?;
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(directory.join(FILE_NAME))?;
         let file_bytes = file.metadata()?.len();
         Ok(Checkpoints { file, file_bytes, key, last: None, retry_at_ms: 0 })
     }

@@ -112,7 +112,7 @@ select lower(1, 2)
 insert into customers (id, name, email, ssn, card, phone) values (1, 'a', 'b', 'c', 'd', 'e')
 insert into orders (customer_id, item, amount, placed_at, status) values (-1, 'x', 1, now(), 'y')
 select 9223372036854775807 + 1
-select array[1, 2, 3][4], (array[1, 2, 3])[2:3]
+select (array[1, 2, 3])[4], (array[1, 2, 3])[2:3]
 select cast('2026-13-01' as date)
 do $$ begin raise exception 'mine' using errcode = 'ZZ001', detail = 'a detail', hint = 'a hint'; end $$
 rollback to savepoint nowhere

@@ -81,12 +81,31 @@ fn analyse_here(text: &str) -> Result<Analysis, AnalyseError> {
 fn parse(text: &str) -> Result<pg_query::protobuf::ParseResult, AnalyseError> {
     match std::panic::catch_unwind(|| pg_query::parse(text, pg_query::ParserOptions::DEFAULT)) {
         Ok(Ok(parsed)) => Ok(parsed.protobuf),
-        Ok(Err(pg_query::Error::Parse(message))) => Err(AnalyseError::Syntax { message, position: None }),
+        Ok(Err(pg_query::Error::Parse(message))) => {
+            let position = stumbled_at(text, &message);
+            Err(AnalyseError::Syntax { message, position })
+        }
         Ok(Err(other)) => Err(AnalyseError::Syntax { message: other.to_string(), position: None }),
         Err(_) => {
             let message = "the statement's tree cannot be read; write it another way".to_owned();
             Err(AnalyseError::Syntax { message, position: None })
         }
+    }
+}
+
+/// Where the grammar stumbled, in characters from 1. The library drops the place, so it is told only when the token that the
+/// message names stands once in the text, or when the text ended too soon.
+fn stumbled_at(text: &str, message: &str) -> Option<usize> {
+    let characters = |bytes: usize| text.get(..bytes).map(|before| before.chars().count() + 1);
+    if message.ends_with("at end of input") {
+        return characters(text.len());
+    }
+    let named = message.split_once("at or near \"")?.1.strip_suffix('"')?;
+    let tokens = pg_query::scan(text).ok()?.tokens;
+    let mut places = tokens.iter().filter(|t| text.get(t.start as usize..t.end as usize) == Some(named));
+    match (places.next(), places.next()) {
+        (Some(token), None) => characters(token.start as usize),
+        _ => None,
     }
 }
 

@@ -185,7 +185,7 @@ fn open_segment(path: &Path, create: bool) -> io::Result<File> {
     if create && path.exists() {
         std::fs::rename(path, free_name(path))?;
     }
-    OpenOptions::new().write(true).create_new(create).open(path)
+    OpenOptions::new().write(true).create_new(create).mode(0o600).open(path)
 }
 
 fn attach(rings: &[OwnedFd]) -> Result<Vec<Consumer<Mapped>>, RunError> {
