@@ -78,6 +78,14 @@ impl Slab {
         unsafe { std::slice::from_raw_parts_mut(self.address(slot).add(range.start), range.len()) }
     }
 
+    /// A slot's bytes by its number, for drivers that move the bytes themselves where the kernel would.
+    ///
+    /// # Panics
+    /// If the range leaves the slot.
+    pub fn lent_mut(&mut self, index: u32, range: Range<usize>) -> &mut [u8] {
+        self.bytes_mut(&Slot(index), range)
+    }
+
     /// Copies `source[range]` to the head of `target`, which is another slot.
     pub fn copy(&mut self, source: &Slot, range: Range<usize>, target: &Slot) {
         assert!(range.start <= range.end && range.end <= SLOT_BYTES && source.0 != target.0);

@@ -78,6 +78,18 @@ impl Snapshot {
         Ok(snapshot)
     }
 
+    /// A catalogue of plain tables in schema `public`, for tests and the simulator: (OID, name, columns numbered from 1).
+    pub fn of(tables: &[(u32, &str, &[&str])]) -> Self {
+        let mut snapshot = Self::default();
+        for (oid, name, columns) in tables {
+            let columns = (1..).zip(columns.iter().map(|c| (*c).to_owned())).collect();
+            let relation = Relation { schema: "public".into(), name: (*name).to_owned(), definition: None, columns };
+            snapshot.by_name.entry((*name).to_owned()).or_default().push(*oid);
+            snapshot.relations.insert(*oid, relation);
+        }
+        snapshot
+    }
+
     pub fn oids(&self) -> impl Iterator<Item = u32> {
         self.relations.keys().copied()
     }

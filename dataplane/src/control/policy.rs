@@ -1,5 +1,6 @@
 //! A subject's view of one resource: what it may do and see, under one policy and one snapshot of the catalogue.
 
+use std::cell::Cell;
 use std::collections::HashSet as StdSet;
 use std::sync::Arc;
 
@@ -61,6 +62,7 @@ impl Subject {
             relations: self.snapshot.oids().collect(),
             detect: detect_view(&masks),
             key,
+            stale: Cell::new(false),
         }
     }
 

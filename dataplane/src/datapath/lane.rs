@@ -15,6 +15,8 @@ use crate::io::Lent;
 
 /// Below this much room a slot is not worth another receive: the rest of a frame moves to a fresh slot.
 const ROOM_BYTES_MIN: usize = SLOT_BYTES / 4;
+/// An idle lane keeps a buffer of this size for bytes of our own: part of the budget of an idle session.
+const ASIDE_BYTES_KEPT: usize = 64;
 
 #[derive(Debug)]
 struct Seg {
@@ -85,6 +87,8 @@ pub struct Lane {
     collected: Option<Box<Collected>>,
     /// The peer will send no more.
     ended: bool,
+    /// A whole frame waits for something else than bytes.
+    held: bool,
 }
 
 impl Default for Lane {
@@ -99,6 +103,7 @@ impl Default for Lane {
             streaming: Streaming::default(),
             collected: None,
             ended: false,
+            held: false,
         }
     }
 }
@@ -107,14 +112,22 @@ impl Default for Lane {
 impl Lane {
     /// Where the next bytes should go, or `None` while the lane has no room: that is the back-pressure.
     pub fn want(&self) -> Option<Want<'_>> {
-        if self.receiving || self.ended {
+        if self.receiving || self.ended || self.held {
             return None;
         }
         match &self.fill {
             None => Some(Want::Any),
+            // A receive in its tail would hold the slot for as long as the peer is silent. It drains next, or goes on being
+            // judged when our own bytes have left.
+            Some(seg) if seg.framed == seg.filled || self.inserting() => None,
             Some(seg) if seg.room() > 0 => Some(Want::Tail(&seg.slot, seg.filled)),
             Some(_) => None,
         }
+    }
+
+    /// Whether the frame at the head of the window waits for something else than bytes: then none are asked for.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
     }
 
     pub fn receive_started(&mut self) {
@@ -173,7 +186,7 @@ impl Lane {
                 slab.bytes_mut(&seg.slot, 0..seg.filled).copy_within(seg.framed.., 0);
                 (seg.sent, seg.cleared, seg.framed, seg.filled) = (0, 0, 0, fragment);
             }
-        } else if seg.room() < ROOM_BYTES_MIN && self.drain.is_none() {
+        } else if (fragment == 0 || seg.room() < ROOM_BYTES_MIN) && self.drain.is_none() {
             self.rotate(slab);
         }
     }
@@ -365,9 +378,9 @@ impl Lane {
                 self.aside_sent += n;
                 if self.aside_sent == bytes.len() {
                     self.aside_sent = 0;
-                    // A small buffer is kept for the next time; a large one goes back to the system.
+                    // Room for a Describe is kept for the next time; what a login or a refusal took goes back.
                     bytes.clear();
-                    bytes.shrink_to(512);
+                    bytes.shrink_to(ASIDE_BYTES_KEPT);
                 }
                 bytes.append(&mut self.aside);
                 self.aside = bytes;

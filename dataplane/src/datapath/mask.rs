@@ -4,6 +4,7 @@
 //! view changes nothing. A column without an origin, in a result that reads a protected relation, is masked whole. Over all
 //! text that is left run the content detectors, as a second net.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use hashbrown::{HashMap, HashSet};
@@ -25,6 +26,8 @@ pub struct MaskView {
     pub relations: HashSet<u32>,
     pub detect: Option<DetectView>,
     pub key: HashKey,
+    /// A relation was seen that the snapshot does not know: the catalogue should be read again.
+    pub stale: Cell<bool>,
 }
 
 /// Content detection: what to do with a match of each kind.
@@ -49,6 +52,7 @@ impl MaskView {
             relations: HashSet::new(),
             detect: None,
             key: HashKey::new([0; 32]),
+            stale: Cell::new(false),
         }
     }
 
@@ -66,7 +70,10 @@ impl MaskView {
         match self.columns.get(&(column.relation, column.number)) {
             Some(action) => whole(*action, column),
             None if self.relations.contains(&column.relation) => self.content(column),
-            None => whole(MaskAction::Redact, column),
+            None => {
+                self.stale.set(true);
+                whole(MaskAction::Redact, column)
+            }
         }
     }
 

@@ -94,6 +94,7 @@ impl<D: Dissector> Relay<D> {
     }
 
     fn pump_one(&mut self, direction: Direction, cx: &mut Cx<'_>) -> Flow {
+        self.lane(direction).hold(false);
         loop {
             if self.lane(direction).inserting() && self.recording.is_none() {
                 return Flow::Idle;
@@ -195,7 +196,10 @@ impl<D: Dissector> Relay<D> {
             Step::Shrink(kept) => (kept, bytes - kept),
             Step::Drop => (0, bytes),
             Step::After => (0, 0),
-            Step::Wait => return Some(Flow::Idle),
+            Step::Wait => {
+                self.lane(direction).hold(true);
+                return Some(Flow::Idle);
+            }
             Step::End(fault) => return Some(Flow::End(fault)),
         };
         // What a client typed is evidence even when it goes nowhere.

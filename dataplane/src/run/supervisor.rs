@@ -14,8 +14,11 @@ use super::stop_flag;
 
 /// A child that ends sooner than this has not come up.
 const UP: Duration = Duration::from_secs(2);
-/// So many times in a row a child may fail to come up.
+/// So many times in a row a child may fail to come up when the gateway starts. Later it is always started again.
 const FAILURES_MAX: u32 = 5;
+/// A child that keeps dying is started again after a pause that grows by this with each death, up to `PAUSE_MAX`.
+const PAUSE_STEP: Duration = Duration::from_millis(25);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(20);
 /// The recorder drains the rings when it is stopped; the dataplane says goodbye to its clients.
 const STOP_MAX: Duration = Duration::from_secs(10);
@@ -46,23 +49,42 @@ struct Watched {
     name: &'static str,
     child: Child,
     since: Instant,
+    /// Deaths in a row, each before the child had come up.
     failures: u32,
+    /// It has come up once.
+    proved: bool,
+    ended: Option<Instant>,
 }
 
 impl Watched {
     fn start(name: &'static str, config: &Path, ring: &OwnedFd) -> Result<Self, String> {
-        Ok(Self { name, child: spawn(name, config, ring)?, since: Instant::now(), failures: 0 })
+        Ok(Self {
+            name,
+            child: spawn(name, config, ring)?,
+            since: Instant::now(),
+            failures: 0,
+            proved: false,
+            ended: None,
+        })
     }
 
     fn watch(&mut self, config: &Path, ring: &OwnedFd) -> Result<(), String> {
-        let Ok(Some(status)) = self.child.try_wait() else { return Ok(()) };
-        self.failures = if self.since.elapsed() < UP { self.failures + 1 } else { 0 };
-        if status.code() == Some(i32::from(crate::EXIT_CONFIG)) || self.failures >= FAILURES_MAX {
+        let Ok(Some(status)) = self.child.try_wait() else {
+            self.proved |= self.since.elapsed() >= UP;
+            return Ok(());
+        };
+        let ended = *self.ended.get_or_insert_with(Instant::now);
+        if ended.elapsed() < (PAUSE_STEP * self.failures).min(PAUSE_MAX) {
+            return Ok(());
+        }
+        self.failures = if ended.duration_since(self.since) < UP { self.failures + 1 } else { 0 };
+        let hopeless = status.code() == Some(i32::from(crate::EXIT_CONFIG)) || self.failures >= FAILURES_MAX;
+        if hopeless && !self.proved {
             return Err(format!("the {} does not come up ({status}); see above", self.name));
         }
         eprintln!("wireward: the {} has ended ({status}) and is started again", self.name);
         self.child = spawn(self.name, config, ring)?;
-        self.since = Instant::now();
+        (self.since, self.ended) = (Instant::now(), None);
         Ok(())
     }
 

@@ -40,7 +40,7 @@ impl Session {
         if tag != frontend::PASSWORD {
             return Err(Fault::Protocol(Side::Client, "a message came where the password was expected"));
         }
-        if bytes > self.settings.token_bytes_max + HEAD_BYTES + 1 {
+        if bytes > self.token_bytes_max + HEAD_BYTES + 1 {
             return Err(Fault::Limit("the token is longer than token_bytes_max"));
         }
         if bytes > window.len() {
@@ -62,7 +62,7 @@ impl Session {
         outputs: &mut Vec<Output>,
     ) -> Option<Fault> {
         let State::Admitting { .. } = self.state else { return None };
-        let startup = self.pending_startup.take()?;
+        let startup = *self.pending_startup.take()?;
         let open = json!({
             "session": self.id(),
             "time_unix_ns": cx.now_unix_ns,

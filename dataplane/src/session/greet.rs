@@ -40,7 +40,7 @@ impl Session {
                 }
                 handshake::ask_password(&mut reply);
                 self.relay.replies.insert_unrecorded(&reply);
-                self.pending_startup = Some(startup);
+                self.pending_startup = Some(Box::new(startup));
                 self.state = State::Admitting { asked: false };
                 Ok(true)
             }

@@ -131,12 +131,12 @@ struct Dialing {
 pub struct Session {
     state: State,
     relay: Relay<Dissector>,
-    settings: Settings,
+    token_bytes_max: usize,
     peer: std::net::SocketAddr,
     /// The process id and secret that the client is given for cancelling.
     cancel_key: CancelKey,
-    /// The startup message, while the control side checks the token.
-    pending_startup: Option<Startup>,
+    /// The startup message, while the control side checks the token. Boxed: an idle session pays for its place only.
+    pending_startup: Option<Box<Startup>>,
     /// The record has an Open for this session.
     opened: bool,
     started_unix_ns: u64,
@@ -162,7 +162,7 @@ impl Session {
         Self {
             state: State::Greeting { negotiations: 0 },
             relay: Relay::new(id, Lane::default(), Lane::default(), dissector, [0; 8]),
-            settings,
+            token_bytes_max: settings.token_bytes_max,
             peer,
             cancel_key,
             pending_startup: None,

@@ -101,6 +101,11 @@ impl<I: Io> Shard<I> {
         } else {
             entry.stalled_since_ns = None;
         }
+        if let Some(view) = &entry.view
+            && view.masks.stale.take()
+        {
+            self.control.want_refresh();
+        }
         if !was_draining && entry.session.is_draining() {
             let id = entry.session.id();
             self.timer(Kind::Drain, DRAIN_MAX, index, id);

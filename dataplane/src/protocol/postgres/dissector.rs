@@ -56,7 +56,7 @@ pub struct Dissector {
     pub(super) statements: Names,
     pub(super) portals: Names,
     /// The portal whose RowDescription is the last one asked for, if an Execute of it may follow.
-    pub(super) described: Option<u128>,
+    pub(super) described: Option<NameId>,
     pub(super) masks: Rc<MaskView>,
     pub(super) rows: RowPlan,
     /// The upstream has said its last word: a FATAL error.
@@ -168,8 +168,19 @@ impl std::fmt::Debug for NameKey {
 #[derive(Debug)]
 pub(super) struct Names {
     key: NameKey,
-    entries: HashMap<u128, Entry, Taken>,
+    entries: HashMap<NameId, Entry, Taken>,
+    /// What stands under the empty name, which most clients use for every portal: it needs no table.
+    unnamed: Option<Entry>,
     generation: u32,
+}
+
+/// The keyed hash of a name; the empty name has 0. Packed, since sessions hold many and 16-byte alignment would pad each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(Rust, packed(8))]
+pub(super) struct NameId(u128);
+
+impl NameId {
+    const UNNAMED: Self = Self(0);
 }
 
 #[derive(Debug)]
@@ -183,34 +194,48 @@ struct Entry {
 /// A name as an owed answer remembers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NameUse {
-    id: u128,
+    id: NameId,
     generation: u32,
 }
 
 impl Names {
     fn new(key: NameKey) -> Self {
-        Self { key, entries: HashMap::with_hasher(Taken), generation: 0 }
+        Self { key, entries: HashMap::with_hasher(Taken), unnamed: None, generation: 0 }
     }
 
-    pub(super) fn id(&self, name: &[u8]) -> u128 {
-        self.key.hash(&[name])
+    pub(super) fn id(&self, name: &[u8]) -> NameId {
+        match name {
+            b"" => NameId::UNNAMED,
+            _ => NameId(self.key.hash(&[name])),
+        }
     }
 
-    pub(super) fn get(&self, id: u128, pipeline: u32) -> Option<Rc<Plan>> {
-        let entry = self.entries.get(&id)?;
+    fn entry(&mut self, id: NameId) -> Option<&mut Entry> {
+        match id {
+            NameId::UNNAMED => self.unnamed.as_mut(),
+            _ => self.entries.get_mut(&id),
+        }
+    }
+
+    pub(super) fn get(&self, id: NameId, pipeline: u32) -> Option<Rc<Plan>> {
+        let entry = if id == NameId::UNNAMED { self.unnamed.as_ref() } else { self.entries.get(&id) }?;
         (entry.confirmed || entry.pipeline == pipeline).then(|| entry.plan.clone())
     }
 
-    pub(super) fn set(&mut self, id: u128, plan: Rc<Plan>, pipeline: u32) -> NameUse {
+    pub(super) fn set(&mut self, id: NameId, plan: Rc<Plan>, pipeline: u32) -> NameUse {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
-        self.entries.insert(id, Entry { plan, generation, pipeline, confirmed: false });
+        let entry = Entry { plan, generation, pipeline, confirmed: false };
+        match id {
+            NameId::UNNAMED => self.unnamed = Some(entry),
+            _ => drop(self.entries.insert(id, entry)),
+        }
         NameUse { id, generation }
     }
 
     /// The server has done what was asked for the name.
     pub(super) fn confirm(&mut self, name: NameUse) {
-        if let Some(entry) = self.entries.get_mut(&name.id)
+        if let Some(entry) = self.entry(name.id)
             && entry.generation == name.generation
         {
             entry.confirmed = true;
@@ -219,13 +244,16 @@ impl Names {
 
     /// The server has not done it: what it holds under the name is unknown.
     pub(super) fn doubt(&mut self, name: NameUse) {
-        if self.entries.get(&name.id).is_some_and(|e| e.generation == name.generation) {
-            self.entries.remove(&name.id);
+        if self.entry(name.id).is_some_and(|e| e.generation == name.generation) {
+            self.remove(name.id);
         }
     }
 
-    pub(super) fn remove(&mut self, id: u128) {
-        self.entries.remove(&id);
+    pub(super) fn remove(&mut self, id: NameId) {
+        match id {
+            NameId::UNNAMED => self.unnamed = None,
+            _ => drop(self.entries.remove(&id)),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -233,6 +261,7 @@ impl Names {
     }
 
     pub(super) fn clear(&mut self) {
+        self.unnamed = None;
         self.entries.clear();
     }
 }

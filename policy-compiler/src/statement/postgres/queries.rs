@@ -212,9 +212,10 @@ impl Walk {
     fn insert(&mut self, node: &Node) -> Vec<Column> {
         let Some(target) = self.target(node, &[Effect::Insert]) else { return Vec::new() };
         self.assigned(&target, node.list("cols"));
-        self.with_literals(true, |w| match node.node("select_stmt") {
-            Some(rows) => drop(w.run(rows)),
-            None => {}
+        self.with_literals(true, |w| {
+            if let Some(rows) = node.node("select_stmt") {
+                w.run(rows);
+            }
         });
         self.scopes.push(Scope { sources: vec![target.clone()], ..Scope::default() });
         if let Some(conflict) = node.node("on_conflict_clause") {

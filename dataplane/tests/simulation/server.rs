@@ -1,0 +1,433 @@
+//! A model of a PostgreSQL server: as much of one as a gateway can tell apart. Its answers depend on nothing but the bytes
+//! that it is given, so the same script asked directly and through the gateway must give the same answers.
+
+use std::collections::HashMap;
+
+use dataplane::protocol::postgres::wire::{cstr_at, message, put_cstr, u32_at};
+
+/// Relations of the model: OID, name, columns.
+pub const TABLES: [(u32, &str, &[&str]); 2] =
+    [(16400, "items", &["id", "note"]), (16401, "people", &["name", "ssn", "note"])];
+
+/// Whom the server speaks with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The gateway. A forbidden text here is the gateway's failure.
+    Upstream,
+    /// The client, as if there were no gateway but its policy: it refuses, and masks if asked to.
+    Direct { masked: bool },
+}
+
+/// What the gateway may do with a client's message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    Must,
+    /// The server would ignore it, so it may be passed or not.
+    May,
+    /// Refused: never.
+    Drop,
+}
+
+/// Marks the refusals of [`Mode::Direct`]; the gateway's own have its words in their place.
+pub const REFUSED: &[u8] = b"C42501\0";
+
+struct Portal {
+    text: String,
+    next: usize,
+}
+
+pub struct Server {
+    pub client: u32,
+    mode: Mode,
+    pending: Vec<u8>,
+    status: u8,
+    skipping: bool,
+    /// The error that it skips after was a refusal, which the gateway may have given alone.
+    skipping_refusal: bool,
+    copying_extended: Option<bool>,
+    copied: usize,
+    statements: HashMap<Vec<u8>, String>,
+    portals: HashMap<Vec<u8>, Portal>,
+    /// Of each message, where it ends in the stream, and its class.
+    pub classes: Vec<(usize, Class)>,
+    consumed: usize,
+    pub terminated: bool,
+}
+
+impl Server {
+    pub fn new(client: u32, mode: Mode) -> Self {
+        Self {
+            client,
+            mode,
+            pending: Vec::new(),
+            status: b'I',
+            skipping: false,
+            skipping_refusal: false,
+            copying_extended: None,
+            copied: 0,
+            statements: HashMap::new(),
+            portals: HashMap::new(),
+            classes: Vec::new(),
+            consumed: 0,
+            terminated: false,
+        }
+    }
+
+    /// Takes bytes after the login, cut anywhere.
+    pub fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        self.pending.extend_from_slice(bytes);
+        while let Some(length) = u32_at(&self.pending, 1) {
+            let total = length as usize + 1;
+            if self.pending.len() < total || self.terminated {
+                return;
+            }
+            let frame: Vec<u8> = self.pending.drain(..total).collect();
+            let class = self.take(frame[0], &frame[5..], out);
+            self.consumed += total;
+            self.classes.push((self.consumed, class));
+        }
+    }
+
+    fn take(&mut self, tag: u8, body: &[u8], out: &mut Vec<u8>) -> Class {
+        if let Some(extended) = self.copying_extended {
+            return self.take_copy(tag, extended, out);
+        }
+        if self.skipping && !matches!(tag, b'S' | b'X') {
+            return Class::May;
+        }
+        let text = match tag {
+            b'Q' => text_at(body, 0).0,
+            b'P' => text_at(body, text_at(body, 0).1).0,
+            _ => String::new(),
+        };
+        let refused = text.contains("forbidden");
+        assert!(!(refused && self.mode == Mode::Upstream), "a refused statement has reached the upstream: {text}");
+        match tag {
+            _ if refused => {
+                self.fail("42501", "refused", tag != b'Q', out);
+                self.skipping_refusal = tag != b'Q';
+                if tag == b'Q' {
+                    self.ready(out);
+                }
+                return Class::Drop;
+            }
+            b'Q' => self.query(&text, out),
+            b'P' => self.parse(body, text, out),
+            b'B' => self.bind(body, out),
+            b'D' => self.describe(body, out),
+            b'E' => self.execute(body, out),
+            b'C' => self.close(body, out),
+            b'S' => return self.sync(out),
+            b'X' => self.terminated = true,
+            b'H' => {}
+            // Stray COPY messages are ignored.
+            b'd' | b'c' | b'f' => return Class::May,
+            other => panic!("the model server was sent a message {:?}", other as char),
+        }
+        Class::Must
+    }
+
+    fn take_copy(&mut self, tag: u8, extended: bool, out: &mut Vec<u8>) -> Class {
+        match tag {
+            b'd' => self.copied += 1,
+            b'S' | b'H' => {}
+            b'c' => {
+                self.copying_extended = None;
+                complete(&format!("COPY {}", self.copied), out);
+                if !extended {
+                    self.ready(out);
+                }
+            }
+            b'f' => {
+                self.copying_extended = None;
+                self.fail("57014", "COPY from stdin failed", extended, out);
+                if !extended {
+                    self.ready(out);
+                }
+            }
+            b'X' => self.terminated = true,
+            other => panic!("a message {:?} in a COPY", other as char),
+        }
+        Class::Must
+    }
+
+    fn ready(&mut self, out: &mut Vec<u8>) {
+        if self.status == b'I' {
+            self.portals.clear();
+        }
+        message(out, b'Z', |out| out.push(self.status));
+    }
+
+    fn sync(&mut self, out: &mut Vec<u8>) -> Class {
+        let class = if self.skipping_refusal { Class::May } else { Class::Must };
+        (self.skipping, self.skipping_refusal) = (false, false);
+        self.ready(out);
+        class
+    }
+
+    fn fail(&mut self, sqlstate: &str, text: &str, extended: bool, out: &mut Vec<u8>) {
+        message(out, b'E', |out| {
+            for (code, value) in [(b'S', "ERROR"), (b'V', "ERROR"), (b'C', sqlstate), (b'M', text)] {
+                out.push(code);
+                put_cstr(out, value.as_bytes());
+            }
+            out.push(0);
+        });
+        if self.status == b'T' {
+            self.status = b'E';
+        }
+        self.skipping = extended;
+    }
+
+    fn query(&mut self, text: &str, out: &mut Vec<u8>) {
+        self.statements.remove(b"".as_slice());
+        self.portals.remove(b"".as_slice());
+        for part in text.split(';').map(str::trim) {
+            if part.is_empty() {
+                message(out, b'I', |_| ());
+                continue;
+            }
+            if let Err((sqlstate, text)) = self.allowed(part) {
+                self.fail(sqlstate, text, false, out);
+                break;
+            }
+            if let Some(columns) = columns(part) {
+                self.row_description(columns, out);
+            }
+            if !self.run(part, None, usize::MAX, false, out) {
+                break;
+            }
+        }
+        if self.copying_extended.is_none() {
+            self.ready(out);
+        }
+    }
+
+    fn allowed(&self, text: &str) -> Result<(), (&'static str, &'static str)> {
+        match self.status == b'E' && !text.starts_with("ROLLBACK") && !text.starts_with("COMMIT") {
+            true => Err(("25P02", "current transaction is aborted")),
+            false => Ok(()),
+        }
+    }
+
+    fn parse(&mut self, body: &[u8], text: String, out: &mut Vec<u8>) {
+        let name = cstr_at(body, 0).expect("a name").0.to_vec();
+        if let Err((sqlstate, why)) = self.allowed(&text) {
+            return self.fail(sqlstate, why, true, out);
+        }
+        if !name.is_empty() && self.statements.contains_key(&name) {
+            return self.fail("42P05", "prepared statement exists", true, out);
+        }
+        self.statements.insert(name, text);
+        message(out, b'1', |_| ());
+    }
+
+    fn bind(&mut self, body: &[u8], out: &mut Vec<u8>) {
+        let (portal, at) = cstr_at(body, 0).expect("a portal");
+        let (name, _) = cstr_at(body, at).expect("a statement");
+        let Some(text) = self.statements.get(name).cloned() else {
+            return self.fail("26000", "no such prepared statement", true, out);
+        };
+        if let Err((sqlstate, why)) = self.allowed(&text) {
+            return self.fail(sqlstate, why, true, out);
+        }
+        self.portals.insert(portal.to_vec(), Portal { text, next: 0 });
+        message(out, b'2', |_| ());
+    }
+
+    fn describe(&mut self, body: &[u8], out: &mut Vec<u8>) {
+        let name = cstr_at(body, 1).expect("a name").0;
+        let found = match body[0] {
+            b'S' => self.statements.get(name).cloned().ok_or(("26000", "no such prepared statement")),
+            _ => self.portals.get(name).map(|p| p.text.clone()).ok_or(("34000", "no such portal")),
+        };
+        match found.and_then(|text| self.allowed(&text).map(|()| text)) {
+            Err((sqlstate, why)) => self.fail(sqlstate, why, true, out),
+            Ok(text) => {
+                if body[0] == b'S' {
+                    message(out, b't', |out| out.extend_from_slice(&[0, 0]));
+                }
+                match columns(&text) {
+                    Some(columns) => self.row_description(columns, out),
+                    None => message(out, b'n', |_| ()),
+                }
+            }
+        }
+    }
+
+    fn execute(&mut self, body: &[u8], out: &mut Vec<u8>) {
+        let (name, at) = cstr_at(body, 0).expect("a portal");
+        let rows_max = u32_at(body, at).filter(|n| *n > 0).map_or(usize::MAX, |n| n as usize);
+        let name = name.to_vec();
+        let Some(portal) = self.portals.get(&name) else {
+            return self.fail("34000", "no such portal", true, out);
+        };
+        let text = portal.text.clone();
+        match self.allowed(&text) {
+            Err((sqlstate, why)) => self.fail(sqlstate, why, true, out),
+            Ok(()) if text.is_empty() => message(out, b'I', |_| ()),
+            Ok(()) => drop(self.run(&text, Some(&name), rows_max, true, out)),
+        }
+    }
+
+    fn close(&mut self, body: &[u8], out: &mut Vec<u8>) {
+        let name = cstr_at(body, 1).expect("a name").0;
+        match body[0] {
+            b'S' => drop(self.statements.remove(name)),
+            _ => drop(self.portals.remove(name)),
+        }
+        message(out, b'3', |_| ());
+    }
+
+    /// Runs one statement; false if it failed.
+    fn run(&mut self, text: &str, portal: Option<&[u8]>, rows_max: usize, extended: bool, out: &mut Vec<u8>) -> bool {
+        self.asides(text, out);
+        match text {
+            _ if text.starts_with("BEGIN") => self.status = b'T',
+            _ if text.starts_with("COMMIT") || text.starts_with("ROLLBACK") => self.status = b'I',
+            _ if text.starts_with("SELECT 1 / 0") => {
+                self.fail("22012", "division by zero", extended, out);
+                return false;
+            }
+            _ if text.starts_with("SELECT") => return self.select(text, portal, rows_max, out),
+            _ if text.contains("FROM STDIN") => {
+                self.copying_extended = Some(extended);
+                self.copied = 0;
+                message(out, b'G', |out| out.extend_from_slice(&[0, 0, 1, 0, 0]));
+                return true;
+            }
+            _ if text.contains("TO STDOUT") => {
+                self.copy_out(text, out);
+                return true;
+            }
+            _ => {}
+        }
+        complete(if text.starts_with("INSERT") { "INSERT 0 1" } else { text.split(' ').next().unwrap_or(text) }, out);
+        true
+    }
+
+    /// What a server says beside its answers.
+    fn asides(&self, text: &str, out: &mut Vec<u8>) {
+        if text.contains("notice") {
+            message(out, b'N', |out| out.extend_from_slice(b"SNOTICE\0VNOTICE\0C00000\0Mby the way\0\0"));
+        }
+        if text.contains("status") {
+            message(out, b'S', |out| out.extend_from_slice(b"application_name\0something else\0"));
+        }
+        if text.contains("notify") {
+            message(out, b'A', |out| out.extend_from_slice(b"\0\0\0\x07channel\0payload\0"));
+        }
+    }
+
+    fn select(&mut self, text: &str, portal: Option<&[u8]>, rows_max: usize, out: &mut Vec<u8>) -> bool {
+        let columns = columns(text).unwrap_or(&[]);
+        let rows = number(text) % 5 + 1;
+        let from = portal.and_then(|p| self.portals.get(p)).map_or(0, |p| p.next);
+        let to = rows.min(from.saturating_add(rows_max));
+        for row in from..to {
+            message(out, b'D', |out| {
+                out.extend_from_slice(&(columns.len() as u16).to_be_bytes());
+                for column in columns {
+                    let value = self.value(column, text, row);
+                    out.extend_from_slice(&(value.len() as u32).to_be_bytes());
+                    out.extend_from_slice(&value);
+                }
+            });
+        }
+        if let Some(portal) = portal.and_then(|p| self.portals.get_mut(p)) {
+            portal.next = to;
+        }
+        match to < rows || rows_max != usize::MAX && to - from == rows_max {
+            true => message(out, b's', |_| ()),
+            false => complete(&format!("SELECT {}", to - from), out),
+        }
+        true
+    }
+
+    /// A value carries client, statement and row, so that one that strays is known.
+    fn value(&self, column: &Column, text: &str, row: usize) -> Vec<u8> {
+        let place = format!("c{}-s{}-r{row}", self.client, number(text));
+        let masked = matches!(self.mode, Mode::Direct { masked: true });
+        match column.name {
+            "id" => row.to_string().into_bytes(),
+            "ssn" | "?column?" if masked => vec![b'*'; format!("CANARY-{place}-").len()],
+            "ssn" | "?column?" => format!("CANARY-{place}-").into_bytes(),
+            _ if text.contains("big") && row == 0 && column.name == "note" => {
+                let length = 20_000 + number(text) * 7919 % 60_000;
+                format!("tok-{place}-").into_bytes().into_iter().cycle().take(length).collect()
+            }
+            _ => format!("tok-{place}-").into_bytes(),
+        }
+    }
+
+    fn copy_out(&mut self, text: &str, out: &mut Vec<u8>) {
+        let table = &TABLES[usize::from(text.contains("people"))];
+        message(out, b'H', |out| {
+            out.extend_from_slice(&[0, 0, table.2.len() as u8]);
+            (0..table.2.len()).for_each(|_| out.extend_from_slice(&[0, 0]));
+        });
+        let rows = number(text) % 4;
+        for row in 0..rows {
+            let values = table.2.iter().map(|name| self.value(&Column { name, ..ID }, text, row));
+            let mut line = values.collect::<Vec<_>>().join(&b'\t');
+            line.push(b'\n');
+            message(out, b'd', |out| out.extend_from_slice(&line));
+        }
+        message(out, b'c', |_| ());
+        complete(&format!("COPY {rows}"), out);
+    }
+
+    fn row_description(&self, columns: &[Column], out: &mut Vec<u8>) {
+        message(out, b'T', |out| {
+            out.extend_from_slice(&(columns.len() as u16).to_be_bytes());
+            for column in columns {
+                put_cstr(out, column.name.as_bytes());
+                out.extend_from_slice(&column.relation.to_be_bytes());
+                out.extend_from_slice(&column.number.to_be_bytes());
+                out.extend_from_slice(&column.type_oid.to_be_bytes());
+                out.extend_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
+            }
+        });
+    }
+}
+
+struct Column {
+    name: &'static str,
+    relation: u32,
+    number: u16,
+    type_oid: u32,
+}
+
+const ID: Column = Column { name: "id", relation: 16400, number: 1, type_oid: 23 };
+const ITEMS: [Column; 2] = [ID, Column { name: "note", relation: 16400, number: 2, type_oid: 25 }];
+const PEOPLE: [Column; 3] = [
+    Column { name: "name", relation: 16401, number: 1, type_oid: 25 },
+    Column { name: "ssn", relation: 16401, number: 2, type_oid: 25 },
+    Column { name: "note", relation: 16401, number: 3, type_oid: 25 },
+];
+const UNSOURCED: [Column; 1] = [Column { name: "?column?", relation: 0, number: 0, type_oid: 25 }];
+
+fn columns(text: &str) -> Option<&'static [Column]> {
+    match text {
+        _ if !text.starts_with("SELECT") || text.starts_with("SELECT 1 / 0") => None,
+        _ if text.contains("||") => Some(&UNSOURCED),
+        _ if text.contains("people") => Some(&PEOPLE),
+        _ => Some(&ITEMS),
+    }
+}
+
+/// The first number in a text: its place in its client's script.
+pub fn number(text: &str) -> usize {
+    let digits: String =
+        text.split("k = ").nth(1).unwrap_or("7").chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or(7)
+}
+
+fn text_at(body: &[u8], at: usize) -> (String, usize) {
+    let (text, next) = cstr_at(body, at).expect("a text");
+    (String::from_utf8_lossy(text).into_owned(), next)
+}
+
+fn complete(tag: &str, out: &mut Vec<u8>) {
+    message(out, b'C', |out| put_cstr(out, tag.as_bytes()));
+}
