@@ -330,9 +330,9 @@ fn limits(raw: &RawLimits) -> Result<Limits, String> {
 }
 
 fn ring_bytes(bytes: usize) -> Result<usize, String> {
-    match bytes.is_power_of_two() && (1 << 20..=1 << 30).contains(&bytes) {
+    match bytes.is_power_of_two() && (1 << 20..=1 << 28).contains(&bytes) {
         true => Ok(bytes),
-        false => Err(format!("recording.ring_bytes = {bytes} must be a power of two from 1 MiB to 1 GiB")),
+        false => Err(format!("recording.ring_bytes = {bytes} must be a power of two from 1 MiB to 256 MiB")),
     }
 }
 

@@ -33,7 +33,7 @@ pub enum Event {
     /// Any other message worth a line.
     Other { what: String },
     /// What policy decided.
-    Verdict { action: &'static str, statement: u8, epoch: u64, rule: String },
+    Verdict { action: &'static str, statement: u8, policy: String, rule: String },
     /// Records that were dropped.
     Gap { records: u64 },
     /// What gateway or recorder told about the session.
@@ -87,8 +87,8 @@ impl Event {
             Event::Copy { from: Side::Client, data } => format!("from the client: {data}"),
             Event::Copy { data, .. } => format!("to the client: {data}"),
             Event::Other { what } | Event::Malformed(what) => text::escape(what),
-            Event::Verdict { action, epoch, rule, .. } => {
-                format!("{action} by {} (policy epoch {epoch})", text::escape(rule))
+            Event::Verdict { action, policy, rule, .. } => {
+                format!("{action} by {} (policy {policy})", text::escape(rule))
             }
             Event::Gap { records } => format!("{records} records were dropped here (level L0, ring full)"),
             Event::Told { value, .. } => text::escape(&value.to_string()),
@@ -108,8 +108,8 @@ impl Event {
             }
             Event::Copy { from, data } => json!({"from_client": *from == Side::Client, "data": data}),
             Event::Other { what } | Event::Malformed(what) => json!({"what": what}),
-            Event::Verdict { action, statement, epoch, rule } => {
-                json!({"action": action, "statement": statement, "epoch": epoch, "rule": rule})
+            Event::Verdict { action, statement, policy, rule } => {
+                json!({"action": action, "statement": statement, "policy": policy, "rule": rule})
             }
             Event::Gap { records } => json!({"records": records}),
             Event::Told { value, .. } => json!({"value": value}),

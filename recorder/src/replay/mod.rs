@@ -113,8 +113,9 @@ fn verdict(payload: &[u8]) -> Option<Event> {
         3 => "block",
         _ => "unknown",
     };
-    let epoch = u64::from_le_bytes(*head.last_chunk::<8>()?);
-    Some(Event::Verdict { action, statement: head[1], epoch, rule: String::from_utf8_lossy(rule).into_owned() })
+    // The name that people see: the first 12 hexadecimal digits of the policy's digest.
+    let policy = head.get(4..10)?.iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(Event::Verdict { action, statement: head[1], policy, rule: String::from_utf8_lossy(rule).into_owned() })
 }
 
 fn json_or_text(payload: &[u8]) -> Value {
@@ -152,7 +153,7 @@ mod tests {
         let mut payload = vec![3, 2, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0];
         payload.extend_from_slice(b"no-drop");
         let event = told(Kind::Verdict, &payload);
-        assert_eq!(event.line(), "block by no-drop (policy epoch 9)");
+        assert_eq!(event.line(), "block by no-drop (policy 090000000000)");
         assert_eq!(told(Kind::Verdict, &payload[..11]).name(), "malformed");
     }
 }
