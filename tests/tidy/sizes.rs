@@ -6,27 +6,32 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// Functions longer than this are the exception.
 const LONG_LINES: usize = 40;
 /// Their share as it is now, in thousandths, rounded up. It may only become smaller.
-const LONG_PER_MILLE_MAX: usize = 1000;
+const LONG_PER_MILLE_MAX: usize = 7;
 const FILE_LINES_MAX: usize = 600;
+
+/// Functions that are longer, with the lines that they may have. This one is a table of cases.
+const LONG_FUNCTIONS: [(&str, usize); 1] = [("errors_say_what_where_and_how_to_mend_it", 86)];
 
 /// Files that are longer, with the lines that they may have.
 const LONG_FILES: [(&str, usize); 0] = [];
 
 fn long_functions(files: &[File]) -> Vec<String> {
     let in_file = |file: &File| -> Vec<String> {
-        let long = file.functions().into_iter().filter(|f| f.lines > FUNCTION_LINES_MAX);
-        long.map(|f| {
-            format!("{}:{}: {} has {} lines, more than {FUNCTION_LINES_MAX}", file.path, f.line, f.name, f.lines)
-        })
-        .collect()
+        let long =
+            file.functions().into_iter().filter(|f| f.lines > max_of(&LONG_FUNCTIONS, &f.name, FUNCTION_LINES_MAX));
+        long.map(|f| format!("{}:{}: {} is too long: {} lines", file.path, f.line, f.name, f.lines)).collect()
     };
     files.iter().flat_map(in_file).collect()
+}
+
+fn max_of(known: &[(&str, usize)], name: &str, usual: usize) -> usize {
+    known.iter().find(|(of, _)| *of == name).map_or(usual, |(_, max)| *max)
 }
 
 fn long_files(files: &[File]) -> Vec<String> {
     let complaint = |file: &File| {
         let lines = file.text.lines().count();
-        let max = LONG_FILES.iter().find(|(path, _)| *path == file.path).map_or(FILE_LINES_MAX, |(_, max)| *max);
+        let max = max_of(&LONG_FILES, &file.path, FILE_LINES_MAX);
         (lines > max).then(|| format!("{}: {lines} lines, more than {max}: split it", file.path))
     };
     files.iter().filter_map(complaint).collect()
@@ -41,7 +46,12 @@ fn long_per_mille(files: &[File]) -> usize {
 
 #[test]
 fn no_function_is_too_long() {
-    super::none(long_functions(&files("rs")));
+    let files = files("rs");
+    super::none(long_functions(&files));
+    for (name, max) in LONG_FUNCTIONS {
+        let lines = files.iter().flat_map(File::functions).find(|f| f.name == name).map(|f| f.lines);
+        assert_eq!(lines, Some(max), "{name} has become shorter: change LONG_FUNCTIONS");
+    }
 }
 
 #[test]
@@ -56,9 +66,6 @@ fn long_functions_become_no_more_frequent() {
 #[test]
 fn no_file_is_too_long() {
     super::none(long_files(&files("rs")));
-    for (path, _) in LONG_FILES {
-        assert!(files("rs").iter().any(|f| f.path == path), "{path} is gone: take it out of LONG_FILES");
-    }
 }
 
 #[test]

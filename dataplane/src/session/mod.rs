@@ -197,6 +197,8 @@ impl Session {
             (State::Draining { .. }, _) => false,
             (State::Relaying, _) => true,
             (State::Dialing(_), Side::Client) | (State::Admitting { asked: true }, _) => false,
+            // A connection that does not stand yet has nothing to say.
+            (State::Dialing(dialing), _) => dialing.login.is_some(),
             _ => true,
         }
     }

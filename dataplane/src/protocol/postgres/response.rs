@@ -1,6 +1,6 @@
 //! Messages of the upstream: matched against what is owed, masked in place, swallowed where we asked.
 
-use super::dissector::{CopyIn, Dissector, REPLY_BYTES_MAX};
+use super::dissector::{CopyIn, Dissector, REPLY_BYTES_MAX, Skip};
 use super::wire::{HEAD_BYTES, backend, cstr_at, fields, u16_at, u32_at};
 use crate::datapath::mask::{self, Column, CopyOut};
 use crate::datapath::replies::{Ask, Owner};
@@ -248,6 +248,10 @@ impl Dissector {
                     (_, Some(name)) => self.portals.doubt(name),
                     _ => {}
                 }
+            }
+            // No Sync is on its way: the server ignores all until one comes, so nothing more is owed for it either.
+            if self.replies.is_empty() {
+                self.skip = Skip::ToUpstreamSync;
             }
         }
         if owed.owner == Owner::Refused {
