@@ -17,6 +17,7 @@ demo:
 # What .ci/run calls. One profile builds everything, so that nothing is compiled twice.
 test: build fmt-check
 	cargo test --workspace
+	cargo test -p ring --features loom --test loom
 
 build:
 	cargo build --workspace --all-targets

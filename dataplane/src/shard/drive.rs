@@ -83,6 +83,7 @@ impl<I: Io> Shard<I> {
             postbox: self.mailbox.postbox(),
             session: entry.session.id(),
             index,
+            queue_full: false,
         };
         let mut cx = Cx {
             slab: &mut self.slab,
@@ -93,13 +94,14 @@ impl<I: Io> Shard<I> {
             recorder_present,
         };
         let stalled = entry.session.handle(input, &mut cx, &mut self.outputs);
-        if stalled {
-            entry.stalled_since_ns.get_or_insert(self.now.monotonic_ns);
-            if !self.stalled.contains(&index) {
-                self.stalled.push(index);
-            }
-        } else {
-            entry.stalled_since_ns = None;
+        let queue_full = judge.queue_full;
+        match stalled {
+            true => _ = entry.stalled_since_ns.get_or_insert(self.now.monotonic_ns),
+            false => entry.stalled_since_ns = None,
+        }
+        // A full analyser queue empties by itself, so that wait has no limit of its own.
+        if (stalled || queue_full) && !self.stalled.contains(&index) {
+            self.stalled.push(index);
         }
         if let Some(view) = &entry.view
             && view.masks.stale.take()

@@ -33,6 +33,8 @@ pub(super) struct SessionJudge<'a> {
     pub postbox: &'a Postbox,
     pub session: u64,
     pub index: u32,
+    /// The analyser takes no more texts now: the session must be looked at again soon.
+    pub queue_full: bool,
 }
 
 impl Judge for SessionJudge<'_> {
@@ -74,9 +76,9 @@ impl SessionJudge<'_> {
             text: text.into(),
             deliver: Arc::new(move |decided| postbox.send(Mail::Decided(decided))),
         };
-        // A full queue leaves the session waiting; it asks again with its next event or retry.
-        if self.analyser.submit(job) {
-            *self.pending = Some(key);
+        match self.analyser.submit(job) {
+            true => *self.pending = Some(key),
+            false => self.queue_full = true,
         }
     }
 }
