@@ -281,6 +281,11 @@ impl Lane {
         self.streaming.left
     }
 
+    /// Some bytes of a streamed frame have been passed on, and some are still to come.
+    pub fn is_amid_frame(&self) -> bool {
+        self.streaming.left > 0 && self.streaming.begun && !self.streaming.discard
+    }
+
     pub fn streaming_begun(&self) -> bool {
         self.streaming.begun
     }

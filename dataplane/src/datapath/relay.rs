@@ -71,9 +71,9 @@ impl<D: Dissector> Relay<D> {
         Self { session, requests, replies, dissector, recording: None, epoch, statements: 0, refused: 0 }
     }
 
-    /// A large reply is leaving in pieces.
+    /// A large reply is leaving in pieces, and the first has been recorded.
     pub fn is_recording_gathered(&self) -> bool {
-        self.recording.is_some()
+        self.recording.as_ref().is_some_and(|r| r.recorded > 0)
     }
 
     /// Moves everything that can be moved, in both directions.

@@ -33,11 +33,11 @@ impl Session {
 
     /// A message of ours in the midst of another's bytes would be read as its content.
     fn replies_are_whole(&self) -> bool {
-        self.relay.replies.streaming() == 0 && !self.relay.is_recording_gathered()
+        !self.relay.replies.is_amid_frame() && !self.relay.is_recording_gathered()
     }
 
     fn requests_are_whole(&self) -> bool {
-        self.relay.requests.streaming() == 0
+        !self.relay.requests.is_amid_frame()
     }
 
     fn record_close(&mut self, fault: Fault, cx: &mut Cx<'_>) {

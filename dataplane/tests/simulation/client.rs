@@ -24,6 +24,8 @@ pub struct Account {
     pub model: Server,
     /// Not all that was sent arrives: its connection, or its upstream's, has a fault, or its upstream lies.
     pub faulted: bool,
+    /// Its upstream has said what it was not asked.
+    pub lied_to: bool,
     /// It has received every answer and said goodbye.
     pub done: bool,
     pub closed: bool,
@@ -74,6 +76,7 @@ impl Account {
             expected: Vec::new(),
             model: Server::new(number, Mode::Direct { masked }),
             faulted: false,
+            lied_to: false,
             done: false,
             closed: false,
             stranger,
@@ -107,10 +110,10 @@ impl Client {
     }
 
     fn say_hello(&mut self, line: &mut Line) {
-        let account = self.account.borrow();
+        let number = self.account.borrow().number;
         untagged(&mut line.out, |out| {
             out.extend_from_slice(&(3u32 << 16).to_be_bytes());
-            for text in ["user", &format!("c{}", account.number), "database", "shop"] {
+            for text in ["user", &format!("c{number}"), "database", "shop"] {
                 put_cstr(out, text.as_bytes());
             }
             out.push(0);
@@ -126,12 +129,19 @@ impl Client {
             false => format!("c{} {role}", account.number),
         };
         message(&mut line.out, b'p', |out| put_cstr(out, token.as_bytes()));
+        drop(account);
         self.stage = Stage::LoggingIn;
     }
 
     /// Sends the next steps, as far as they need not wait.
     fn work(&mut self, line: &mut Line) {
-        let mut account = self.account.borrow_mut();
+        let account = self.account.clone();
+        let mut account = account.borrow_mut();
+        if split(account.answers()).0.last().is_some_and(|f| super::oracle::is_our_fatal(f)) {
+            self.stage = Stage::Gone;
+            line.fin = true;
+            return;
+        }
         loop {
             let answered = frames(account.answers()) >= frames(&account.expected);
             let Some(step) = self.steps.front() else {
@@ -334,7 +344,8 @@ impl Writer<'_> {
     fn member(&mut self, out: &mut Vec<u8>) {
         let statement = ["", "", "s1", "s2"][self.random.below(4)];
         let portal = ["", "", "p1"][self.random.below(3)];
-        let parses = self.random.per_mille(800);
+        // The unnamed statement may be a COPY FROM STDIN of before.
+        let parses = statement.is_empty() || self.random.per_mille(600);
         if parses {
             if !statement.is_empty() && self.random.per_mille(700) {
                 name(out, b'C', b'S', statement);

@@ -1,0 +1,232 @@
+//! The upstream's end of a connection: the model server behind a login, which in some seeds lies.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use dataplane::io::sim::{Line, Peer, Random};
+use dataplane::protocol::postgres::wire::{cstr_at, message, put_cstr, u32_at};
+
+use super::client::Account;
+use super::server::{Mode, Server};
+
+/// What a lying upstream does, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    UnaskedRow,
+    UnaskedCompletion,
+    UnaskedReady,
+    UnaskedCopyData,
+    UnknownMessage,
+    ImpossibleLength,
+    EndInMidMessage,
+    /// Rows whose RowDescription is missing.
+    NoRowDescription,
+    /// A row with another number of columns than described.
+    OtherColumns,
+    /// FATAL, then the end: what a server that is shut down does. No lie, but an end.
+    Fatal,
+}
+
+const LIES: [Lie; 10] = [
+    Lie::UnaskedRow,
+    Lie::UnaskedCompletion,
+    Lie::UnaskedReady,
+    Lie::UnaskedCopyData,
+    Lie::UnknownMessage,
+    Lie::ImpossibleLength,
+    Lie::EndInMidMessage,
+    Lie::NoRowDescription,
+    Lie::OtherColumns,
+    Lie::Fatal,
+];
+
+/// What is known of one upstream connection.
+#[derive(Default)]
+pub struct Intake {
+    pub client: Option<u32>,
+    /// Everything that it was sent, and where its login ends in that.
+    pub received: Vec<u8>,
+    pub login_end: usize,
+    /// Of each send: where it ends in `received`, and how many bytes of requests were recorded then.
+    pub sends: Vec<(usize, usize)>,
+}
+
+pub struct UpstreamPeer {
+    intake: Rc<RefCell<Intake>>,
+    accounts: Rc<Vec<Rc<RefCell<Account>>>>,
+    server: Option<Server>,
+    /// After how many bursts the lie comes.
+    lie: Option<(Lie, usize)>,
+    asks_for_password: bool,
+    fed: usize,
+}
+
+impl UpstreamPeer {
+    pub fn new(
+        intake: Rc<RefCell<Intake>>,
+        accounts: Rc<Vec<Rc<RefCell<Account>>>>,
+        random: &mut Random,
+        lies_per_mille: usize,
+    ) -> Self {
+        let lie = random.per_mille(lies_per_mille).then(|| (LIES[random.below(LIES.len())], 1 + random.below(8)));
+        Self { intake, accounts, server: None, lie, asks_for_password: random.per_mille(500), fed: 0 }
+    }
+
+    /// The login, then everything that came behind it.
+    fn log_in(&mut self, line: &mut Line) {
+        let mut intake = self.intake.borrow_mut();
+        let Some(length) = u32_at(&intake.received, 0).map(|n| n as usize) else { return };
+        if intake.received.len() < length {
+            return;
+        }
+        if intake.client.is_none() {
+            intake.client = Some(client_of(&intake.received[..length]));
+            if self.asks_for_password {
+                message(&mut line.out, b'R', |out| out.extend_from_slice(&3u32.to_be_bytes()));
+            }
+        }
+        intake.login_end = length;
+        if self.asks_for_password {
+            let Some(password) = u32_at(&intake.received, length + 1) else { return };
+            let end = length + password as usize + 1;
+            if intake.received.len() < end {
+                return;
+            }
+            assert_eq!(&intake.received[length + 5..end], b"upstream secret\0");
+            intake.login_end = end;
+        }
+        message(&mut line.out, b'R', |out| out.extend_from_slice(&[0; 4]));
+        for (name, value) in [("client_encoding", "UTF8"), ("standard_conforming_strings", "on")] {
+            message(&mut line.out, b'S', |out| {
+                put_cstr(out, name.as_bytes());
+                put_cstr(out, value.as_bytes());
+            });
+        }
+        message(&mut line.out, b'K', |out| out.extend_from_slice(&[1; 8]));
+        message(&mut line.out, b'Z', |out| out.push(b'I'));
+        self.server = Some(Server::new(intake.client.expect("set"), Mode::Upstream));
+        self.fed = intake.login_end;
+    }
+
+    fn serve(&mut self, line: &mut Line) {
+        let Some(server) = &mut self.server else { return };
+        let intake = self.intake.borrow();
+        let mut answer = Vec::new();
+        server.feed(&intake.received[self.fed..], &mut answer);
+        self.fed = intake.received.len();
+        drop(intake);
+        line.fin |= server.terminated;
+        let Some((lie, bursts)) = &mut self.lie else { return line.out.extend(answer) };
+        *bursts -= usize::from(!answer.is_empty() && *bursts > 0);
+        if *bursts > 0 || answer.is_empty() {
+            return line.out.extend(answer);
+        }
+        let lie = *lie;
+        self.lie = None;
+        server.lenient = true;
+        let mut account = self.accounts[server.client as usize].borrow_mut();
+        (account.faulted, account.lied_to) = (true, true);
+        drop(account);
+        tell(lie, answer, line);
+    }
+}
+
+impl Peer for UpstreamPeer {
+    fn received(&mut self, bytes: &[u8], line: &mut Line) {
+        self.intake.borrow_mut().received.extend_from_slice(bytes);
+        if self.server.is_none() {
+            self.log_in(line);
+        }
+        self.serve(line);
+    }
+
+    fn tick(&mut self, _now_ns: u64, _line: &mut Line) {}
+
+    fn closed(&mut self) {}
+
+    fn faulted(&mut self) {
+        // Before the startup message is read nobody knows whose it is; then all may miss an answer.
+        match self.intake.borrow().client {
+            Some(client) => self.accounts[client as usize].borrow_mut().faulted = true,
+            None => self.accounts.iter().for_each(|a| a.borrow_mut().faulted = true),
+        }
+    }
+}
+
+fn tell(lie: Lie, answer: Vec<u8>, line: &mut Line) {
+    let row = |columns: u16, out: &mut Vec<u8>| {
+        message(out, b'D', |out| {
+            out.extend_from_slice(&columns.to_be_bytes());
+            for _ in 0..columns {
+                out.extend_from_slice(&[0, 0, 0, 6]);
+                out.extend_from_slice(b"STRAY!");
+            }
+        });
+    };
+    match lie {
+        Lie::UnaskedRow => {
+            line.out.extend(answer);
+            row(1, &mut line.out);
+        }
+        Lie::UnaskedCompletion => {
+            line.out.extend(answer);
+            message(&mut line.out, b'C', |out| put_cstr(out, b"SELECT 1"));
+        }
+        Lie::UnaskedReady => {
+            line.out.extend(answer);
+            message(&mut line.out, b'Z', |out| out.push(b'I'));
+        }
+        Lie::UnaskedCopyData => {
+            line.out.extend(answer);
+            message(&mut line.out, b'd', |out| out.extend_from_slice(b"STRAY!"));
+        }
+        Lie::UnknownMessage => {
+            line.out.extend(answer);
+            message(&mut line.out, b'y', |out| out.extend_from_slice(b"STRAY!"));
+        }
+        Lie::ImpossibleLength => {
+            line.out.extend(answer);
+            line.out.extend_from_slice(&[b'D', 0, 0, 0, 3]);
+        }
+        Lie::EndInMidMessage => {
+            line.out.extend_from_slice(&answer[..answer.len() - 1]);
+            line.fin = true;
+        }
+        Lie::NoRowDescription => {
+            let (frames, _) = super::client::split(&answer);
+            frames.iter().filter(|f| f[0] != b'T').for_each(|f| line.out.extend_from_slice(f));
+        }
+        Lie::OtherColumns => {
+            let (frames, _) = super::client::split(&answer);
+            for frame in frames {
+                match frame[0] {
+                    b'D' => row(9, &mut line.out),
+                    _ => line.out.extend_from_slice(frame),
+                }
+            }
+        }
+        Lie::Fatal => {
+            line.out.extend(answer);
+            message(&mut line.out, b'E', |out| {
+                out.extend_from_slice(
+                    b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0",
+                );
+            });
+            line.fin = true;
+        }
+    }
+}
+
+/// Whose session it is: the gateway says so in application_name.
+fn client_of(startup: &[u8]) -> u32 {
+    let mut at = 8;
+    while let Some((name, next)) = cstr_at(startup, at) {
+        let Some((value, next)) = cstr_at(startup, next) else { break };
+        if name == b"application_name" {
+            let value = std::str::from_utf8(value).expect("text");
+            return value.strip_prefix('c').and_then(|v| v.split(' ').next()?.parse().ok()).expect("a client");
+        }
+        at = next;
+    }
+    panic!("a startup message without application_name");
+}
