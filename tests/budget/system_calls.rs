@@ -46,7 +46,7 @@ const ENTER: &str = "io_uring_enter";
 /// The dataplane's system calls while one client runs `transactions` prepared transactions, its login included.
 fn calls(world: &World, role: &str, transactions: usize) -> Calls {
     let report = world.directory.0.join("strace.txt");
-    let strace = Strace::attach(dataplane_pid(world), report);
+    let strace = Strace::attach(shard_thread(dataplane_pid(world)), report);
     let script = world.directory.0.join("known.sql");
     fs::write(&script, "select id from orders where id = 42;\n").expect("the directory is writable");
     let (script, transactions) = (script.display().to_string(), transactions.to_string());
@@ -64,7 +64,16 @@ fn dataplane_pid(world: &World) -> u32 {
     found.expect("the gateway runs a dataplane process")
 }
 
-/// strace, attached to all threads of a process, counting.
+/// The thread that runs the shard. The control thread works by the clock, so its calls grow with a slow run, not with N.
+fn shard_thread(pid: u32) -> u32 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a process has threads").flatten();
+    let named =
+        |task: &fs::DirEntry| fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "shard 0");
+    let found = tasks.into_iter().find(named).expect("the dataplane has a thread named `shard 0`");
+    found.file_name().to_string_lossy().parse().expect("a thread's directory is its number")
+}
+
+/// strace, attached to one thread, counting.
 struct Strace {
     process: Child,
     report: PathBuf,
@@ -75,7 +84,7 @@ impl Strace {
     /// With what strace says, if it is missing or may not attach: a budget that is not counted is not kept.
     fn attach(pid: u32, report: PathBuf) -> Strace {
         let mut command = Command::new("strace");
-        command.args(["-f", "-c", "-U", "calls,name", "-p", &pid.to_string(), "-o"]).arg(&report);
+        command.args(["-c", "-U", "calls,name", "-p", &pid.to_string(), "-o"]).arg(&report);
         let mut process = command.stderr(Stdio::piped()).spawn().unwrap_or_else(|error| {
             panic!("cannot run strace: {error}; install it with: apt-get install strace");
         });
