@@ -11,6 +11,8 @@ mod ledger;
 mod oracle;
 #[path = "simulation/scenario.rs"]
 mod scenario;
+#[path = "simulation/script.rs"]
+mod script;
 #[path = "simulation/server.rs"]
 mod server;
 #[path = "simulation/upstream.rs"]

@@ -80,8 +80,13 @@ impl<D: Dissector> Relay<D> {
     pub fn pump(&mut self, cx: &mut Cx<'_>) -> Flow {
         // Requests may wait for answers, so answers go first; a request can be answered by us, so answers go again.
         for direction in [Direction::ToClient, Direction::ToUpstream] {
-            if direction == Direction::ToUpstream && !cx.recorder_present && self.requests.window_bytes() > 0 {
+            let has_requests = self.requests.window_bytes() > 0 || self.requests.is_collected();
+            if direction == Direction::ToUpstream && !cx.recorder_present && has_requests {
                 return Flow::RingFull;
+            }
+            // A refusal of ours must not come between the pieces of a reply.
+            if direction == Direction::ToUpstream && self.recording.is_some() {
+                continue;
             }
             match self.pump_one(direction, cx) {
                 Flow::Idle => {}

@@ -1,5 +1,6 @@
 //! One folder per wire protocol, the same file names in each.
 
+mod conformance;
 pub mod postgres;
 
 use crate::datapath::verdict::{Judge, Plan};

@@ -40,7 +40,8 @@ impl Session {
             Progress::More => {}
             Progress::Refused(report) => {
                 self.relay.replies.insert_unrecorded(&report);
-                return Err(Fault::Gone(Side::Client));
+                self.relay.dissector.say_farewell();
+                return Err(Fault::Unreachable("the upstream refused the login"));
             }
             Progress::Ready(parameters) => {
                 let mut welcome = Vec::new();

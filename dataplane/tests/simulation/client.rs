@@ -4,9 +4,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use dataplane::io::sim::{Line, Peer, Random};
+use dataplane::io::sim::{Line, Peer};
 use dataplane::protocol::postgres::wire::{message, put_cstr, u32_at, untagged};
 
+use super::script::Step;
 use super::server::{Mode, Server};
 
 /// What is known of a client, for the oracles.
@@ -31,12 +32,6 @@ pub struct Account {
     pub closed: bool,
     /// Its token is not good.
     pub stranger: bool,
-}
-
-/// One step of a script: bytes, and whether all answers are awaited before they are sent.
-pub struct Step {
-    pub bytes: Vec<u8>,
-    pub waits: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +146,7 @@ impl Client {
                 }
                 return;
             };
-            if step.waits && !answered {
+            if step.waits && !answered || step.pause_ticks > 0 {
                 return;
             }
             line.out.extend_from_slice(&step.bytes);
@@ -214,6 +209,11 @@ impl Peer for Client {
             untagged(&mut line.out, |out| out.extend_from_slice(&80_877_103u32.to_be_bytes()));
         } else if self.stage == Stage::New {
             self.say_hello(line);
+        } else if self.stage == Stage::Working
+            && let Some(step) = self.steps.front_mut().filter(|s| s.pause_ticks > 0)
+        {
+            step.pause_ticks -= 1;
+            self.work(line);
         }
     }
 
@@ -226,9 +226,14 @@ impl Peer for Client {
     }
 }
 
-/// How many whole frames there are.
+/// How many whole frames there are that were asked for.
 pub fn frames(bytes: &[u8]) -> usize {
-    split(bytes).0.len()
+    split(bytes).0.into_iter().filter(|f| !is_unasked(f)).count()
+}
+
+/// A large notice, which the model server sends when nobody has asked: it may come before or after other answers.
+pub fn is_unasked(frame: &[u8]) -> bool {
+    frame[0] == b'N' && frame.len() > 1000
 }
 
 /// The whole frames, and what is left behind them.
@@ -243,216 +248,4 @@ pub fn split(bytes: &[u8]) -> (Vec<&[u8]>, &[u8]) {
         at = end;
     }
     (found, &bytes[at..])
-}
-
-/// What a script may hold.
-#[derive(Clone, Copy, Debug)]
-pub struct Taste {
-    /// Texts that are judged by the analyser thread.
-    pub long: bool,
-    /// Rows, parameters and COPY data larger than a slot.
-    pub large: bool,
-}
-
-/// Draws a script.
-pub fn script(random: &mut Random, taste: Taste) -> Vec<Step> {
-    let mut steps = Vec::new();
-    let mut sequence = 0;
-    for _ in 0..3 + random.below(12) {
-        let mut writer = Writer { random, taste, sequence: &mut sequence, steps: &mut steps };
-        match writer.random.below(10) {
-            0..=3 => writer.simple(),
-            4..=7 => writer.pipeline(),
-            8 => writer.copy_in(),
-            _ => writer.after_a_failure(),
-        }
-    }
-    steps
-}
-
-struct Writer<'a> {
-    random: &'a mut Random,
-    taste: Taste,
-    sequence: &'a mut usize,
-    steps: &'a mut Vec<Step>,
-}
-
-impl Writer<'_> {
-    fn push(&mut self, bytes: Vec<u8>) {
-        let waits = self.random.per_mille(700);
-        self.steps.push(Step { bytes, waits });
-    }
-
-    /// A statement; each is another text.
-    fn text(&mut self, copies: bool) -> String {
-        *self.sequence += 1;
-        let k = *self.sequence;
-        let aside = ["", "", "", " AND note <> 'notice'", " AND note <> 'status'", " AND note <> 'notify'"];
-        let aside = aside[self.random.below(aside.len())];
-        let big = if self.taste.large && self.random.per_mille(300) { " AND note <> 'big'" } else { "" };
-        let text = match self.random.below(if copies { 16 } else { 14 }) {
-            0..=2 => format!("SELECT id, note FROM items WHERE k = {k}{aside}{big}"),
-            3..=4 => format!("SELECT name, ssn, note FROM people WHERE k = {k}{aside}{big}"),
-            5 => format!("SELECT ssn || '' FROM people WHERE k = {k}"),
-            6 => format!("INSERT INTO items SELECT id, note FROM items WHERE k = {k}{aside}"),
-            7 => "BEGIN".to_owned(),
-            8 => "COMMIT".to_owned(),
-            9 => "ROLLBACK".to_owned(),
-            10 => "SELECT 1 / 0".to_owned(),
-            11..=12 => format!("DROP TABLE forbidden_{k}"),
-            13 => String::new(),
-            14 => "COPY items TO STDOUT".to_owned(),
-            _ => "COPY people (name, ssn, note) TO STDOUT".to_owned(),
-        };
-        self.lengthen(text)
-    }
-
-    /// Some texts are for the analyser thread, and some are larger than a slot.
-    fn lengthen(&mut self, text: String) -> String {
-        if !self.taste.long || text.is_empty() || !self.random.per_mille(300) {
-            return text;
-        }
-        let padding = [4_100, 9_000, 33_000, 40_000][self.random.below(4)];
-        format!("{text} /* {} */", "x".repeat(padding))
-    }
-
-    fn simple(&mut self) {
-        let mut text = self.text(true);
-        if self.random.per_mille(150) && !text.contains("COPY") {
-            text = format!("{text}; {}", self.text(false));
-        }
-        let mut bytes = Vec::new();
-        query(&text, &mut bytes);
-        self.push(bytes);
-    }
-
-    fn pipeline(&mut self) {
-        let mut bytes = Vec::new();
-        for _ in 0..1 + self.random.below(4) {
-            self.member(&mut bytes);
-            if self.random.per_mille(150) {
-                message(&mut bytes, b'H', |_| ());
-            }
-            if self.random.per_mille(100) {
-                self.push(std::mem::take(&mut bytes));
-            }
-        }
-        message(&mut bytes, b'S', |_| ());
-        self.push(bytes);
-    }
-
-    fn member(&mut self, out: &mut Vec<u8>) {
-        let statement = ["", "", "s1", "s2"][self.random.below(4)];
-        let portal = ["", "", "p1"][self.random.below(3)];
-        // The unnamed statement may be a COPY FROM STDIN of before.
-        let parses = statement.is_empty() || self.random.per_mille(600);
-        if parses {
-            if !statement.is_empty() && self.random.per_mille(700) {
-                name(out, b'C', b'S', statement);
-            }
-            let text = self.text(true);
-            parse(statement, &text, out);
-        }
-        if self.random.per_mille(200) {
-            name(out, b'D', b'S', statement);
-        }
-        let parameter = if self.taste.large && self.random.per_mille(100) { 50_000 } else { 20 };
-        bind(portal, statement, parameter, out);
-        if self.random.per_mille(500) {
-            name(out, b'D', b'P', portal);
-        }
-        let rows_max = if self.random.per_mille(300) { 2 } else { 0 };
-        execute(portal, rows_max, out);
-        if rows_max > 0 && self.random.per_mille(700) {
-            execute(portal, 0, out);
-        }
-        if self.random.per_mille(200) {
-            name(out, b'C', b'P', portal);
-        }
-    }
-
-    fn copy_in(&mut self) {
-        let extended = self.random.per_mille(400);
-        let mut bytes = Vec::new();
-        if extended {
-            parse("", "COPY items FROM STDIN", &mut bytes);
-            bind("", "", 20, &mut bytes);
-            execute("", 0, &mut bytes);
-            // Many drivers send it here; the server ignores it.
-            if self.random.per_mille(500) {
-                message(&mut bytes, b'S', |_| ());
-            }
-        } else {
-            query("COPY items FROM STDIN", &mut bytes);
-        }
-        self.push(bytes);
-        for _ in 0..self.random.below(4) {
-            let length = if self.taste.large && self.random.per_mille(300) { 45_000 } else { 30 };
-            let mut bytes = Vec::new();
-            message(&mut bytes, b'd', |out| out.extend(std::iter::repeat_n(b'r', length)));
-            self.push(bytes);
-        }
-        let mut bytes = Vec::new();
-        match self.random.per_mille(700) {
-            true => message(&mut bytes, b'c', |_| ()),
-            false => message(&mut bytes, b'f', |out| put_cstr(out, b"no more")),
-        }
-        if extended {
-            message(&mut bytes, b'S', |_| ());
-        }
-        self.push(bytes);
-    }
-
-    /// Simple queries in a pipeline that has failed: the server ignores them up to the Sync.
-    fn after_a_failure(&mut self) {
-        let mut bytes = Vec::new();
-        bind("", "missing", 20, &mut bytes);
-        message(&mut bytes, b'H', |_| ());
-        self.push(bytes);
-        let mut bytes = Vec::new();
-        (0..2).for_each(|_| query("INSERT INTO items SELECT id, note FROM items WHERE k = 3", &mut bytes));
-        message(&mut bytes, b'S', |_| ());
-        self.push(bytes);
-        *self.sequence += 1;
-        let mut bytes = Vec::new();
-        query(&format!("SELECT ssn || '' FROM people WHERE k = {}", self.sequence), &mut bytes);
-        self.push(bytes);
-    }
-}
-
-pub fn query(text: &str, out: &mut Vec<u8>) {
-    message(out, b'Q', |out| put_cstr(out, text.as_bytes()));
-}
-
-fn parse(statement: &str, text: &str, out: &mut Vec<u8>) {
-    message(out, b'P', |out| {
-        put_cstr(out, statement.as_bytes());
-        put_cstr(out, text.as_bytes());
-        out.extend_from_slice(&[0, 0]);
-    });
-}
-
-fn bind(portal: &str, statement: &str, parameter_bytes: usize, out: &mut Vec<u8>) {
-    message(out, b'B', |out| {
-        put_cstr(out, portal.as_bytes());
-        put_cstr(out, statement.as_bytes());
-        out.extend_from_slice(&[0, 0, 0, 1]);
-        out.extend_from_slice(&(parameter_bytes as u32).to_be_bytes());
-        out.extend(std::iter::repeat_n(b'p', parameter_bytes));
-        out.extend_from_slice(&[0, 0]);
-    });
-}
-
-fn execute(portal: &str, rows_max: u32, out: &mut Vec<u8>) {
-    message(out, b'E', |out| {
-        put_cstr(out, portal.as_bytes());
-        out.extend_from_slice(&rows_max.to_be_bytes());
-    });
-}
-
-fn name(out: &mut Vec<u8>, tag: u8, kind: u8, name: &str) {
-    message(out, tag, |out| {
-        out.push(kind);
-        put_cstr(out, name.as_bytes());
-    });
 }

@@ -18,7 +18,9 @@ pub struct Evidence {
     pub responses: Vec<u8>,
     pub close: Option<String>,
     pub closes: u32,
-    pub refusals: usize,
+    /// Wall-clock times of the Open and of the last request.
+    pub opened_ns: u64,
+    pub last_request_ns: u64,
 }
 
 pub struct Ledger {
@@ -77,7 +79,7 @@ impl Ledger {
                 );
             }
             if header.kind == Kind::Open {
-                self.open(header.session, &payload);
+                self.open(header.session, header.time_unix_ns, &payload);
                 continue;
             }
             let client = self.sessions.get(&header.session).copied().expect("a record of a session without an Open");
@@ -87,9 +89,10 @@ impl Ledger {
                 Kind::Request => {
                     assert!(header.flags.contains(Flags::CLIENT));
                     evidence.requests.extend(payload);
+                    evidence.last_request_ns = header.time_unix_ns;
                 }
                 Kind::Response => evidence.responses.extend(payload),
-                Kind::Verdict => evidence.refusals += usize::from(payload[0] == 3),
+                Kind::Verdict => {}
                 Kind::Close => {
                     evidence.close = Some(String::from_utf8(payload).expect("JSON"));
                     evidence.closes += 1;
@@ -99,13 +102,13 @@ impl Ledger {
         }
     }
 
-    fn open(&mut self, session: u64, payload: &[u8]) {
+    fn open(&mut self, session: u64, opened_ns: u64, payload: &[u8]) {
         let open: serde_json::Value = serde_json::from_slice(payload).expect("JSON");
         let port = open["client"].as_str().and_then(|c| c.rsplit(':').next()?.parse::<u32>().ok()).expect("an address");
         let client = port - super::world::FIRST_PORT;
         assert_eq!(open["subject"], format!("c{client}"), "an Open names another subject");
         let new = self.sessions.insert(session, client).is_none();
         assert!(new, "two Opens of session {session}");
-        self.evidence.insert(client, Evidence::default());
+        self.evidence.insert(client, Evidence { opened_ns, ..Evidence::default() });
     }
 }

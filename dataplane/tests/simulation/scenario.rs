@@ -2,7 +2,7 @@
 
 use dataplane::io::sim::{Random, Weather};
 
-use super::client::Taste;
+use super::script::Taste;
 
 /// The recorder is dead, or its disk is stuck while it still beats.
 #[derive(Clone, Copy, Debug)]

@@ -205,6 +205,14 @@ impl Server {
         if self.copying_extended.is_none() {
             self.ready(out);
         }
+        // Nobody has asked for it, and it is larger than what one record holds of a gathered message.
+        if text.contains("huge") {
+            message(out, b'N', |out| {
+                out.extend_from_slice(b"SNOTICE\0VNOTICE\0C00000\0M");
+                out.extend(std::iter::repeat_n(b'n', 150_000));
+                out.extend_from_slice(b"\0\0");
+            });
+        }
     }
 
     fn allowed(&self, text: &str) -> Result<(), (&'static str, &'static str)> {

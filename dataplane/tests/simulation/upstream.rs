@@ -154,67 +154,49 @@ impl Peer for UpstreamPeer {
 }
 
 fn tell(lie: Lie, answer: Vec<u8>, line: &mut Line) {
-    let row = |columns: u16, out: &mut Vec<u8>| {
-        message(out, b'D', |out| {
-            out.extend_from_slice(&columns.to_be_bytes());
-            for _ in 0..columns {
-                out.extend_from_slice(&[0, 0, 0, 6]);
-                out.extend_from_slice(b"STRAY!");
-            }
-        });
-    };
     match lie {
-        Lie::UnaskedRow => {
-            line.out.extend(answer);
-            row(1, &mut line.out);
-        }
-        Lie::UnaskedCompletion => {
-            line.out.extend(answer);
-            message(&mut line.out, b'C', |out| put_cstr(out, b"SELECT 1"));
-        }
-        Lie::UnaskedReady => {
-            line.out.extend(answer);
-            message(&mut line.out, b'Z', |out| out.push(b'I'));
-        }
-        Lie::UnaskedCopyData => {
-            line.out.extend(answer);
-            message(&mut line.out, b'd', |out| out.extend_from_slice(b"STRAY!"));
-        }
-        Lie::UnknownMessage => {
-            line.out.extend(answer);
-            message(&mut line.out, b'y', |out| out.extend_from_slice(b"STRAY!"));
-        }
-        Lie::ImpossibleLength => {
-            line.out.extend(answer);
-            line.out.extend_from_slice(&[b'D', 0, 0, 0, 3]);
-        }
         Lie::EndInMidMessage => {
             line.out.extend_from_slice(&answer[..answer.len() - 1]);
             line.fin = true;
         }
-        Lie::NoRowDescription => {
-            let (frames, _) = super::client::split(&answer);
-            frames.iter().filter(|f| f[0] != b'T').for_each(|f| line.out.extend_from_slice(f));
-        }
-        Lie::OtherColumns => {
-            let (frames, _) = super::client::split(&answer);
-            for frame in frames {
-                match frame[0] {
-                    b'D' => row(9, &mut line.out),
+        Lie::NoRowDescription | Lie::OtherColumns => {
+            for frame in super::client::split(&answer).0 {
+                match (lie, frame[0]) {
+                    (Lie::NoRowDescription, b'T') => {}
+                    (Lie::OtherColumns, b'D') => row(9, &mut line.out),
                     _ => line.out.extend_from_slice(frame),
                 }
             }
         }
-        Lie::Fatal => {
+        _ => {
             line.out.extend(answer);
-            message(&mut line.out, b'E', |out| {
-                out.extend_from_slice(
-                    b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0",
-                );
-            });
-            line.fin = true;
+            add(lie, &mut line.out);
+            line.fin = lie == Lie::Fatal;
         }
     }
+}
+
+/// What comes behind an honest answer.
+fn add(lie: Lie, out: &mut Vec<u8>) {
+    const REASON: &[u8] = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0";
+    match lie {
+        Lie::UnaskedRow => row(1, out),
+        Lie::UnaskedCompletion => message(out, b'C', |out| put_cstr(out, b"SELECT 1")),
+        Lie::UnaskedReady => message(out, b'Z', |out| out.push(b'I')),
+        Lie::UnaskedCopyData => message(out, b'd', |out| out.extend_from_slice(b"STRAY!")),
+        Lie::UnknownMessage => message(out, b'y', |out| out.extend_from_slice(b"STRAY!")),
+        Lie::ImpossibleLength => out.extend_from_slice(&[b'D', 0, 0, 0, 3]),
+        _ => message(out, b'E', |out| out.extend_from_slice(REASON)),
+    }
+}
+
+fn row(columns: u16, out: &mut Vec<u8>) {
+    message(out, b'D', |out| {
+        out.extend_from_slice(&columns.to_be_bytes());
+        for _ in 0..columns {
+            out.extend_from_slice(b"\0\0\0\x06STRAY!");
+        }
+    });
 }
 
 /// Whose session it is: the gateway says so in application_name.

@@ -22,10 +22,11 @@ use dataplane::shard::mailbox::mailbox;
 use dataplane::shard::{Now, Parts, Shard};
 use policy_compiler::artifact::Policy;
 
-use super::client::{Account, Client, Ending, script};
-use super::ledger::{self, Ledger};
+use super::client::{Account, Client, Ending};
+use super::ledger::{self, Evidence, Ledger};
 use super::oracle;
 use super::scenario::{Outage, Scenario};
+use super::script::script;
 use super::server::TABLES;
 use super::upstream::{Intake, UpstreamPeer};
 
@@ -167,7 +168,7 @@ impl World {
         }
         let (open, gate) = channel::<()>();
         let gate = Mutex::new(gate);
-        self.submit(move || drop(gate.lock().expect("one holder").recv()));
+        self.submit(move || assert!(gate.lock().expect("one holder").recv().is_err()));
         self.shard.turn(&mut clock);
         drop(open);
         let (done, wait) = channel();
@@ -221,6 +222,7 @@ impl World {
             let Some(evidence) = evidence else { continue };
             oracle::answers_are_the_servers(&account, self.is_outage_long());
             oracle::the_record_is_complete(&account, evidence);
+            self.check_patience(evidence);
             for intake in &self.ends.borrow().intakes {
                 let intake = intake.borrow();
                 if intake.client == Some(account.number) {
@@ -230,6 +232,17 @@ impl World {
         }
         assert_eq!(self.shard.sessions(), 0, "a session is left");
         assert_eq!(self.shard.slots_free(), self.slots, "a slot is lost");
+    }
+
+    /// (f) Nobody has waited for the recorder for longer than the limit. What is slow by itself does not count.
+    fn check_patience(&self, evidence: &Evidence) {
+        let Scenario { weather, taste, outage: Some(outage), .. } = self.scenario else { return };
+        if outage.beats || !self.is_outage_long() || weather.stall > 0 || weather.mute > 0 || taste.large {
+            return;
+        }
+        let waited =
+            evidence.opened_ns < EPOCH_NS + outage.from_ns && evidence.last_request_ns > EPOCH_NS + outage.to_ns;
+        assert!(!waited, "a session has waited for the recorder for {RECORDER_ABSENT_MAX:?} and gone on");
     }
 
     fn is_outage_long(&self) -> bool {

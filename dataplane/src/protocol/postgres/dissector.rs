@@ -90,6 +90,11 @@ impl Dissector {
         self.replies.is_empty() && self.status == b'I' && !self.pipeline_open
     }
 
+    /// The client has been told why the session ends.
+    pub fn say_farewell(&mut self) {
+        self.farewell = true;
+    }
+
     /// The client knows already why the session ends.
     pub fn is_farewell_said(&self) -> bool {
         self.farewell
