@@ -1,14 +1,15 @@
 //! A subject's view of one resource: what it may do and see, under one policy and one snapshot of the catalogue.
 
 use std::cell::Cell;
-use std::collections::HashSet as StdSet;
 use std::sync::Arc;
 
 use policy_compiler::artifact::{MaskAction, Masks, Policy, RoleSet};
 use policy_compiler::detect::transform::HashKey;
 use policy_compiler::detect::{Kind, KindSet};
 use policy_compiler::judge::{self, Action, Judgement};
-use policy_compiler::statement::{AnalyseError, Analysis, CopyFormat, Effect, Statement, postgres};
+use policy_compiler::statement::{
+    AnalyseError, Analysis, Copy, CopyDirection, CopyFormat, Effect, Statement, postgres,
+};
 
 use super::catalogue::{Protected, Snapshot};
 use crate::datapath::mask::{DetectView, MaskView};
@@ -38,11 +39,19 @@ pub struct Decision {
     position: Option<usize>,
 }
 
+/// How the rows of a COPY are split into fields.
 struct CopyShape {
-    format: CopyFormat,
+    csv: bool,
     delimiter: u8,
     quote: u8,
     escape: u8,
+}
+
+impl CopyShape {
+    fn of(copy: &Copy) -> Self {
+        let csv = copy.format == CopyFormat::Csv;
+        Self { csv, delimiter: copy.delimiter, quote: copy.quote, escape: copy.escape }
+    }
 }
 
 impl Subject {
@@ -77,8 +86,8 @@ impl Subject {
             _ => None,
         };
         let analysis = analysis.unwrap_or_default();
-        let copy = self.copy_shape(&analysis);
-        if copy.as_ref().is_some_and(|c| c.format == CopyFormat::Binary) && judgement.action != Action::Deny {
+        let copies = self.copies_to_mask(&analysis);
+        if copies.iter().any(|c| c.format == CopyFormat::Binary) && judgement.action != Action::Deny {
             judgement.action = Action::Deny;
             judgement.rule = "binary-copy".into();
             judgement.reason = "a COPY in binary format cannot be masked".into();
@@ -91,18 +100,16 @@ impl Subject {
             literals_are_plain: !statements.is_empty()
                 && statements.iter().all(|s| s.literals_are_plain && s.copy.is_none()),
             judgement,
-            copy,
+            // One plan serves the text, and several copies may differ in their fields: then rows are starred whole.
+            copy: if let [copy] = copies[..] { Some(CopyShape::of(copy)) } else { None },
             position,
         }
     }
 
-    /// The COPY … TO STDOUT in a text, if masks concern it.
-    fn copy_shape(&self, analysis: &Analysis) -> Option<CopyShape> {
-        use policy_compiler::statement::CopyDirection::ToClient;
+    /// Each COPY … TO STDOUT in a text, if masks concern the subject.
+    fn copies_to_mask<'a>(&self, analysis: &'a Analysis) -> Vec<&'a Copy> {
         let copies = analysis.statements.iter().filter_map(|s| s.copy.as_ref());
-        let copy = copies.into_iter().find(|c| self.masked && c.direction == ToClient)?;
-        let (delimiter, quote, escape) = (copy.delimiter, copy.quote, copy.escape);
-        Some(CopyShape { format: copy.format, delimiter, quote, escape })
+        copies.filter(|c| self.masked && c.direction == CopyDirection::ToClient).collect()
     }
 }
 
@@ -125,7 +132,7 @@ impl Decision {
             touches_names: self.touches_names,
             copy: self.copy.zip(masks).map(|(shape, masks)| CopyPlan {
                 masks,
-                csv: shape.format == CopyFormat::Csv,
+                csv: shape.csv,
                 delimiter: shape.delimiter,
                 quote: shape.quote,
                 escape: shape.escape,
@@ -163,16 +170,63 @@ fn refusal(judgement: &Judgement, position: Option<usize>, policy: &Policy) -> V
 fn detect_view(masks: &Masks) -> Option<DetectView> {
     let mut kinds = 0;
     let mut actions = [MaskAction::Redact; Kind::ALL.len()];
-    let mut set: StdSet<usize> = StdSet::new();
     for rule in &masks.detect {
-        kinds |= rule.kinds;
-        for kind in Kind::ALL {
-            let i = kind as usize;
-            if rule.kinds & 1 << i == 0 {
-                continue;
-            }
-            actions[i] = if set.insert(i) { rule.action } else { actions[i].max(rule.action) };
+        for i in Kind::ALL.map(|kind| kind as usize).into_iter().filter(|i| rule.kinds & 1 << i != 0) {
+            let is_first = kinds & 1 << i == 0;
+            actions[i] = if is_first { rule.action } else { actions[i].max(rule.action) };
         }
+        kinds |= rule.kinds;
     }
     (kinds != 0).then(|| DetectView { kinds: KindSet::from_bits(kinds), actions })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use policy_compiler::build::compile;
+    use policy_compiler::policy::Source;
+
+    use super::*;
+    use crate::datapath::mask::CopyOut;
+
+    const POLICY: &str = r#"
+        [[role]]
+        name = "analyst"
+        [[grant]]
+        to = ["analyst"]
+        resources = ["shop"]
+        effects = ["read"]
+        [[mask]]
+        name = "names"
+        columns = ["people.name"]
+        action = "redact"
+    "#;
+
+    /// What an analyst sees of a row of the COPY in `text`.
+    fn copied(text: &str, row: &str) -> String {
+        let source = Source { name: "policy.toml".into(), text: POLICY.into() };
+        let policy = Policy::from_bytes(compile(&[source]).expect("the policy compiles")).expect("the artifact opens");
+        let snapshot = Arc::new(Snapshot::of(&[(100, "people", &["id", "name"]), (200, "items", &["id", "note"])]));
+        let roles = policy.role_named("analyst").expect("the role is there");
+        let subject = Subject::new(policy.clone(), roles, "shop".into(), snapshot);
+        let copy = CopyOut { plan: Some(Rc::new(subject.decide(text.as_bytes()).into_plan(&policy))) };
+        let mut row = row.as_bytes().to_vec();
+        let bytes = copy.mask(&subject.mask_view(HashKey::new([1; 32])), &mut row);
+        String::from_utf8(row[..bytes].to_vec()).expect("masks keep UTF-8")
+    }
+
+    #[test]
+    fn rows_of_a_copy_never_show_a_masked_field_whatever_else_the_text_copies() {
+        for (text, row, seen) in [
+            ("copy people to stdout", "7\tAda\n", "7\t***\n"),
+            ("copy people to stdout (format csv)", "7,Ada\n", "7,***\n"),
+            ("copy items to stdout", "7\tAda\n", "7\tAda\n"),
+            ("copy people to stdout (format csv); copy people to stdout", "7\tAda\n", "*\t***\n"),
+            ("copy items to stdout (delimiter '|'); copy people to stdout", "7\tAda\n", "*\t***\n"),
+            ("copy items to stdout; copy items to stdout (format csv)", "7,Ada\n", "7,Ada\n"),
+        ] {
+            assert_eq!(copied(text, row), seen, "{text}");
+        }
+    }
 }

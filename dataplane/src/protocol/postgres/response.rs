@@ -130,7 +130,7 @@ impl Dissector {
 
     fn row_description(&mut self, frame: &mut [u8]) -> Step {
         let Some(owed) = self.replies.front() else { return UNASKED };
-        let (ask, owner) = (owed.ask, owed.owner);
+        let ask = owed.ask;
         if !matches!(ask, Ask::Query | Ask::DescribeStatement | Ask::DescribePortal) {
             return UNASKED;
         }
@@ -144,18 +144,8 @@ impl Dissector {
                 return MALFORMED;
             }
         }
-        match ask {
-            Ask::Query => Step::Pass,
-            _ if owner == Owner::Ours => {
-                self.replies.paid();
-                Step::Drop
-            }
-            _ => {
-                self.replies.paid();
-                self.scrub_names(frame);
-                Step::Pass
-            }
-        }
+        self.scrub_names(frame);
+        if ask == Ask::Query { Step::Pass } else { self.described() }
     }
 
     /// A column's name can carry a value: `EXECUTE format('… as %I', email)`.
