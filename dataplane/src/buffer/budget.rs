@@ -1,7 +1,5 @@
 //! How many slots a shard has, as a written sum.
 
-use super::SLOT_BYTES;
-
 /// Slots that wait in the kernel for the next receives of lanes that own none.
 pub const KERNEL_SLOTS: u32 = 256;
 
@@ -12,9 +10,4 @@ pub const SESSION_SLOTS_MAX: u32 = 4;
 /// is not the number of connections. At 64 the sum is 512 slots or 16 MiB of address space a shard.
 pub fn slots(active_sessions_max: u32) -> u32 {
     KERNEL_SLOTS + active_sessions_max * SESSION_SLOTS_MAX
-}
-
-/// The same in bytes, for messages and metrics.
-pub fn bytes(active_sessions_max: u32) -> usize {
-    slots(active_sessions_max) as usize * SLOT_BYTES
 }

@@ -154,16 +154,8 @@ impl Lane {
         }
     }
 
-    pub fn receive_failed(&mut self, slab: &mut Slab, slot: Option<Slot>) {
-        self.received(slab, slot, 0);
-    }
-
     pub fn ended(&self) -> bool {
         self.ended
-    }
-
-    pub fn receiving(&self) -> bool {
-        self.receiving
     }
 
     /// Gives back what is empty and makes room: to be called after every pump and every completed send.
@@ -195,20 +187,12 @@ impl Lane {
     fn rotate(&mut self, slab: &mut Slab) {
         let Some(seg) = &mut self.fill else { return };
         let (from, to) = (seg.framed, seg.filled);
-        let fresh = match (from < to, slab.take()) {
-            (false, slot) => {
-                slot.into_iter().for_each(|s| slab.give(s));
-                None
-            }
-            (true, Some(slot)) => {
-                let mut copy = Seg::new(slot);
-                copy.filled = to - from;
-                let [source, target] = [&seg.slot, &copy.slot];
-                slab.copy(source, from..to, target);
-                Some(copy)
-            }
-            (true, None) => return,
-        };
+        let mut fresh = None;
+        if from < to {
+            let Some(slot) = slab.take() else { return };
+            slab.copy(&seg.slot, from..to, &slot);
+            fresh = Some(Seg { filled: to - from, ..Seg::new(slot) });
+        }
         seg.filled = seg.framed;
         if self.sending == Sending::Fill {
             self.sending = Sending::Drain;
@@ -348,7 +332,11 @@ impl Lane {
 
     /// A gathered request, recorded as it came, leaves whole.
     pub fn insert_judged(&mut self, bytes: Vec<u8>) {
-        self.append_aside(&bytes);
+        match self.aside.is_empty() {
+            // It may have megabytes.
+            true => self.aside = bytes,
+            false => self.append_aside(&bytes),
+        }
     }
 }
 
@@ -403,10 +391,6 @@ impl Lane {
         for seg in [&mut self.drain, &mut self.fill].into_iter().flatten() {
             seg.sent = seg.cleared;
         }
-    }
-
-    pub fn sending(&self) -> bool {
-        self.sending != Sending::Nothing
     }
 
     /// Nothing waits to be sent.

@@ -12,8 +12,6 @@ pub struct PlanCache {
     young: HashMap<u128, Rc<Plan>, Taken>,
     old: HashMap<u128, Rc<Plan>, Taken>,
     generation_max: usize,
-    pub hits: u64,
-    pub misses: u64,
 }
 
 impl PlanCache {
@@ -21,19 +19,14 @@ impl PlanCache {
     pub fn new(plans_max: usize) -> Self {
         let young = HashMap::with_hasher(Taken);
         let old = HashMap::with_hasher(Taken);
-        Self { young, old, generation_max: plans_max.div_ceil(2), hits: 0, misses: 0 }
+        Self { young, old, generation_max: plans_max.div_ceil(2) }
     }
 
     pub fn get(&mut self, key: u128) -> Option<Rc<Plan>> {
-        let found = match self.young.get(&key) {
+        match self.young.get(&key) {
             Some(plan) => Some(plan.clone()),
             None => self.old.remove(&key).inspect(|plan| self.insert(key, plan.clone())),
-        };
-        match found.is_some() {
-            true => self.hits += 1,
-            false => self.misses += 1,
         }
-        found
     }
 
     pub fn insert(&mut self, key: u128, plan: Rc<Plan>) {

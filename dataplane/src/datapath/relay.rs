@@ -78,7 +78,7 @@ impl<D: Dissector> Relay<D> {
 
     /// Moves everything that can be moved, in both directions.
     pub fn pump(&mut self, cx: &mut Cx<'_>) -> Flow {
-        // Requests may wait for answers, so answers go first; a request can be answered by us, so answers go again.
+        // Requests may wait for answers, so answers go first.
         for direction in [Direction::ToClient, Direction::ToUpstream] {
             let has_requests = self.requests.window_bytes() > 0 || self.requests.is_collected();
             if direction == Direction::ToUpstream && !cx.recorder_present && has_requests {
@@ -224,6 +224,7 @@ impl<D: Dissector> Relay<D> {
 
     /// Sends what the dissector has to say itself, in either direction.
     fn speak(&mut self, direction: Direction, cx: &mut Cx<'_>) -> Option<Flow> {
+        let note = self.note(Direction::ToClient, Flags::WHOLE, cx);
         let (to_upstream, to_client) = match direction {
             Direction::ToUpstream => (&mut cx.scratch.before, &mut cx.scratch.back),
             Direction::ToClient => (&mut cx.scratch.back, &mut cx.scratch.before),
@@ -233,8 +234,6 @@ impl<D: Dissector> Relay<D> {
             to_upstream.clear();
         }
         if !to_client.is_empty() {
-            let note =
-                Note { kind: Kind::Response, flags: Flags::WHOLE, session: self.session, now_unix_ns: cx.now_unix_ns };
             let Some(receipt) = cx.tap.record(note, &[to_client]) else {
                 return Some(Flow::End(Fault::NotRecorded));
             };
@@ -275,9 +274,8 @@ impl<D: Dissector> Relay<D> {
         if cx.tap.room_bytes() < n {
             return Some(Flow::RingFull);
         }
-        let end = if n == left { Flags::END } else { Flags::NONE };
-        let begin = if lane.streaming_begun() { Flags::NONE } else { Flags::BEGIN };
-        let note = self.note(direction, begin | end, cx);
+        let flags = piece(!lane.streaming_begun(), n == left);
+        let note = self.note(direction, flags, cx);
         let lane = self.lane(direction);
         let Some(receipt) = cx.tap.record(note, &[&lane.window(cx.slab)[..n]]) else {
             return Some(Flow::End(Fault::NotRecorded));
@@ -333,9 +331,7 @@ impl<D: Dissector> Relay<D> {
         if cx.tap.room_bytes() < n {
             return Some(Flow::RingFull);
         }
-        let begin = if begun { Flags::NONE } else { Flags::BEGIN };
-        let end = if n == left { Flags::END } else { Flags::NONE };
-        let note = self.note(Direction::ToUpstream, begin | end, cx);
+        let note = self.note(Direction::ToUpstream, piece(!begun, n == left), cx);
         match cx.tap.record(note, &[&self.requests.window(cx.slab)[..n]]) {
             Some(_) => None,
             None => Some(Flow::End(Fault::NotRecorded)),
@@ -347,22 +343,19 @@ impl<D: Dissector> Relay<D> {
         if self.replies.inserting() {
             return Some(Flow::Idle);
         }
-        let recording = self.recording.as_mut()?;
-        let from = recording.recorded;
-        let to = recording.bytes.len().min(from + CHUNK_BYTES);
+        let recording = self.recording.as_ref()?;
+        let (from, whole) = (recording.recorded, recording.bytes.len());
+        let to = whole.min(from + CHUNK_BYTES);
         if cx.tap.room_bytes() < to - from {
             return Some(Flow::RingFull);
         }
-        let begin = if from == 0 { Flags::BEGIN } else { Flags::NONE };
-        let end = if to == recording.bytes.len() { Flags::END } else { Flags::NONE };
-        let note =
-            Note { kind: Kind::Response, flags: begin | end, session: self.session, now_unix_ns: cx.now_unix_ns };
-        let piece = &recording.bytes[from..to];
-        let Some(receipt) = cx.tap.record(note, &[piece]) else { return Some(Flow::End(Fault::NotRecorded)) };
-        self.replies.insert(piece, receipt);
-        recording.recorded = to;
-        if to == recording.bytes.len() {
-            self.recording = None;
+        let note = self.note(Direction::ToClient, piece(from == 0, to == whole), cx);
+        let bytes = &recording.bytes[from..to];
+        let Some(receipt) = cx.tap.record(note, &[bytes]) else { return Some(Flow::End(Fault::NotRecorded)) };
+        self.replies.insert(bytes, receipt);
+        match &mut self.recording {
+            Some(recording) if to < whole => recording.recorded = to,
+            finished => *finished = None,
         }
         Some(Flow::Idle)
     }
@@ -380,6 +373,12 @@ enum Outcome {
     Empty,
     Partial { tag: u8, bytes: usize },
     Step { step: Step, bytes: usize },
+}
+
+/// The flags of one record of several that hold a frame.
+fn piece(is_first: bool, is_last: bool) -> Flags {
+    let begin = if is_first { Flags::BEGIN } else { Flags::NONE };
+    begin | if is_last { Flags::END } else { Flags::NONE }
 }
 
 fn broken(direction: Direction) -> Step {

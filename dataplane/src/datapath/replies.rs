@@ -53,10 +53,6 @@ impl Replies {
         self.0.len() >= OWED_MAX
     }
 
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
     pub fn owe(&mut self, ask: Ask, owner: Owner, plan: Option<Rc<Plan>>) {
         self.0.push_back(Owed { ask, owner, plan, name: None });
     }

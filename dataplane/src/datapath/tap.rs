@@ -6,8 +6,6 @@ use ring::{Flags, Kind, Memory, Producer, Receipt};
 pub trait Evidence {
     /// Payload bytes that can surely be recorded now, headers of a burst included. Grows only by the recorder's work.
     fn room_bytes(&self) -> usize;
-    /// Longest payload of one record, bytes.
-    fn payload_bytes_max(&self) -> usize;
     /// Records `parts` as one record, or nothing if there is no room.
     fn record(&mut self, note: Note, parts: &[&[u8]]) -> Option<Receipt>;
 }
@@ -28,10 +26,6 @@ impl<M: Memory> Evidence for Producer<M> {
     fn room_bytes(&self) -> usize {
         // A record that does not fit before the wrap costs its length again as padding.
         (self.free_bytes() / 2).saturating_sub(RESERVE_BYTES)
-    }
-
-    fn payload_bytes_max(&self) -> usize {
-        Producer::payload_bytes_max(self)
     }
 
     fn record(&mut self, note: Note, parts: &[&[u8]]) -> Option<Receipt> {

@@ -223,7 +223,7 @@ impl Session {
     fn absorb(&mut self, input: Input, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Option<Fault> {
         match input {
             Input::Received { side, slot, bytes } => self.incoming(side).received(cx.slab, slot, bytes),
-            Input::ReceiveFailed { side, slot } => self.incoming(side).receive_failed(cx.slab, slot),
+            Input::ReceiveFailed { side, slot } => self.incoming(side).received(cx.slab, slot, 0),
             Input::Sent { side, bytes, heap } => self.outgoing(side).sent(cx.slab, bytes, heap),
             Input::SendFailed { side } => {
                 self.outgoing(side).send_failed();

@@ -37,6 +37,7 @@ impl<I: Io> Shard<I> {
             resource: None,
             pending: None,
             stalled_since_ns: None,
+            retrying: false,
         };
         self.entries[index as usize] = Some(Box::new(entry));
         self.attach(client, index, End::Client);

@@ -100,7 +100,7 @@ impl<I: Io> Shard<I> {
             false => entry.stalled_since_ns = None,
         }
         // A full analyser queue empties by itself, so that wait has no limit of its own.
-        if (stalled || queue_full) && !self.stalled.contains(&index) {
+        if (stalled || queue_full) && !std::mem::replace(&mut entry.retrying, true) {
             self.stalled.push(index);
         }
         if let Some(view) = &entry.view

@@ -72,6 +72,8 @@ pub struct Entry {
     pending: Option<u128>,
     /// Since when the ring or the recorder has held it up.
     stalled_since_ns: Option<u64>,
+    /// It stands in [`Shard::stalled`].
+    retrying: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,6 +228,7 @@ impl<I: Io> Shard<I> {
     fn retry_stalled(&mut self) {
         for index in std::mem::take(&mut self.stalled) {
             let Some(entry) = self.entries[index as usize].as_mut() else { continue };
+            entry.retrying = false;
             let since = entry.stalled_since_ns.unwrap_or(self.now.monotonic_ns);
             let waited = Duration::from_nanos(self.now.monotonic_ns.saturating_sub(since));
             let input = match waited > self.recorder_absent_max {

@@ -86,15 +86,10 @@ impl Dissector {
         if end != body.len() {
             return Step::End(Fault::Protocol(Side::Client, "a Query message has bytes behind its text"));
         }
-        let plan = match judge.judge(text) {
-            Judged::Plan(plan) => plan,
-            Judged::Wait => return Step::Wait,
+        let plan = match self.judged(text, Ask::Query, judge, scratch) {
+            Ok(plan) => plan,
+            Err(step) => return step,
         };
-        scratch.verdicts.push(plan.clone());
-        self.described = None;
-        if plan.verdict == Verdict::Deny {
-            return self.refuse(plan, Ask::Query, scratch);
-        }
         // A simple query drops the unnamed statement and portal.
         let unnamed = self.statements.id(b"");
         self.statements.remove(unnamed);
@@ -105,6 +100,23 @@ impl Dissector {
         self.pipeline_open = false;
         self.pipeline = self.pipeline.wrapping_add(1);
         Step::Pass
+    }
+
+    /// The plan of a text that may go upstream, with its verdict noted; else what becomes of its frame.
+    fn judged(
+        &mut self,
+        text: &[u8],
+        ask: Ask,
+        judge: &mut dyn Judge,
+        scratch: &mut Scratch,
+    ) -> Result<Rc<Plan>, Step> {
+        let Judged::Plan(plan) = judge.judge(text) else { return Err(Step::Wait) };
+        scratch.verdicts.push(plan.clone());
+        self.described = None;
+        match plan.verdict {
+            Verdict::Deny => Err(self.refuse(plan, ask, scratch)),
+            _ => Ok(plan),
+        }
     }
 
     /// SQL can change what a name stands for behind the protocol's back.
@@ -122,15 +134,10 @@ impl Dissector {
         if types != Some(body.len()) {
             return MALFORMED;
         }
-        let plan = match judge.judge(text) {
-            Judged::Plan(plan) => plan,
-            Judged::Wait => return Step::Wait,
+        let plan = match self.judged(text, Ask::Parse, judge, scratch) {
+            Ok(plan) => plan,
+            Err(step) => return step,
         };
-        scratch.verdicts.push(plan.clone());
-        self.described = None;
-        if plan.verdict == Verdict::Deny {
-            return self.refuse(plan, Ask::Parse, scratch);
-        }
         if self.statements.len() >= self.limits.prepared_statements_max {
             return Step::End(Fault::Limit("the session has more prepared statements than prepared_statements_max"));
         }

@@ -63,10 +63,6 @@ pub fn sync(out: &mut Vec<u8>) {
     message(out, frontend::SYNC, |_| ());
 }
 
-pub fn flush(out: &mut Vec<u8>) {
-    message(out, frontend::FLUSH, |_| ());
-}
-
 pub fn describe_portal(out: &mut Vec<u8>, name: &[u8]) {
     message(out, frontend::DESCRIBE, |out| {
         out.push(b'P');
