@@ -6,13 +6,16 @@
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/wireward/target
 
-.PHONY: help demo test build fmt-check bench bench-peers fmt
+.PHONY: help demo packages test build fmt-check bench bench-peers fmt
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
 
-demo:
+demo: packages
 	cargo run --release -p dataplane -- demo
+
+packages:
+	bash .ci/run packages
 
 # What .ci/run calls. One profile builds everything, so that nothing is compiled twice.
 test: build fmt-check
