@@ -32,7 +32,7 @@ CLIENTS = [1, 8, 32, 64]
 BULK = "select n, 'user ' || n || ' wrote some ordinary text here', md5(n::text), n * 1.5 from generate_series(1, {rows}) n"
 # Bytes of one row of BULK, about. COPY counts the real ones at the client; SELECT is charged for the wish.
 BULK_ROW_BYTES = 95
-FIELDS = ["placement", "shape", "clients", "target", "tps", "cpu_us", "user_us", "recorder_us", "avg_us", "p50_us", "p99_us", "cpu_s_per_gb",
+FIELDS = ["placement", "shape", "clients", "target", "tps", "cpu_us", "user_us", "sleeps", "recorder_us", "avg_us", "p50_us", "p99_us", "cpu_s_per_gb",
           "recorder_s_per_gb"]
 
 
@@ -46,7 +46,8 @@ def arguments():
     parser.add_argument("--clients", action="append", type=int)
     parser.add_argument("--bulk-mb", type=int, help="size of a bulk result (default 1000)")
     parser.add_argument("--no-wireward", action="store_true", help="only direct, pgbouncer and HAProxy")
-    parser.add_argument("--binary", help="measure this wireward instead of building one in release")
+    parser.add_argument("--binary", action="append", help="measure this wireward instead of building one in release; two or more are "
+                        "measured beside each other")
     parser.add_argument("--policy", default=os.path.join(HERE, "policy"), help="a policy directory for wireward")
     parser.add_argument("--role", default="analyst", choices=["dba", "analyst", "agent"], help="whose token wireward gets")
     chosen = parser.parse_args()
@@ -80,11 +81,21 @@ def cpu_seconds(pid):
     return int(fields[11]) / TICKS_PER_S, int(fields[12]) / TICKS_PER_S
 
 
+def sleeps(pid):
+    """How often the threads of a process have gone to sleep: what wakes them costs more than what they do."""
+    total = 0
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/status", encoding="utf-8") as status:
+            total += int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", status.read(), re.M).group(1))
+    return total
+
+
 def measured(target, work):
-    """Runs `work`; returns its result and for each process of the target the (user, system) seconds it took."""
-    before = {label: cpu_seconds(pid) for label, pid in target.processes.items()}
+    """Runs `work`; returns its result and for each process of the target the user and system seconds and the sleeps it took."""
+    take = lambda: {label: (*cpu_seconds(pid), sleeps(pid)) for label, pid in target.processes.items()}
+    before = take()
     result = work()
-    after = {label: cpu_seconds(pid) for label, pid in target.processes.items()}
+    after = take()
     return result, {label: tuple(b - a for a, b in zip(before[label], after[label])) for label in before}
 
 
@@ -134,9 +145,10 @@ def transaction_run(context, target, placement, protocol, clients):
     row = {"placement": placement, "shape": protocol, "clients": clients, "target": target.name, **result}
     count = row.pop("transactions")
     if "proxy" in cpu:
-        row["cpu_us"], row["user_us"] = sum(cpu["proxy"]) / count * 1e6, cpu["proxy"][0] / count * 1e6
+        row["cpu_us"], row["user_us"] = sum(cpu["proxy"][:2]) / count * 1e6, cpu["proxy"][0] / count * 1e6
+        row["sleeps"] = cpu["proxy"][2] / count
     if "recorder" in cpu:
-        row["recorder_us"] = sum(cpu["recorder"]) / count * 1e6
+        row["recorder_us"] = sum(cpu["recorder"][:2]) / count * 1e6
     return row
 
 
@@ -163,7 +175,7 @@ def bulk_run(context, target, shape):
     row = {"placement": "bulk", "shape": shape, "clients": 1, "target": target.name, "tps": gigabytes * 1000 / seconds}
     for label, column in (("proxy", "cpu_s_per_gb"), ("recorder", "recorder_s_per_gb")):
         if label in cpu:
-            row[column] = sum(cpu[label]) / gigabytes
+            row[column] = sum(cpu[label][:2]) / gigabytes
     return row
 
 
@@ -173,14 +185,15 @@ class Context:
     def __init__(self, options, directory):
         self.options, self.directory = options, directory
         self.processes = []
-        binary = None if options.no_wireward else options.binary or build_wireward()
+        binaries = [] if options.no_wireward else options.binary or [build_wireward()]
         self.postgres = servers.Postgres(directory)
         self.processes.append(self.postgres.process)
         self.targets = [servers.Target("direct", self.postgres.port, servers.PASSWORD, {})]
         self.add(servers.start_pgbouncer(self.postgres, directory))
         self.add(servers.start_haproxy(self.postgres, directory))
-        if binary:
-            self.add(servers.start_wireward(binary, self.postgres, directory, options.policy, options.role))
+        for number, binary in enumerate(binaries):
+            name = "wireward" if number == 0 else f"wireward-{number + 1}"
+            self.add(servers.start_wireward(name, binary, self.postgres, directory, options.policy, options.role))
 
     def add(self, started):
         process, target = started
@@ -249,11 +262,11 @@ def markdown(table):
         rows = [row for row in table if row["placement"] == placement]
         if rows:
             lines += ["", f"**{placement}**, pgbench -S", "",
-                      "| protocol, clients | target | TPS | CPU µs/tx | of it user | recorder µs/tx | avg µs | p50 µs | p99 µs "
-                      "| CPU / pgbouncer | CPU / HAProxy | p50 / pgbouncer | p99 / pgbouncer |", "|" + "---|" * 13]
+                      "| protocol, clients | target | TPS | CPU µs/tx | of it user | sleeps/tx | recorder µs/tx | avg µs | p50 µs | p99 µs "
+                      "| CPU / pgbouncer | CPU / HAProxy | p50 / pgbouncer | p99 / pgbouncer |", "|" + "---|" * 14]
         for row in rows:
             lines.append("| " + " | ".join([
-                f"{row['shape']}, {row['clients']}", row["target"], number(row, "tps"), number(row, "cpu_us", 1), number(row, "user_us", 1),
+                f"{row['shape']}, {row['clients']}", row["target"], number(row, "tps"), number(row, "cpu_us", 1), number(row, "user_us", 1), number(row, "sleeps", 2),
                 number(row, "recorder_us", 1), number(row, "avg_us"), number(row, "p50_us"), number(row, "p99_us"),
                 ratio(row, table, "pgbouncer", "cpu_us"), ratio(row, table, "haproxy", "cpu_us"),
                 ratio(row, table, "pgbouncer", "p50_us"), ratio(row, table, "pgbouncer", "p99_us")]) + " |")

@@ -75,7 +75,7 @@ class Target:
 
     def environment(self):
         # `wireward demo` names its resource shop and its user demo, whatever database is behind.
-        user, database = ("demo", "shop") if self.name == "wireward" else (USER, DATABASE)
+        user, database = ("demo", "shop") if self.name.startswith("wireward") else (USER, DATABASE)
         return dict(os.environ, PGHOST="127.0.0.1", PGPORT=str(self.port), PGUSER=user, PGDATABASE=database,
                     PGPASSWORD=self.password, PGSSLMODE="disable")
 
@@ -176,13 +176,13 @@ listen postgres
     return process, Target("haproxy", port, PASSWORD, {"proxy": process.pid})
 
 
-def start_wireward(binary, postgres, directory, policy, role):
+def start_wireward(name, binary, postgres, directory, policy, role):
     """`wireward demo` before the bench database: identity, policy, masking and recording are all on."""
-    home = os.path.join(directory, "wireward")
+    home = os.path.join(directory, name)
     port = free_port()
     dsn = f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{postgres.port}/{DATABASE}"
     command = [binary, "demo", "--dir", home, "--upstream", dsn, "--port", str(port), "--policy", policy]
-    process, log = start(command, directory, "wireward")
+    process, log = start(command, directory, name)
     wait_for(port, process, log)
     environment = os.path.join(home, "env")
     while not os.path.exists(environment):
@@ -191,7 +191,7 @@ def start_wireward(binary, postgres, directory, policy, role):
         rows = dict(line.removeprefix("export ").strip().split("=", 1) for line in lines)
     token = rows[f"{role.upper()}_TOKEN"].strip("'")
     processes = {"proxy": find(process.pid, "dataplane"), "recorder": find(process.pid, "recorder")}
-    return process, Target("wireward", port, token, processes)
+    return process, Target(name, port, token, processes)
 
 
 def find(root, word):

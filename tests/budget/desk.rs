@@ -26,7 +26,8 @@ pub struct Desk {
     /// Whether a receive waits on the connection.
     receiving: Vec<bool>,
     connections: u32,
-    /// Waits that found something to do: each is one `io_uring_enter` of the product.
+    /// Waits that found something to do. io_uring tells of a completed send together with the next message, so half of them
+    /// are no system call there.
     pub turns: usize,
     pub sent: Vec<Sent>,
     /// Slots that received bytes were given to the shard in.

@@ -14,15 +14,15 @@ use tests::world::{Shown, World};
 const FEW: usize = 100;
 const MANY: usize = 1100;
 const COUNTED: f64 = (MANY - FEW) as f64;
-/// Four, and some for the loop's own timers and the catalogue's reading.
-const ENTERS_MAX: f64 = 4.5;
+/// One a message, and some for the loop's own timers and the catalogue's reading.
+const ENTERS_MAX: f64 = 2.5;
 /// Any other call that grows slower than this is not the transactions' doing.
 const OTHERS_MAX: f64 = 0.05;
 
 type Calls = BTreeMap<String, usize>;
 
 #[test]
-fn a_known_prepared_statement_costs_four_ring_enters_and_no_other_system_call() {
+fn a_known_prepared_statement_costs_two_ring_enters_and_no_other_system_call() {
     let world = World::start().expect("the servers start");
     for role in ["dba", "analyst"] {
         let few = calls(&world, role, FEW);

@@ -1,7 +1,10 @@
 //! How many slots a shard has, as a written sum.
 
-/// Slots that wait in the kernel for the next receives of lanes that own none.
+/// Slots that may wait in the kernel for the next receives of lanes that own none.
 pub const KERNEL_SLOTS: u32 = 256;
+
+/// As many wait at first; the driver gives more when a round of receives has used them up.
+pub const KERNEL_SLOTS_FIRST: u32 = 16;
 
 /// Slots that one busy session may own: each direction one filling and one draining.
 pub const SESSION_SLOTS_MAX: u32 = 4;

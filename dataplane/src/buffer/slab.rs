@@ -11,6 +11,10 @@ use std::ptr::NonNull;
 /// Bytes of one slot. A frame that fits is handled in place; a larger one is collected or streamed.
 pub const SLOT_BYTES: usize = 32 * 1024;
 
+/// Bytes from one slot's head to the next one's: five cache lines more than a slot, so that the heads of slots, which is all
+/// that short messages touch, do not fall into the same few sets of the cache.
+const STRIDE_BYTES: usize = SLOT_BYTES + 5 * 64;
+
 /// The right to one slot's bytes: given back with [`Slab::give`], never cloned.
 #[derive(Debug)]
 pub struct Slot(u32);
@@ -35,7 +39,7 @@ impl Slab {
     /// # Errors
     /// What `mmap` says, typically that memory is out.
     pub fn new(slots: u32) -> std::io::Result<Self> {
-        let bytes = slots as usize * SLOT_BYTES;
+        let bytes = slots as usize * STRIDE_BYTES;
         use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
         // SAFETY: a fresh private mapping chosen by the kernel aliases nothing; it is unmapped only in drop.
         let base = unsafe {
@@ -95,14 +99,14 @@ impl Slab {
 
     /// The slot's first byte, to be named to the kernel. The slab must outlive the operation: drivers drain before it drops.
     pub fn address(&self, slot: &Slot) -> *mut u8 {
-        self.base.as_ptr().wrapping_add(slot.0 as usize * SLOT_BYTES)
+        self.base.as_ptr().wrapping_add(slot.0 as usize * STRIDE_BYTES)
     }
 }
 
 impl Drop for Slab {
     fn drop(&mut self) {
         // SAFETY: base and length are those of the mapping made in `new`; no slice outlives `self`.
-        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.slots as usize * SLOT_BYTES) };
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.slots as usize * STRIDE_BYTES) };
     }
 }
 

@@ -130,6 +130,10 @@ impl Lane {
         self.held = held;
     }
 
+    pub fn is_receiving(&self) -> bool {
+        self.receiving
+    }
+
     pub fn receive_started(&mut self) {
         debug_assert!(!self.receiving);
         self.receiving = true;
@@ -391,6 +395,10 @@ impl Lane {
         for seg in [&mut self.drain, &mut self.fill].into_iter().flatten() {
             seg.sent = seg.cleared;
         }
+    }
+
+    pub fn is_sending(&self) -> bool {
+        self.sending != Sending::Nothing
     }
 
     /// Nothing waits to be sent.

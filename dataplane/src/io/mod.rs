@@ -66,6 +66,8 @@ pub trait Io {
     /// Receives into `slot[from..]`, which the caller neither reads nor writes until the event.
     fn receive_into(&mut self, slab: &Slab, conn: Conn, slot: &Slot, from: usize);
     fn send(&mut self, slab: &Slab, conn: Conn, lent: Lent<'_>);
+    /// Somebody waits for a send to complete. Without it a driver may tell of completed sends together with the next event.
+    fn hurry(&mut self) {}
     /// Opens a connection; its `Connected` follows.
     ///
     /// # Errors

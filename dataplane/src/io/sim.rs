@@ -81,6 +81,8 @@ pub struct Weather {
     pub late: usize,
     /// Most bytes of one completion; 0 is no limit.
     pub chunk_bytes_max: usize,
+    /// Completed sends are told together with the next event only, where the shard allows it, as io_uring does.
+    pub lingering: bool,
     /// A completion after which the peer reads nothing for up to 300 ms.
     pub stall: usize,
     /// A completion that resets the connection instead.
@@ -114,6 +116,9 @@ enum Source {
 struct Sending {
     source: Source,
     copy: Vec<u8>,
+    /// The peer has it, but the shard is told only with the next event, unless it hurries.
+    delivered: Option<Result<usize, Errno>>,
+    hurried: bool,
 }
 
 struct Connection {
@@ -362,26 +367,42 @@ impl Sim {
         }
     }
 
-    fn complete_send(&mut self, conn: Conn, slab: &mut Slab, events: &mut Vec<Event>) {
+    /// The peer has what was sent; the completion is still to be told.
+    fn deliver(&mut self, conn: Conn, slab: &mut Slab) {
         let limit = self.chunk_bytes();
-        let told = self.random.per_mille(500);
         let connection = self.connections[conn.0 as usize].as_mut().expect("it is due");
-        let Some(sending) = connection.sending.take() else { return };
-        let (now, heap) = match sending.source {
-            Source::Slot { slot, from, to } => (slab.lent_mut(slot, from..to).to_vec(), None),
-            Source::Heap { bytes, from } => (bytes[from..].to_vec(), Some(bytes)),
+        let Some(sending) = connection.sending.as_mut().filter(|s| s.delivered.is_none()) else { return };
+        let now = match &sending.source {
+            Source::Slot { slot, from, to } => slab.lent_mut(*slot, *from..*to).to_vec(),
+            Source::Heap { bytes, from } => bytes[*from..].to_vec(),
         };
         assert_eq!(now, sending.copy, "bytes were changed while they were lent to a send on {conn:?}");
         let n = now.len().min(limit);
         let result = if connection.reset { Err(Errno::PIPE) } else { Ok(n) };
+        sending.delivered = Some(result);
         if result.is_ok() {
             connection.with_line(|peer, line| peer.received(&now[..n], line));
         }
-        let tell = !connection.closing || told;
         self.fold(b'S', conn, if result.is_ok() { &now[..n] } else { &[] });
-        if tell {
+    }
+
+    fn complete_send(&mut self, conn: Conn, slab: &mut Slab, events: &mut Vec<Event>) {
+        self.deliver(conn, slab);
+        let told = self.random.per_mille(500);
+        let connection = self.connections[conn.0 as usize].as_mut().expect("it is due");
+        let Some(Sending { source, delivered: Some(result), .. }) = connection.sending.take() else { return };
+        let heap = match source {
+            Source::Slot { .. } => None,
+            Source::Heap { bytes, .. } => Some(bytes),
+        };
+        if !connection.closing || told {
             events.push(Event::Sent { conn, result, heap });
         }
+    }
+
+    fn is_hurried(&self, index: u32) -> bool {
+        let connection = self.connections[index as usize].as_ref();
+        connection.is_some_and(|c| c.closing || c.sending.as_ref().is_none_or(|s| s.hurried))
     }
 
     fn chunk_bytes(&mut self) -> usize {
@@ -455,7 +476,13 @@ impl Io for Sim {
         (self.on_send)(conn, &copy);
         let connection = self.submitting(conn);
         assert!(connection.sending.is_none(), "two sends in flight on {conn:?}");
-        connection.sending = Some(Sending { source, copy });
+        connection.sending = Some(Sending { source, copy, delivered: None, hurried: false });
+    }
+
+    fn hurry(&mut self) {
+        for sending in self.connections.iter_mut().flatten().filter_map(|c| c.sending.as_mut()) {
+            sending.hurried = true;
+        }
     }
 
     fn connect(&mut self, address: SocketAddr) -> Result<Conn, Errno> {
@@ -473,8 +500,13 @@ impl Io for Sim {
         self.free.append(&mut self.retired);
         self.accept_arrivals(events);
         self.tick_peers();
-        for (index, op) in self.due(slab) {
-            self.complete(index, op, slab, events);
+        let due = self.due(slab);
+        let alone = events.is_empty() && due.iter().all(|(index, op)| *op == Op::Send && !self.is_hurried(*index));
+        for (index, op) in due {
+            match self.weather.lingering && alone {
+                true => self.deliver(Conn(index), slab),
+                false => self.complete(index, op, slab, events),
+            }
         }
         self.tell_closed(events);
         self.listen_to_bell(events);

@@ -18,10 +18,12 @@ use rustix::io::Errno;
 use rustix::net::{self, sockopt};
 
 use super::{Conn, Event, Io, Lent};
-use crate::buffer::{SLOT_BYTES, Slab, Slot, budget::KERNEL_SLOTS};
+use crate::buffer::budget::{KERNEL_SLOTS, KERNEL_SLOTS_FIRST};
+use crate::buffer::{SLOT_BYTES, Slab, Slot};
 
 const BUFFER_GROUP: u16 = 0;
 const MSG_NOSIGNAL: i32 = 0x4000;
+const MSG_DONTWAIT: i32 = 0x40;
 /// IORING_RECVSEND_POLL_FIRST: a receive that follows a send would find nothing, so the kernel need not try first.
 const POLL_FIRST: u16 = 1;
 
@@ -48,6 +50,8 @@ struct Connection {
     connecting: bool,
     closing: bool,
     heap: Option<Vec<u8>>,
+    /// The range that the send in flight was given.
+    sending: (*const u8, u32),
 }
 
 pub struct Uring {
@@ -65,6 +69,9 @@ pub struct Uring {
     /// Receives that found no buffer: submitted again when slots are back.
     starved: Vec<Conn>,
     accept_again: Vec<u32>,
+    /// Sends that will have completed, done or not, when the kernel has read them: no reason to wake up, but for `hurried`.
+    prompt_sends: usize,
+    hurried: bool,
 }
 
 impl Uring {
@@ -85,6 +92,8 @@ impl Uring {
             retired: Vec::new(),
             starved: Vec::new(),
             accept_again: Vec::new(),
+            prompt_sends: 0,
+            hurried: false,
         };
         (0..uring.listeners.len() as u32).for_each(|l| uring.accept(l));
         uring.listen_to_bell();
@@ -114,7 +123,14 @@ impl Uring {
     }
 
     fn adopt(&mut self, socket: OwnedFd, connecting: bool) -> Conn {
-        let connection = Connection { socket: Some(socket), in_flight: 0, connecting, closing: false, heap: None };
+        let connection = Connection {
+            socket: Some(socket),
+            in_flight: 0,
+            connecting,
+            closing: false,
+            heap: None,
+            sending: (std::ptr::null(), 0),
+        };
         match self.free.pop() {
             Some(index) => {
                 self.connections[index as usize] = connection;
@@ -136,6 +152,12 @@ impl Uring {
         self.push(entry);
     }
 
+    fn submit_send(&mut self, conn: Conn, flags: i32) {
+        let (address, bytes) = self.connections[conn.0 as usize].sending;
+        let send = |fd| opcode::Send::new(fd, address, bytes).flags(MSG_NOSIGNAL | flags).build();
+        self.start(conn, send, Op::Send);
+    }
+
     fn complete(&mut self, entry: &cqueue::Entry, events: &mut Vec<Event>) {
         let index = entry.user_data() as u32;
         let result = match entry.result() {
@@ -150,6 +172,11 @@ impl Uring {
                 if self.finished(Conn(index), events) {
                     events.push(Event::Received { conn: Conn(index), slot: None, result });
                 }
+            }
+            Op::Send if result == Err(Errno::AGAIN) && !self.connections[index as usize].closing => {
+                // The peer takes no more for now: this time the kernel is to wait for it.
+                self.connections[index as usize].in_flight -= 1;
+                self.submit_send(Conn(index), 0);
             }
             Op::Send => {
                 let heap = self.connections[index as usize].heap.take();
@@ -204,6 +231,7 @@ impl Uring {
         if result == Err(Errno::NOBUFS) && !self.connections[conn.0 as usize].closing {
             self.connections[conn.0 as usize].in_flight -= 1;
             self.starved.push(conn);
+            self.buffers.ran_out();
             return;
         }
         // A selected slot always reaches the shell, which gives it back even when the connection is closing.
@@ -237,7 +265,7 @@ impl Uring {
             events.push(Event::Closed { conn });
         }
         self.buffers.refill(slab);
-        if !self.starved.is_empty() && self.buffers.any_provided() {
+        if !self.starved.is_empty() && self.buffers.held() > 0 {
             for conn in std::mem::take(&mut self.starved) {
                 if self.connections[conn.0 as usize].closing {
                     continue;
@@ -277,8 +305,13 @@ impl Io for Uring {
                 (held[from..].as_ptr(), held.len() - from)
             }
         };
-        let send = |fd| opcode::Send::new(fd, address, bytes as u32).flags(MSG_NOSIGNAL).build();
-        self.start(conn, send, Op::Send);
+        self.connections[conn.0 as usize].sending = (address, bytes as u32);
+        self.submit_send(conn, MSG_DONTWAIT);
+        self.prompt_sends += 1;
+    }
+
+    fn hurry(&mut self) {
+        self.hurried = true;
     }
 
     fn connect(&mut self, address: SocketAddr) -> Result<Conn, Errno> {
@@ -313,8 +346,11 @@ impl Io for Uring {
         let timeout = if events.is_empty() { timeout } else { Duration::ZERO };
         let timespec = Timespec::from(timeout);
         let arguments = SubmitArgs::new().timespec(&timespec);
-        // ETIME, EINTR and EBUSY all mean: look at the completions and come again.
-        let _ = self.ring.submitter().submit_with_args(1, &arguments);
+        // A send that may not wait has its completion as soon as it is submitted: the call returns for something else only,
+        // and brings those along. ETIME, EINTR and EBUSY all mean: look at the completions and come again.
+        let sends = std::mem::take(&mut self.prompt_sends);
+        let wanted = if std::mem::take(&mut self.hurried) { 1 } else { 1 + sends };
+        let _ = self.ring.submitter().submit_with_args(wanted, &arguments);
         loop {
             let Some(entry) = self.ring.completion().next() else { break };
             self.complete(&entry, events);
@@ -352,6 +388,8 @@ struct BufferRing {
     /// The slots that the kernel holds, by buffer id.
     provided: Vec<Option<Slot>>,
     spare_ids: Vec<u16>,
+    /// How many slots the kernel is given. It takes them in turn, so few stay warm in the cache; doubled when they run out.
+    wanted: usize,
 }
 
 impl BufferRing {
@@ -367,13 +405,20 @@ impl BufferRing {
         unsafe { ring.submitter().register_buf_ring_with_flags(base as u64, count, BUFFER_GROUP, 0) }?;
         let entries = NonNull::new(base.cast()).ok_or(std::io::ErrorKind::OutOfMemory)?;
         let provided = (0..count).map(|_| None).collect();
-        let mut buffers = Self { entries, mask: count - 1, tail: 0, provided, spare_ids: (0..count).rev().collect() };
+        let spare_ids = (0..count).rev().collect();
+        let wanted = KERNEL_SLOTS_FIRST as usize;
+        let mut buffers = Self { entries, mask: count - 1, tail: 0, provided, spare_ids, wanted };
         buffers.refill(slab);
         Ok(buffers)
     }
 
-    fn any_provided(&self) -> bool {
-        self.spare_ids.len() < self.provided.len()
+    fn held(&self) -> usize {
+        self.provided.len() - self.spare_ids.len()
+    }
+
+    /// A receive has found no slot.
+    fn ran_out(&mut self) {
+        self.wanted = (self.wanted * 2).min(self.provided.len());
     }
 
     /// The kernel has put bytes into buffer `id`: it is ours again.
@@ -382,14 +427,12 @@ impl BufferRing {
         self.provided[usize::from(id)].take().expect("the kernel chose a buffer that it was given")
     }
 
-    /// Gives the kernel slots until it has all it may hold or the slab is empty.
+    /// Gives the kernel slots until it has as many as are wanted or the slab is empty.
     fn refill(&mut self, slab: &mut Slab) {
         let before = self.tail;
-        while let Some(id) = self.spare_ids.pop() {
-            let Some(slot) = slab.take() else {
-                self.spare_ids.push(id);
-                break;
-            };
+        while self.held() < self.wanted {
+            let Some(slot) = slab.take() else { break };
+            let id = self.spare_ids.pop().expect("fewer are held than there are");
             // SAFETY: the index is masked to the ring's length; the kernel reads the entry only after the tail moves past it.
             let entry = unsafe { &mut *self.entries.as_ptr().add(usize::from(self.tail & self.mask)) };
             entry.set_addr(slab.address(&slot) as u64);

@@ -203,6 +203,12 @@ impl Session {
         }
     }
 
+    /// Whether a completed send moves the session on. Where both receives are armed it only gives a slot back.
+    pub fn awaits_sent(&self) -> bool {
+        let lanes = [&self.relay.requests, &self.relay.replies];
+        lanes.iter().any(|l| l.is_sending()) && !(self.is_relaying() && lanes.iter().all(|l| l.is_receiving()))
+    }
+
     pub fn is_draining(&self) -> bool {
         matches!(self.state, State::Draining { .. })
     }

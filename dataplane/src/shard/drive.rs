@@ -209,5 +209,8 @@ impl<I: Io> Shard<I> {
             }
             lane.receive_started();
         }
+        if session.awaits_sent() {
+            self.io.hurry();
+        }
     }
 }

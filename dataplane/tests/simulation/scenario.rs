@@ -30,6 +30,7 @@ impl Scenario {
         let mut one_of = |choices: &[usize]| choices[random.below(choices.len())];
         let weather = Weather {
             late: one_of(&[0, 0, 300, 800]),
+            lingering: one_of(&[0, 1]) == 1,
             chunk_bytes_max: one_of(&[0, 0, 1, 7, 600, 20_000]),
             stall: one_of(&[0, 0, 0, 20]),
             reset: one_of(&[0, 0, 0, 0, 3]),
