@@ -22,6 +22,8 @@ struct RawConfig {
     listener: Vec<RawListener>,
     resource: Vec<RawResource>,
     #[serde(default)]
+    runtime: RawRuntime,
+    #[serde(default)]
     masking: RawMasking,
     #[serde(default)]
     limits: RawLimits,
@@ -56,6 +58,12 @@ struct RawRecording {
     ring_bytes: usize,
     #[serde(default = "default_recorder_absent_max_s")]
     recorder_absent_max_s: f64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRuntime {
+    shards: Option<usize>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -111,6 +119,7 @@ struct RawLimits {
     max_client_conn: u32,
     active_sessions_max: u32,
     login_timeout_s: f64,
+    drain_timeout_s: f64,
     token_bytes_max: usize,
     statement_bytes_max: usize,
     bind_bytes_max: usize,
@@ -125,6 +134,7 @@ impl Default for RawLimits {
             max_client_conn: 10_000,
             active_sessions_max: 256,
             login_timeout_s: 15.0,
+            drain_timeout_s: 10.0,
             token_bytes_max: 64 * 1024,
             statement_bytes_max: 1 << 20,
             bind_bytes_max: 64 << 20,
@@ -151,6 +161,9 @@ fn default_recorder_absent_max_s() -> f64 {
     5.0
 }
 
+/// A process id for cancelling has 7 bits for the shard.
+pub const SHARDS_MAX: usize = 127;
+
 /// The checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -159,6 +172,8 @@ pub struct Config {
     pub recordings: PathBuf,
     pub ring_bytes: usize,
     pub recorder_absent_max: Duration,
+    /// Threads that move data, 1 to [`SHARDS_MAX`].
+    pub shards: usize,
     pub listeners: Vec<Listener>,
     pub resources: Vec<Resource>,
     pub hash_key: Option<Source>,
@@ -235,6 +250,8 @@ pub struct Limits {
     /// Sessions that move data at the same moment: sizes the slab.
     pub active_sessions_max: u32,
     pub login_timeout: Duration,
+    /// What statements and transactions have to finish when the gateway stops.
+    pub drain_timeout: Duration,
     pub token_bytes_max: usize,
     pub session: dissector::Limits,
     /// Plans that a shard keeps.
@@ -280,6 +297,7 @@ fn check(raw: RawConfig, directory: &Path) -> Result<Config, String> {
         policy_file: resolve(&raw.policy.file),
         recordings: resolve(&raw.recording.directory),
         ring_bytes: ring_bytes(raw.recording.ring_bytes)?,
+        shards: shards(raw.runtime.shards)?,
         recorder_absent_max: seconds("recording.recorder_absent_max_s", raw.recording.recorder_absent_max_s)?,
         listeners: raw.listener.into_iter().map(|l| listener(l, directory)).collect::<Result<_, _>>()?,
         resources,
@@ -401,6 +419,7 @@ fn limits(raw: &RawLimits) -> Result<Limits, String> {
         max_client_conn: at_least("max_client_conn", raw.max_client_conn as usize, 1)? as u32,
         active_sessions_max: at_least("active_sessions_max", raw.active_sessions_max as usize, 1)? as u32,
         login_timeout: seconds("limits.login_timeout_s", raw.login_timeout_s)?,
+        drain_timeout: seconds("limits.drain_timeout_s", raw.drain_timeout_s)?,
         token_bytes_max: at_least("token_bytes_max", raw.token_bytes_max, 1024)?,
         session: dissector::Limits {
             statement_bytes_max: at_least("statement_bytes_max", raw.statement_bytes_max, 1024)?,
@@ -410,6 +429,15 @@ fn limits(raw: &RawLimits) -> Result<Limits, String> {
         },
         plans_max: at_least("plans_max", raw.plans_max, 16)?,
     })
+}
+
+/// One a CPU that the process may use, unless said otherwise.
+fn shards(wish: Option<usize>) -> Result<usize, String> {
+    let cpus = || std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX);
+    match wish.unwrap_or_else(cpus) {
+        shards @ 1..=SHARDS_MAX => Ok(shards),
+        shards => Err(format!("runtime.shards = {shards} must be from 1 to {SHARDS_MAX}")),
+    }
 }
 
 fn ring_bytes(bytes: usize) -> Result<usize, String> {

@@ -46,7 +46,7 @@ const ENTER: &str = "io_uring_enter";
 /// The dataplane's system calls while one client runs `transactions` prepared transactions, its login included.
 fn calls(world: &World, role: &str, transactions: usize) -> Calls {
     let report = world.directory.0.join("strace.txt");
-    let strace = Strace::attach(shard_thread(dataplane_pid(world)), report);
+    let strace = Strace::attach(&shard_threads(dataplane_pid(world)), report);
     let script = world.directory.0.join("known.sql");
     fs::write(&script, "select id from orders where id = 42;\n").expect("the directory is writable");
     let (script, transactions) = (script.display().to_string(), transactions.to_string());
@@ -65,15 +65,16 @@ fn dataplane_pid(world: &World) -> u32 {
 }
 
 /// The thread that runs the shard. The control thread works by the clock, so its calls grow with a slow run, not with N.
-fn shard_thread(pid: u32) -> u32 {
+fn shard_threads(pid: u32) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a process has threads").flatten();
-    let named =
-        |task: &fs::DirEntry| fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "shard 0");
-    let found = tasks.into_iter().find(named).expect("the dataplane has a thread named `shard 0`");
-    found.file_name().to_string_lossy().parse().expect("a thread's directory is its number")
+    let is_shard =
+        |task: &fs::DirEntry| fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("shard "));
+    let found = tasks.filter(is_shard).map(|t| t.file_name().to_string_lossy().into_owned()).collect::<Vec<_>>();
+    assert!(!found.is_empty(), "the dataplane has threads named `shard N`");
+    found
 }
 
-/// strace, attached to one thread, counting.
+/// strace, attached to threads, counting.
 struct Strace {
     process: Child,
     report: PathBuf,
@@ -82,9 +83,10 @@ struct Strace {
 impl Strace {
     /// # Panics
     /// With what strace says, if it is missing or may not attach: a budget that is not counted is not kept.
-    fn attach(pid: u32, report: PathBuf) -> Strace {
+    fn attach(threads: &[String], report: PathBuf) -> Strace {
         let mut command = Command::new("strace");
-        command.args(["-c", "-U", "calls,name", "-p", &pid.to_string(), "-o"]).arg(&report);
+        command.args(["-c", "-U", "calls,name", "-o"]).arg(&report);
+        threads.iter().for_each(|thread| _ = command.args(["-p", thread]));
         let mut process = command.stderr(Stdio::piped()).spawn().unwrap_or_else(|error| {
             panic!("cannot run strace: {error}; install it with: apt-get install strace");
         });

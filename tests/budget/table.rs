@@ -91,6 +91,7 @@ impl Table {
             analyser: Analyser::start().expect("a thread"),
             mailbox,
             limits: limits(),
+            siblings: Vec::new(),
             encryption: Vec::new(),
             recorder_absent_max: Duration::from_secs(5),
             random: Box::new(|bytes| bytes.fill(5)),
@@ -180,6 +181,7 @@ fn limits() -> Limits {
         max_client_conn: 10_000,
         active_sessions_max: ACTIVE_SESSIONS_MAX,
         login_timeout: Duration::from_secs(60),
+        drain_timeout: Duration::from_secs(1),
         token_bytes_max: 4096,
         session: dissector::Limits {
             statement_bytes_max: 1 << 20,

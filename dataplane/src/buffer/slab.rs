@@ -120,6 +120,10 @@ impl Slab {
 
 impl Drop for Slab {
     fn drop(&mut self) {
+        // A shard that panics leaves operations in flight behind, which may still write here.
+        if std::thread::panicking() {
+            return;
+        }
         // SAFETY: base and length are those of the mapping made in `new`; no slice outlives `self`.
         let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.slots as usize * STRIDE_BYTES) };
     }

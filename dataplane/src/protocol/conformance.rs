@@ -201,6 +201,7 @@ mod tests {
                         self.dialed = true;
                         self.feed(Input::Dialed(Ok(())));
                     }
+                    Output::Cancel(_) => self.feed(Input::MayCancel(None)),
                     Output::Secure { side, .. } => panic!("TLS was asked for on the {side:?} side"),
                     Output::Close => self.closed = true,
                 }

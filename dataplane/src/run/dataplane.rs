@@ -1,4 +1,4 @@
-//! The dataplane process: control on the main thread, a shard on its own.
+//! The dataplane process: control on the main thread, each shard on its own.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use dataplane::config::Config;
+use dataplane::config::{Config, Listener};
 use dataplane::control::Control;
 use dataplane::control::analyser::Analyser;
 use dataplane::shard::mailbox::{Mail, Postbox, mailbox};
@@ -18,13 +18,17 @@ use super::{settle_in, stop_flag};
 const CATALOGUE_EVERY: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(50);
 
+type Ended = Result<(), String>;
+
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// What could not be loaded, listened to or started.
-pub fn run(config: &Config, rings: &[i32]) -> Result<(), String> {
-    let mut rings = settle_in(rings)?;
-    let ring = rings.pop().ok_or("no ring was given; this command is started by `wireward run`")?;
+pub fn run(config: &Config, rings: &[i32]) -> Ended {
+    let rings = settle_in(rings)?;
+    if rings.is_empty() {
+        return Err("no ring was given; this command is started by `wireward run`".into());
+    }
     let stop = stop_flag()?;
     let control = Arc::new(Control::load(config)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -33,58 +37,61 @@ pub fn run(config: &Config, rings: &[i32]) -> Result<(), String> {
         .map_err(|e| format!("the control thread cannot be started: {e}"))?;
     // The catalogue comes before the first session, so that no mask is missing.
     runtime.block_on(control.refresh_catalogues(0));
-    let (shard, postbox) = start(config, ring, control.clone())?;
-    runtime.block_on(control_loop(&control, &postbox, &stop, &shard));
-    postbox.send(Mail::Stop);
-    match shard.join() {
-        Ok(ended) => ended,
-        Err(_) => Err("the shard has panicked; its sessions have ended".into()),
-    }
+    let (shards, postboxes) = start(config, rings, &control)?;
+    runtime.block_on(control_loop(&control, &postboxes, &stop, &shards));
+    postboxes.iter().for_each(|postbox| postbox.send(Mail::Stop));
+    let join = |shard: JoinHandle<Ended>| shard.join().unwrap_or_else(|_| Err("a shard could not be started".into()));
+    shards.into_iter().map(join).collect()
 }
 
-async fn control_loop(control: &Control, postbox: &Postbox, stop: &AtomicBool, shard: &JoinHandle<Result<(), String>>) {
+async fn control_loop(control: &Control, postboxes: &[Postbox], stop: &AtomicBool, shards: &[JoinHandle<Ended>]) {
     let mut epoch = 0;
     let mut read = Instant::now();
-    while !stop.load(Ordering::Relaxed) && !shard.is_finished() {
+    while !stop.load(Ordering::Relaxed) && !shards.iter().any(JoinHandle::is_finished) {
         tokio::time::sleep(POLL).await;
         if read.elapsed() < CATALOGUE_EVERY && !control.is_refresh_wanted() {
             continue;
         }
         epoch += 1;
         if control.refresh_catalogues(epoch).await {
-            postbox.send(Mail::Catalogue);
+            postboxes.iter().for_each(|postbox| postbox.send(Mail::Catalogue));
         }
         read = Instant::now();
     }
 }
 
+/// One shard a ring, each with listeners of its own on the same addresses.
 fn start(
     config: &Config,
-    ring: OwnedFd,
-    control: Arc<Control>,
-) -> Result<(JoinHandle<Result<(), String>>, Postbox), String> {
-    let listen = |l: &dataplane::config::Listener| {
-        spawn::probe(l.address)
-            .and_then(|()| spawn::listen(l.address))
-            .map_err(|e| format!("cannot listen on {}: {e}", l.address))
-    };
-    let listeners = config.listeners.iter().map(listen).collect::<Result<Vec<_>, _>>()?;
-    let (mailbox, postbox, bell) = mailbox().map_err(|e| format!("no event descriptor: {e}"))?;
-    let assignment = spawn::Assignment {
-        number: 0,
-        listeners,
-        ring,
-        bell,
-        mailbox,
-        control,
-        analyser: Analyser::start().map_err(|e| format!("the analyser cannot be started: {e}"))?,
-        limits: config.limits,
-        encryption: config.listeners.iter().map(dataplane::config::Listener::encryption).collect(),
-        recorder_absent_max: config.recorder_absent_max,
-    };
-    let thread = std::thread::Builder::new()
-        .name("shard 0".into())
-        .spawn(move || spawn::run(assignment))
-        .map_err(|e| format!("the shard cannot be started: {e}"))?;
-    Ok((thread, postbox))
+    rings: Vec<OwnedFd>,
+    control: &Arc<Control>,
+) -> Result<(Vec<JoinHandle<Ended>>, Vec<Postbox>), String> {
+    for Listener { address, .. } in &config.listeners {
+        spawn::probe(*address).map_err(|e| format!("cannot listen on {address}: {e}"))?;
+    }
+    let analyser = Analyser::start().map_err(|e| format!("the analyser cannot be started: {e}"))?;
+    let mailboxes = rings.iter().map(|_| mailbox()).collect::<Result<Vec<_>, _>>();
+    let mailboxes = mailboxes.map_err(|e| format!("no event descriptor: {e}"))?;
+    let postboxes: Vec<Postbox> = mailboxes.iter().map(|(_, postbox, _)| postbox.clone()).collect();
+    let listen = |l: &Listener| spawn::listen(l.address).map_err(|e| format!("cannot listen on {}: {e}", l.address));
+    let mut shards = Vec::new();
+    for (number, (ring, (mailbox, _, bell))) in rings.into_iter().zip(mailboxes).enumerate() {
+        let assignment = spawn::Assignment {
+            number: number as u8,
+            listeners: config.listeners.iter().map(listen).collect::<Result<Vec<_>, _>>()?,
+            ring,
+            bell,
+            mailbox,
+            siblings: postboxes.clone(),
+            control: control.clone(),
+            analyser: analyser.clone(),
+            limits: config.limits,
+            encryption: config.listeners.iter().map(Listener::encryption).collect(),
+            recorder_absent_max: config.recorder_absent_max,
+        };
+        let thread = std::thread::Builder::new().name(format!("shard {number}"));
+        let thread = thread.spawn(move || spawn::run(&assignment));
+        shards.push(thread.map_err(|e| format!("a shard cannot be started: {e}"))?);
+    }
+    Ok((shards, postboxes))
 }

@@ -21,7 +21,7 @@ const FAILURES_MAX: u32 = 5;
 const PAUSE_STEP: Duration = Duration::from_millis(25);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(20);
-/// The recorder drains the rings when it is stopped; the dataplane says goodbye to its clients.
+/// The recorder drains the rings when it is stopped. The dataplane says goodbye to its clients, who have `drain_timeout` before.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
 /// Runs until SIGTERM or SIGINT.
@@ -30,23 +30,28 @@ const STOP_MAX: Duration = Duration::from_secs(10);
 /// A ring cannot be made, or a child does not come up.
 pub fn run(path: &Path, config: &Config) -> Result<(), String> {
     let stop = stop_flag()?;
-    let ring = ring::create(config.ring_bytes).map_err(|e| format!("the ring cannot be made: {e}"))?;
-    // Both children inherit it; exec would close it otherwise.
-    rustix::io::fcntl_setfd(&ring, FdFlags::empty()).map_err(|e| format!("the ring cannot be handed on: {e}"))?;
-    let mut recorder = Watched::start("recorder", path, &ring)?;
-    let mut dataplane = Watched::start("dataplane", path, &ring)?;
+    let rings = (0..config.shards).map(|_| make_ring(config.ring_bytes)).collect::<Result<Vec<_>, _>>()?;
+    let mut recorder = Watched::start("recorder", path, &rings)?;
+    let mut dataplane = Watched::start("dataplane", path, &rings)?;
     while !stop.load(Ordering::Relaxed) {
         std::thread::sleep(POLL);
         if stop.load(Ordering::Relaxed) {
             break;
         }
         for child in [&mut recorder, &mut dataplane] {
-            child.watch(path, &ring)?;
+            child.watch(path, &rings)?;
         }
     }
-    dataplane.stop();
-    recorder.stop();
+    dataplane.stop(config.limits.drain_timeout + STOP_MAX);
+    recorder.stop(STOP_MAX);
     Ok(())
+}
+
+fn make_ring(bytes: usize) -> Result<OwnedFd, String> {
+    let ring = ring::create(bytes).map_err(|e| format!("the ring cannot be made: {e}"))?;
+    // Both children inherit it; exec would close it otherwise.
+    rustix::io::fcntl_setfd(&ring, FdFlags::empty()).map_err(|e| format!("the ring cannot be handed on: {e}"))?;
+    Ok(ring)
 }
 
 struct Watched {
@@ -61,10 +66,10 @@ struct Watched {
 }
 
 impl Watched {
-    fn start(name: &'static str, config: &Path, ring: &OwnedFd) -> Result<Self, String> {
+    fn start(name: &'static str, config: &Path, rings: &[OwnedFd]) -> Result<Self, String> {
         Ok(Self {
             name,
-            child: spawn(name, config, ring)?,
+            child: spawn(name, config, rings)?,
             since: Instant::now(),
             failures: 0,
             proved: false,
@@ -72,7 +77,7 @@ impl Watched {
         })
     }
 
-    fn watch(&mut self, config: &Path, ring: &OwnedFd) -> Result<(), String> {
+    fn watch(&mut self, config: &Path, rings: &[OwnedFd]) -> Result<(), String> {
         let Ok(Some(status)) = self.child.try_wait() else {
             self.proved |= self.since.elapsed() >= UP;
             return Ok(());
@@ -87,15 +92,15 @@ impl Watched {
             return Err(format!("the {} does not come up ({status}); see above", self.name));
         }
         eprintln!("wireward: the {} has ended ({status}) and is started again", self.name);
-        self.child = spawn(self.name, config, ring)?;
+        self.child = spawn(self.name, config, rings)?;
         (self.since, self.ended) = (Instant::now(), None);
         Ok(())
     }
 
-    fn stop(&mut self) {
+    fn stop(&mut self, max: Duration) {
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         let asked = Instant::now();
-        while asked.elapsed() < STOP_MAX {
+        while asked.elapsed() < max {
             if !matches!(self.child.try_wait(), Ok(None)) {
                 return;
             }
@@ -109,19 +114,18 @@ impl Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
-            self.stop();
+            self.stop(STOP_MAX);
         }
     }
 }
 
-fn spawn(name: &str, config: &Path, ring: &OwnedFd) -> Result<Child, String> {
+fn spawn(name: &str, config: &Path, rings: &[OwnedFd]) -> Result<Child, String> {
     let program = std::env::current_exe().map_err(|e| format!("cannot find this program: {e}"))?;
     Command::new(program)
         .arg(name)
         .arg("--config")
         .arg(config)
-        .arg("--ring")
-        .arg(ring.as_raw_fd().to_string())
+        .args(rings.iter().flat_map(|ring| ["--ring".to_owned(), ring.as_raw_fd().to_string()]))
         .stdin(Stdio::null())
         // Ctrl-C is for the supervisor: it stops the recorder after the dataplane.
         .process_group(0)

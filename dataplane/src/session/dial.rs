@@ -5,14 +5,17 @@ use crate::control::certificate;
 use crate::datapath::relay::Cx;
 use crate::fault::{Fault, Side};
 use crate::protocol::postgres::framer::{self, Framed};
-use crate::protocol::postgres::handshake::{self, Login, Progress};
+use crate::protocol::postgres::handshake::{self, Login, Progress, Ready};
 
 const CLOSED: Fault = Fault::Unreachable("the upstream closed the connection during the login");
 
 impl Session {
     /// The connection stands: TLS comes first, where it is asked for.
     pub(super) fn dialed(&mut self) -> Option<Fault> {
-        let State::Dialing(dialing) = &mut self.state else { return None };
+        let State::Dialing(dialing) = &mut self.state else {
+            self.cancel_dialed();
+            return None;
+        };
         if !dialing.admission.upstream.tls {
             self.start_login(None);
             return None;
@@ -46,7 +49,16 @@ impl Session {
 
     /// One byte, and nothing behind it: what came in clear must not be read as TLS.
     fn read_tls_answer(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Result<bool, Fault> {
-        let State::Dialing(dialing) = &mut self.state else { return Ok(false) };
+        if self.tls_answered(cx)? {
+            let State::Dialing(dialing) = &mut self.state else { return Ok(false) };
+            dialing.step = DialStep::Handshake;
+            outputs.push(Output::Secure { side: Side::Upstream, early: Vec::new() });
+        }
+        Ok(false)
+    }
+
+    /// True when the upstream has said yes.
+    pub(super) fn tls_answered(&mut self, cx: &mut Cx<'_>) -> Result<bool, Fault> {
         match &*self.relay.replies.window(cx.slab) {
             [] if self.relay.replies.ended() => return Err(CLOSED),
             [] => return Ok(false),
@@ -57,9 +69,7 @@ impl Session {
             _ => return Err(Fault::Protocol(Side::Upstream, "the upstream's answer to a TLS request is malformed")),
         }
         self.relay.replies.drop_bytes(1);
-        dialing.step = DialStep::Handshake;
-        outputs.push(Output::Secure { side: Side::Upstream, early: Vec::new() });
-        Ok(false)
+        Ok(true)
     }
 
     fn step_login(&mut self, cx: &mut Cx<'_>) -> Result<bool, Fault> {
@@ -86,7 +96,8 @@ impl Session {
                 self.relay.dissector.say_farewell();
                 return Err(Fault::Unreachable("the upstream refused the login"));
             }
-            Progress::Ready(parameters) => {
+            Progress::Ready(Ready { parameters, cancel_key }) => {
+                self.upstream_key = cancel_key;
                 let mut welcome = Vec::new();
                 handshake::welcome(&mut welcome, &dialing.startup, &parameters, self.cancel_key);
                 self.relay.replies.insert_unrecorded(&welcome);

@@ -2,6 +2,7 @@
 //!
 //! Nothing that came before a handshake is ever read as protocol after it (threats DS-02, CVE-2021-23214).
 
+use super::cancel::Cancelling;
 use super::{Encryption, Output, Securing, Session, State};
 use crate::datapath::relay::Cx;
 use crate::fault::{Fault, Side};
@@ -41,8 +42,12 @@ impl Session {
                 Ok(false)
             }
             Hello::DirectTls => Err(Fault::Protocol(Side::Client, "TLS is not served here, or not at this point")),
-            // Cancelling is not served yet; the server, too, answers a cancel request with nothing but the end.
-            Hello::Cancel => Err(Fault::Gone(Side::Client)),
+            Hello::Cancel(request) => {
+                self.relay.requests.drop_bytes(bytes);
+                self.state = State::Cancelling(Cancelling::Asked);
+                outputs.push(Output::Cancel(request));
+                Ok(false)
+            }
             Hello::Startup(startup) => {
                 self.relay.requests.drop_bytes(bytes);
                 self.start(startup)

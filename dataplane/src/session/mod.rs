@@ -5,12 +5,14 @@
 //! | Greeting  | a startup message ([`greet`])     | asks for a token → Admitting                     |
 //! | Admitting | the token ([`admit`])             | [`Output::Admit`]; `Input::Admitted` → Dialing   |
 //! | Dialing   | the upstream's login ([`dial`])   | both sides are ready → Relaying                  |
+//! | Cancelling| leave, then the upstream ([`cancel`]) | said, and closed by the upstream → Draining  |
 //! | Relaying  | bytes, answers, plans             | [`crate::datapath::relay`] moves everything      |
 //! | Draining  | what must still leave ([`close`]) | [`Output::Close`]                                |
 //!
 //! Any fault, in any state, leads to Draining. LIFECYCLE.md tells the same as a picture.
 
 pub mod admit;
+pub mod cancel;
 pub mod close;
 pub mod dial;
 pub mod greet;
@@ -29,7 +31,8 @@ use crate::datapath::relay::{Cx, Flow, Relay};
 use crate::datapath::tap::Note;
 use crate::fault::{Fault, Side};
 use crate::protocol::postgres::dissector::{Dissector, Limits, NameKey};
-use crate::protocol::postgres::handshake::{Login, Startup};
+use crate::protocol::postgres::handshake::{CancelRequest, Login, Startup};
+use cancel::{Cancelling, Grant};
 
 /// Everything that can happen to a session.
 #[derive(Debug)]
@@ -60,6 +63,8 @@ pub enum Input {
         side: Side,
         result: Result<Box<Secured>, Fault>,
     },
+    /// The answer to [`Output::Cancel`]; `None`: there is nothing to cancel, or no right to.
+    MayCancel(Option<Grant>),
     /// A plan has come, or the ring has room again: look at the lanes once more.
     Again,
     /// What the subject does not see has changed.
@@ -77,6 +82,8 @@ pub enum Output {
     Dial,
     /// Begin TLS on a side's connection; `early` are bytes of its handshake that are here already.
     Secure { side: Side, early: Vec<u8> },
+    /// Find the session that a client wants to cancel.
+    Cancel(CancelRequest),
     /// Close both connections. The last output.
     Close,
 }
@@ -144,6 +151,7 @@ enum State {
         asked: bool,
     },
     Dialing(Box<Dialing>),
+    Cancelling(Cancelling),
     Relaying,
     Draining {
         said_close: bool,
@@ -187,6 +195,8 @@ pub struct Session {
     relay: Relay<Dissector>,
     token_bytes_max: usize,
     encryption: Encryption,
+    /// The upstream's own process id and secret.
+    upstream_key: Option<[u8; 8]>,
     /// What the client's handshake has found out, once it is done.
     secured: Option<Box<Secured>>,
     peer: std::net::SocketAddr,
@@ -221,6 +231,7 @@ impl Session {
             relay: Relay::new(id, Lane::default(), Lane::default(), dissector, [0; 8]),
             token_bytes_max: settings.token_bytes_max,
             encryption: settings.encryption,
+            upstream_key: None,
             secured: None,
             peer,
             cancel_key,
@@ -255,6 +266,9 @@ impl Session {
         match (&self.state, side) {
             (State::Draining { .. }, _) | (State::Securing(Securing::Requested | Securing::Direct), _) => false,
             (State::Relaying, _) => true,
+            (State::Cancelling(step), side) => {
+                side != Side::Client && matches!(step, Cancelling::AskedTls(_) | Cancelling::Said)
+            }
             (State::Dialing(_), Side::Client) | (State::Admitting { asked: true }, _) => false,
             // A connection that does not stand yet has nothing to say.
             (State::Dialing(dialing), _) => matches!(dialing.step, DialStep::AskedTls | DialStep::Login(_)),
@@ -270,6 +284,25 @@ impl Session {
 
     pub fn is_draining(&self) -> bool {
         matches!(self.state, State::Draining { .. })
+    }
+
+    /// No statement runs, and no transaction is open.
+    pub fn is_idle(&self) -> bool {
+        self.relay.dissector.is_idle()
+    }
+
+    pub fn peer(&self) -> std::net::SocketAddr {
+        self.peer
+    }
+
+    /// The key that the client was given.
+    pub fn cancel_key(&self) -> &CancelKey {
+        &self.cancel_key
+    }
+
+    /// The upstream's key, while a statement runs there.
+    pub fn running(&self) -> Option<[u8; 8]> {
+        self.upstream_key.filter(|_| self.is_relaying() && self.relay.dissector.is_owed())
     }
 
     pub fn is_relaying(&self) -> bool {
@@ -297,6 +330,7 @@ impl Session {
             Input::Admitted(Ok(admission)) => return self.admitted(*admission, cx, outputs),
             Input::Admitted(Err(fault)) => return Some(fault),
             Input::Dialed(Ok(())) => return self.dialed(),
+            Input::MayCancel(grant) => return self.may_cancel(grant, outputs),
             Input::Secured { side, result: Ok(secured) } => return self.secured(side, secured),
             Input::Dialed(Err(fault)) | Input::End(fault) | Input::Secured { result: Err(fault), .. } => {
                 return Some(fault);
@@ -316,6 +350,7 @@ impl Session {
                 self.secured = Some(secured);
                 self.state = State::Greeting { negotiations: greet::NEGOTIATIONS_MAX };
             }
+            (State::Cancelling(_), _) => self.cancel_secured(),
             _ => self.start_login(Some(&secured)),
         }
         None
@@ -330,6 +365,7 @@ impl Session {
                 State::Admitting { asked: false } => self.read_token(cx, outputs),
                 State::Admitting { asked: true } => Ok(false),
                 State::Dialing(_) => self.log_in(cx, outputs),
+                State::Cancelling(_) => self.cancel(cx, outputs),
                 State::Relaying => return self.relay(cx, outputs),
                 State::Draining { .. } => {
                     self.drain(outputs);

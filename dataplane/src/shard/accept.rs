@@ -11,7 +11,7 @@ use crate::session::{CancelKey, Encryption, Session, Settings};
 
 impl<I: SecureIo> Shard<I> {
     pub(super) fn accepted(&mut self, listener: usize, client: Conn, peer: SocketAddr) {
-        if self.sessions() >= self.limits.max_client_conn as usize || self.stopping {
+        if self.sessions() >= self.limits.max_client_conn as usize || self.stopping.is_some() {
             // The protocol has no words before the startup message; the client sees the connection closed.
             self.io.close(client, &[]);
             return;
@@ -41,6 +41,7 @@ impl<I: SecureIo> Shard<I> {
             pending: None,
             stalled_since_ns: None,
             retrying: false,
+            cancelled_ns: None,
         };
         self.entries[index as usize] = Some(Box::new(entry));
         self.attach(client, index, End::Client);

@@ -123,6 +123,7 @@ impl<I: SecureIo> Shard<I> {
             match output {
                 Output::Admit(request) => self.admit(index, &request),
                 Output::Dial => self.dial(index),
+                Output::Cancel(request) => self.want_cancel(index, request),
                 Output::Secure { side, early } => self.secure(index, side, &early),
                 Output::Close => self.close(index),
             }

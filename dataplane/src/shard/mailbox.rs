@@ -1,21 +1,42 @@
 //! What other threads tell a shard: a channel, and a bell that ends its wait.
 
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::control::analyser::Decided;
+use crate::protocol::postgres::handshake::CancelRequest;
+use crate::session::cancel::Grant;
 
 pub enum Mail {
     /// A long text has been judged.
     Decided(Decided),
+    /// A client of another shard wants one of ours to be cancelled.
+    Cancel(Box<Ask>),
+    /// What came of asking another shard.
+    MayCancel {
+        session: u64,
+        index: u32,
+        grant: Option<Grant>,
+    },
     /// A catalogue has changed: views are to be made anew.
     Catalogue,
     Stop,
 }
 
-/// The shard's end.
+/// A cancel request on its way to the shard that it names, and where the answer goes.
+pub struct Ask {
+    pub request: CancelRequest,
+    pub peer: IpAddr,
+    pub shard: u8,
+    pub session: u64,
+    pub index: u32,
+}
+
+/// The shard's end. A copy takes over the letters when a shard has to be started again.
+#[derive(Clone)]
 pub struct Mailbox {
     receiver: Receiver<Mail>,
     postbox: Postbox,

@@ -4,6 +4,7 @@
 //! what comes by mailbox.
 
 pub mod accept;
+pub mod cancel;
 pub mod drive;
 pub mod judging;
 pub mod mailbox;
@@ -27,8 +28,9 @@ use crate::io::{Conn, Event};
 use crate::protocol::Scratch;
 use crate::protocol::postgres::dissector::NameKey;
 use crate::session::{Encryption, Input, Output, Session};
+use cancel::Guesses;
 use judging::View;
-use mailbox::{Mail, Mailbox};
+use mailbox::{Mail, Mailbox, Postbox};
 use timers::Timers;
 
 /// The recorder counts as gone when its heartbeat is older than this (decision 11).
@@ -37,6 +39,8 @@ const HEARTBEAT_NS_MAX: u64 = 1_000_000_000;
 const SHARDS_MAX: u64 = 128;
 /// How long a shard sleeps when nothing at all is due.
 const IDLE_WAIT: Duration = Duration::from_millis(250);
+/// How often a shard that stops looks who has finished.
+const STOPPING_WAIT: Duration = Duration::from_millis(20);
 /// How often sessions that wait for the ring look again.
 const STALLED_WAIT: Duration = Duration::from_millis(1);
 
@@ -78,6 +82,8 @@ pub struct Entry {
     stalled_since_ns: Option<u64>,
     /// It stands in [`Shard::stalled`].
     retrying: bool,
+    /// When its statement was last cancelled.
+    cancelled_ns: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +99,9 @@ pub struct Shard<I> {
     control: Arc<Control>,
     analyser: Analyser,
     mailbox: Mailbox,
+    /// All shards' postboxes, by number, our own too.
+    siblings: Vec<Postbox>,
+    guesses: Guesses,
     limits: Limits,
     /// What each listener does about TLS.
     encryption: Vec<Encryption>,
@@ -115,7 +124,8 @@ pub struct Shard<I> {
     now: Now,
     events: Vec<Event>,
     outputs: Vec<Output>,
-    pub stopping: bool,
+    /// Until when sessions may finish, monotonic ns.
+    stopping: Option<u64>,
 }
 
 /// What a shard is made of.
@@ -126,6 +136,7 @@ pub struct Parts<I> {
     pub control: Arc<Control>,
     pub analyser: Analyser,
     pub mailbox: Mailbox,
+    pub siblings: Vec<Postbox>,
     pub limits: Limits,
     pub encryption: Vec<Encryption>,
     pub recorder_absent_max: Duration,
@@ -147,6 +158,8 @@ impl<I: SecureIo> Shard<I> {
             control: parts.control,
             analyser: parts.analyser,
             mailbox: parts.mailbox,
+            siblings: parts.siblings,
+            guesses: Guesses::default(),
             limits: parts.limits,
             encryption: parts.encryption,
             recorder_absent_max: parts.recorder_absent_max,
@@ -167,7 +180,7 @@ impl<I: SecureIo> Shard<I> {
             now: parts.now,
             events: Vec::new(),
             outputs: Vec::new(),
-            stopping: false,
+            stopping: None,
         }
     }
 
@@ -197,10 +210,12 @@ impl<I: SecureIo> Shard<I> {
         self.events = events;
         self.on_timers();
         self.retry_stalled();
+        self.end_stopping();
     }
 
     fn patience(&self) -> Duration {
         match self.stalled.is_empty() {
+            true if self.stopping.is_some() => STOPPING_WAIT,
             true => self.timers.next_in(self.now.monotonic_ns).map_or(IDLE_WAIT, |due| due.min(IDLE_WAIT)),
             false => STALLED_WAIT,
         }
@@ -214,18 +229,36 @@ impl<I: SecureIo> Shard<I> {
         while let Some(mail) = self.mailbox.next() {
             match mail {
                 Mail::Decided(decided) => self.decided(decided),
+                Mail::Cancel(ask) => self.asked(&ask),
+                Mail::MayCancel { session, index, grant } => self.may_cancel(session, index, grant),
                 Mail::Catalogue => self.renew_views(),
                 Mail::Stop => self.stop(),
             }
         }
     }
 
-    /// No new session from now on; those that are here are told why they end.
+    /// No new session from now on. Who runs nothing is told why it ends; a statement or a transaction has
+    /// `drain_timeout` to be finished.
     fn stop(&mut self) {
-        self.stopping = true;
+        let until = self.now.monotonic_ns + self.limits.drain_timeout.as_nanos() as u64;
+        self.stopping.get_or_insert(until);
+        self.end_stopping();
+    }
+
+    fn end_stopping(&mut self) {
+        let Some(until) = self.stopping else { return };
+        let late = self.now.monotonic_ns >= until;
         for index in 0..self.entries.len() as u32 {
-            self.feed(index, Input::End(crate::fault::Fault::ShuttingDown));
+            let idle = |e: &Entry| !e.session.is_relaying() || e.session.is_idle();
+            if self.entries[index as usize].as_deref().is_some_and(|e| !e.closing && (late || idle(e))) {
+                self.feed(index, Input::End(crate::fault::Fault::ShuttingDown));
+            }
         }
+    }
+
+    /// It was told to stop, and the last session is gone.
+    pub fn has_stopped(&self) -> bool {
+        self.stopping.is_some() && self.sessions() == 0
     }
 
     fn on_timers(&mut self) {

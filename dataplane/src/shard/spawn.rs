@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
-use super::mailbox::Mailbox;
+use super::mailbox::{Mailbox, Postbox};
 use super::{Now, Parts, Shard};
 use crate::buffer::{Slab, budget};
 use crate::config::Limits;
@@ -19,6 +19,8 @@ use crate::session::Encryption;
 
 /// Connections that the kernel holds before they are accepted.
 const BACKLOG: i32 = 1024;
+/// A shard that panics at once on every start must not eat its core.
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a shard's thread is given.
 pub struct Assignment {
@@ -27,6 +29,8 @@ pub struct Assignment {
     pub ring: OwnedFd,
     pub bell: OwnedFd,
     pub mailbox: Mailbox,
+    /// All shards' postboxes, by number.
+    pub siblings: Vec<Postbox>,
     pub control: Arc<Control>,
     pub analyser: Analyser,
     pub limits: Limits,
@@ -59,31 +63,62 @@ pub fn probe(address: SocketAddr) -> Result<(), rustix::io::Errno> {
     net::bind(&socket, &address)
 }
 
-/// Runs a shard until it is told to stop. Returns what went wrong at its start.
-pub fn run(assignment: Assignment) -> Result<(), String> {
+/// Runs a shard until it is told to stop; after a panic it is started again. Its sessions end with it, and the recorder,
+/// which sees a new producer, closes their records.
+///
+/// # Errors
+/// What went wrong at a start.
+pub fn run(assignment: &Assignment) -> Result<(), String> {
+    pin(assignment.number);
+    loop {
+        let once = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run_once(assignment)));
+        match once {
+            Ok(ended) => return ended,
+            Err(_) => {
+                eprintln!(
+                    "wireward: shard {} has panicked: its sessions have ended, and it is started again",
+                    assignment.number
+                );
+                std::thread::sleep(RESTART_PAUSE);
+            }
+        }
+    }
+}
+
+/// A shard stays on its CPU while it may; where it may not (a changed mask), it runs anywhere.
+fn pin(number: u8) {
+    let Ok(allowed) = rustix::thread::sched_getaffinity(None) else { return };
+    let cpus: Vec<usize> = (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
+    let mut own = rustix::thread::CpuSet::new();
+    own.set(cpus[usize::from(number) % cpus.len()]);
+    let _ = rustix::thread::sched_setaffinity(None, &own);
+}
+
+fn run_once(assignment: &Assignment) -> Result<(), String> {
     let limits = assignment.limits;
+    let copy = |fd: &OwnedFd| fd.try_clone().map_err(|e| format!("no descriptor: {e}"));
     let mut slab = Slab::new(budget::slots(limits.active_sessions_max)).map_err(|e| format!("no memory: {e}"))?;
     let memory = ring::map(&assignment.ring).map_err(|e| format!("the ring cannot be mapped: {e}"))?;
     let producer = ring::Producer::attach(memory).map_err(|e| format!("the ring cannot be used: {e}"))?;
-    let io = Tls::new(
-        Uring::new(&mut slab, assignment.listeners, assignment.bell)
-            .map_err(|e| format!("io_uring cannot be used: {e} (is it forbidden by a seccomp profile?)"))?,
-    );
+    let listeners = assignment.listeners.iter().map(copy).collect::<Result<Vec<_>, _>>()?;
+    let io = Uring::new(&mut slab, listeners, copy(&assignment.bell)?)
+        .map_err(|e| format!("io_uring cannot be used: {e} (is it forbidden by a seccomp profile?)"))?;
     let mut shard = Shard::new(Parts {
-        io,
+        io: Tls::new(io),
         slab,
         tap: Box::new(producer),
-        control: assignment.control,
-        analyser: assignment.analyser,
-        mailbox: assignment.mailbox,
+        control: assignment.control.clone(),
+        analyser: assignment.analyser.clone(),
+        mailbox: assignment.mailbox.clone(),
+        siblings: assignment.siblings.clone(),
         limits,
-        encryption: assignment.encryption,
+        encryption: assignment.encryption.clone(),
         recorder_absent_max: assignment.recorder_absent_max,
         random: Box::new(|bytes| getrandom::fill(bytes).expect("the kernel has random bytes")),
         number: assignment.number,
         now: now(),
     });
-    while !(shard.stopping && shard.sessions() == 0) {
+    while !shard.has_stopped() {
         shard.turn(&mut now);
     }
     Ok(())

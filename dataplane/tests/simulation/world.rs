@@ -120,6 +120,7 @@ impl World {
             analyser: analyser.clone(),
             mailbox,
             limits: limits(),
+            siblings: Vec::new(),
             encryption: Vec::new(),
             recorder_absent_max: RECORDER_ABSENT_MAX,
             random: Box::new(move |out| out.iter_mut().for_each(|b| *b = bytes.next() as u8)),
@@ -396,6 +397,7 @@ fn limits() -> Limits {
         max_client_conn: 100,
         active_sessions_max: 100,
         login_timeout: Duration::from_secs(15),
+        drain_timeout: Duration::from_secs(1),
         token_bytes_max: 4096,
         session: dissector::Limits {
             statement_bytes_max: 1 << 20,

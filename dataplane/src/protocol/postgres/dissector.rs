@@ -90,6 +90,11 @@ impl Dissector {
         self.replies.is_empty() && self.status == b'I' && !self.pipeline_open
     }
 
+    /// An answer is still to come.
+    pub fn is_owed(&self) -> bool {
+        !self.replies.is_empty()
+    }
+
     /// The client has been told why the session ends.
     pub fn say_farewell(&mut self) {
         self.farewell = true;

@@ -30,8 +30,26 @@ pub enum Hello {
     Gss,
     /// The first byte of a TLS handshake, without a request before it (PostgreSQL 17's `sslnegotiation=direct`).
     DirectTls,
-    Cancel,
+    Cancel(CancelRequest),
     Startup(Startup),
+}
+
+/// Somebody wants a running statement to be cancelled. The secret is the only authority.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CancelRequest {
+    pub process_id: u32,
+    pub secret: Vec<u8>,
+}
+
+impl CancelRequest {
+    /// Whether it names `key`, as a client of either protocol version was given it. Takes the same time for every secret of
+    /// one length.
+    pub fn names(&self, key: &CancelKey) -> bool {
+        let length = self.secret.len();
+        let known = length == SECRET_BYTES_3_0 || length == key.secret.len();
+        let differ = self.secret.iter().zip(&key.secret).fold(0, |differ, (a, b)| differ | (a ^ b));
+        known && self.process_id == key.process_id && differ == 0
+    }
 }
 
 /// Reads the first message, when it is whole; with its length in bytes.
@@ -54,12 +72,19 @@ pub fn hello(window: &[u8]) -> Result<Option<(Hello, usize)>, Fault> {
     let hello = match code {
         SSL_REQUEST if bytes == 8 => Hello::Tls,
         GSSENC_REQUEST if bytes == 8 => Hello::Gss,
-        CANCEL_REQUEST => Hello::Cancel,
+        // One that is malformed names nobody, and like any other it is not answered.
+        CANCEL_REQUEST => Hello::Cancel(CancelRequest {
+            process_id: u32_at(window, 8).unwrap_or_default(),
+            secret: window.get(12..bytes).unwrap_or_default().to_vec(),
+        }),
         _ if code >> 16 == 3 => Hello::Startup(Startup::read(code, &window[8..bytes])?),
         _ => return broken("this protocol version is not supported: PostgreSQL clients from 7.4 speak version 3"),
     };
     Ok(Some((hello, bytes)))
 }
+
+/// Bytes of a cancel secret on protocol 3.0; on 3.2 we give 32.
+const SECRET_BYTES_3_0: usize = 4;
 
 /// What the client asks for in its startup message.
 #[derive(Debug, Default)]
@@ -253,7 +278,7 @@ pub fn welcome(out: &mut Vec<u8>, startup: &Startup, parameters: &[u8], key: Can
     out.extend_from_slice(parameters);
     message(out, backend::BACKEND_KEY_DATA, |out| {
         out.extend_from_slice(&key.process_id.to_be_bytes());
-        let secret_bytes = if startup.spoken() == PROTOCOL_3_2 { key.secret.len() } else { 4 };
+        let secret_bytes = if startup.spoken() == PROTOCOL_3_2 { key.secret.len() } else { SECRET_BYTES_3_0 };
         out.extend_from_slice(&key.secret[..secret_bytes]);
     });
     ready_for_query(out, b'I');
@@ -267,10 +292,27 @@ pub fn ask_tls(out: &mut Vec<u8>) {
 /// Where the login to an upstream stands.
 pub enum Progress {
     More,
-    /// The upstream is ready; these are its ParameterStatus messages.
-    Ready(Vec<u8>),
+    /// The upstream is ready.
+    Ready(Ready),
     /// The upstream will not have us: this the client may see.
     Refused(Vec<u8>),
+}
+
+/// What a finished login has brought.
+#[derive(Default)]
+pub struct Ready {
+    /// The upstream's ParameterStatus messages.
+    pub parameters: Vec<u8>,
+    /// Process id and secret, to cancel what runs there (4 bytes each on 3.0).
+    pub cancel_key: Option<[u8; 8]>,
+}
+
+/// Asks an upstream to cancel what the connection with this key runs.
+pub fn cancel_request(key: [u8; 8], out: &mut Vec<u8>) {
+    untagged(out, |out| {
+        out.extend_from_slice(&CANCEL_REQUEST.to_be_bytes());
+        out.extend_from_slice(&key);
+    });
 }
 
 /// The login to the upstream.
@@ -280,7 +322,7 @@ pub struct Login {
     binding: Option<Vec<u8>>,
     scram: Option<ScramSha256>,
     authenticated: bool,
-    parameters: Vec<u8>,
+    ready: Ready,
 }
 
 impl Login {
@@ -308,7 +350,7 @@ impl Login {
             }
             out.push(0);
         });
-        Self { upstream, binding, scram: None, authenticated: false, parameters: Vec::new() }
+        Self { upstream, binding, scram: None, authenticated: false, ready: Ready::default() }
     }
 
     /// Takes one message of the upstream and writes what answers it.
@@ -321,11 +363,15 @@ impl Login {
             backend::AUTHENTICATION => self.authenticate(body, answer).map(|()| Progress::More),
             backend::ERROR => Ok(Progress::Refused(refusal(body))),
             backend::PARAMETER_STATUS if self.authenticated => {
-                self.parameters.extend_from_slice(frame);
+                self.ready.parameters.extend_from_slice(frame);
                 Ok(Progress::More)
             }
-            backend::BACKEND_KEY_DATA | backend::NOTICE | backend::NEGOTIATE_PROTOCOL_VERSION => Ok(Progress::More),
-            backend::READY_FOR_QUERY if self.authenticated => Ok(Progress::Ready(std::mem::take(&mut self.parameters))),
+            backend::BACKEND_KEY_DATA if self.authenticated => {
+                self.ready.cancel_key = body.try_into().ok();
+                Ok(Progress::More)
+            }
+            backend::NOTICE | backend::NEGOTIATE_PROTOCOL_VERSION => Ok(Progress::More),
+            backend::READY_FOR_QUERY if self.authenticated => Ok(Progress::Ready(std::mem::take(&mut self.ready))),
             _ => Err(Fault::Protocol(Side::Upstream, "an unexpected message came in the upstream's login")),
         }
     }

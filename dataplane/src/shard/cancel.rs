@@ -1,0 +1,96 @@
+//! A cancel request finds its session, on this shard or another one.
+//!
+//! The key is the only authority (it comes without identity, in clear). It reaches the upstream only while its session has a
+//! statement running there, and one request at a time, so a flood of them opens no flood of connections. Guesses are counted
+//! by address (threats DS-05).
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+
+use super::mailbox::{Ask, Mail};
+use super::{Now, Shard};
+use crate::io::tls::SecureIo;
+use crate::protocol::postgres::handshake::CancelRequest;
+use crate::session::Input;
+use crate::session::cancel::Grant;
+
+/// Wrong keys that an address may try in a second: 2^32 secrets would take it years.
+const GUESSES_MAX: u8 = 10;
+const BUCKETS: usize = 256;
+/// How long a session is not cancelled again.
+const PAUSE_NS: u64 = 100_000_000;
+
+/// Wrong keys of this second, by a hash of the address.
+pub struct Guesses {
+    second: u64,
+    counts: [u8; BUCKETS],
+    hasher: RandomState,
+}
+
+impl Default for Guesses {
+    fn default() -> Self {
+        Self { second: 0, counts: [0; BUCKETS], hasher: RandomState::new() }
+    }
+}
+
+impl Guesses {
+    fn bucket(&mut self, peer: IpAddr, now: Now) -> &mut u8 {
+        let second = now.monotonic_ns / 1_000_000_000;
+        if self.second != second {
+            (self.second, self.counts) = (second, [0; BUCKETS]);
+        }
+        &mut self.counts[self.hasher.hash_one(peer) as usize % BUCKETS]
+    }
+}
+
+impl<I: SecureIo> Shard<I> {
+    /// A client of ours wants somebody cancelled: asks the shard that the process id names.
+    pub(super) fn want_cancel(&mut self, index: u32, request: CancelRequest) {
+        let Some(entry) = self.entries[index as usize].as_ref() else { return };
+        let (session, peer, shard) = (entry.session.id(), entry.session.peer().ip(), self.number);
+        let target = (request.process_id >> 24) as u8;
+        let ask = Ask { request, peer, shard, session, index };
+        if target == self.number {
+            let grant = self.grant(&ask);
+            self.may_cancel(session, index, grant);
+        } else if let Some(postbox) = self.siblings.get(usize::from(target)) {
+            postbox.send(Mail::Cancel(Box::new(ask)));
+        } else {
+            self.may_cancel(session, index, None);
+        }
+    }
+
+    pub(super) fn asked(&mut self, ask: &Ask) {
+        let grant = self.grant(ask);
+        if let Some(postbox) = self.siblings.get(usize::from(ask.shard)) {
+            postbox.send(Mail::MayCancel { session: ask.session, index: ask.index, grant });
+        }
+    }
+
+    pub(super) fn may_cancel(&mut self, session: u64, index: u32, grant: Option<Grant>) {
+        let entry = self.entries.get_mut(index as usize).and_then(Option::as_deref_mut);
+        let Some(entry) = entry.filter(|e| e.session.id() == session) else { return };
+        entry.resource = grant.map(|g| g.resource);
+        self.feed(index, Input::MayCancel(grant));
+    }
+
+    fn grant(&mut self, ask: &Ask) -> Option<Grant> {
+        let now = self.now;
+        if *self.guesses.bucket(ask.peer, now) >= GUESSES_MAX {
+            return None;
+        }
+        let index = (ask.request.process_id & 0x00ff_ffff) as usize;
+        let entry = self.entries.get_mut(index).and_then(Option::as_deref_mut);
+        let Some(entry) = entry.filter(|e| ask.request.names(e.session.cancel_key())) else {
+            *self.guesses.bucket(ask.peer, now) += 1;
+            return None;
+        };
+        let key = entry.session.running()?;
+        let resource = entry.resource?;
+        if entry.cancelled_ns.is_some_and(|at| now.monotonic_ns < at + PAUSE_NS) {
+            return None;
+        }
+        entry.cancelled_ns = Some(now.monotonic_ns);
+        Some(Grant { resource, key, tls: self.control.upstream_tls(resource).is_some() })
+    }
+}

@@ -1,0 +1,201 @@
+//! Cancel requests: the right key stops the statement that runs, over all shards; nothing else stops anything.
+
+use std::net::TcpStream;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use std::io::{Read, Write};
+use tests::suite::{Case, run};
+use tests::wire::{Message, Wire};
+use tests::world::World;
+
+const SLEEP: &str = "select pg_sleep(3)";
+/// Long enough that a statement has reached the server, and that the next cancel of a session counts again.
+const SETTLE: Duration = Duration::from_millis(150);
+const RUNNING: &str = "select count(*) from pg_stat_activity where state = 'active' and query like 'select pg_sleep%'";
+const CANCEL_CODE: u32 = 80_877_102;
+
+fn main() -> ExitCode {
+    run(vec![
+        Case::new("a_running_statement_is_cancelled_whichever_shard_hears_of_it", across_shards),
+        Case::new("psql_cancels_with_ctrl_c", psql_interrupted),
+        Case::new("a_cancel_request_without_the_right_key_stops_nothing", wrong_keys),
+        Case::new("an_idle_session_is_not_cancelled_later", idle),
+        Case::new("guesses_are_limited_by_address_and_forgiven_a_second_later", guesses),
+        Case::new("a_flood_of_right_keys_reaches_the_server_ten_times_a_second", flood),
+        Case::new("the_key_of_a_session_that_has_ended_is_worth_nothing", ended),
+    ])
+}
+
+struct Session {
+    wire: Wire,
+    /// Process id and secret, as a cancel request carries them.
+    key: Vec<u8>,
+}
+
+impl Session {
+    fn open(world: &World) -> Session {
+        let login = world.through("dba");
+        let mut wire = Wire::connect(login.port);
+        wire.startup(&[("user", &login.user), ("database", "shop")]);
+        assert_eq!(wire.expect().kind, b'R');
+        wire.send(b'p', &[login.password.as_bytes(), b"\0"].concat());
+        let key = wire.until_ready().into_iter().find(|m| m.kind == b'K').expect("a key comes with the login").body;
+        Session { wire, key }
+    }
+
+    fn shard(&self) -> u8 {
+        self.key[0]
+    }
+
+    fn starts(&mut self, text: &str) {
+        self.wire.query(text);
+        sleep(SETTLE);
+    }
+
+    /// SQLSTATE of the statement that was started, or `None` if it succeeded.
+    fn outcome(&mut self) -> Option<String> {
+        self.wire.until_ready().iter().find(|m| m.kind == b'E').map(Message::sqlstate)
+    }
+}
+
+/// Sends a cancel request and waits until the other side has closed, without a word.
+fn cancel(port: u16, key: &[u8]) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the port accepts connections");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket takes a timeout");
+    let length = (8 + key.len()) as u32;
+    let _ = stream.write_all(&[&length.to_be_bytes()[..], &CANCEL_CODE.to_be_bytes(), key].concat());
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert!(answer.is_empty(), "a cancel request is answered with {answer:?}");
+}
+
+fn across_shards(world: &World) {
+    let mut shards = [0; 128];
+    for _ in 0..16 {
+        let mut session = Session::open(world);
+        shards[usize::from(session.shard())] += 1;
+        session.starts(SLEEP);
+        cancel(world.gateway.port, &session.key);
+        assert_eq!(session.outcome().as_deref(), Some("57014"));
+        session.wire.query("select 1");
+        assert_eq!(session.outcome(), None, "the session goes on");
+    }
+    let used = shards.iter().filter(|n| **n > 0).count();
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    assert!(used > 1 || cpus == 1, "16 sessions came to one shard of {cpus}: the test shows nothing");
+}
+
+fn psql_interrupted(world: &World) {
+    let login = world.through("dba");
+    let mut command = std::process::Command::new("timeout");
+    command.args(["-s", "INT", "1"]).arg(world.server.binaries().join("psql")).args([
+        "-X",
+        "-c",
+        "select pg_sleep(20)",
+    ]);
+    command.env("PGHOST", "127.0.0.1").env("PGPORT", login.port.to_string()).env("PGDATABASE", "shop");
+    command.env("PGUSER", &login.user).env("PGPASSWORD", &login.password).env("PGSSLMODE", "disable");
+    let began = Instant::now();
+    let output = command.output().expect("psql runs");
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(words.contains("canceling statement due to user request"), "{words}");
+    assert!(began.elapsed() < Duration::from_secs(10), "psql hung for {:?}", began.elapsed());
+}
+
+fn wrong_keys(world: &World) {
+    let mut session = Session::open(world);
+    let key = session.key.clone();
+    let flip = |place: usize| {
+        let mut key = key.clone();
+        key[place] ^= 1;
+        key
+    };
+    session.starts("select pg_sleep(1.5)");
+    // Another secret, another place, another shard, a shard that is not there, too short, too long.
+    for wrong in
+        [flip(7), flip(3), flip(0), [&[0x7f], &key[1..]].concat(), key[..7].to_vec(), [&key[..], &[0]].concat()]
+    {
+        cancel(world.gateway.port, &wrong);
+    }
+    assert_eq!(session.outcome(), None, "a wrong key has stopped the statement");
+}
+
+fn idle(world: &World) {
+    let mut session = Session::open(world);
+    session.wire.query("begin");
+    assert_eq!(session.outcome(), None);
+    cancel(world.gateway.port, &session.key);
+    session.starts("select pg_sleep(0.3)");
+    assert_eq!(session.outcome(), None, "a cancel of before has stopped a later statement");
+}
+
+fn guesses(world: &World) {
+    let mut session = Session::open(world);
+    let mut wrong = session.key.clone();
+    wrong[7] ^= 1;
+    session.starts(SLEEP);
+    // The gateway counts by the seconds of its clock: the right key may come just after one has begun, but not twice.
+    let spoiled = (0..2).any(|_| {
+        (0..40).for_each(|_| cancel(world.gateway.port, &wrong));
+        cancel(world.gateway.port, &session.key);
+        sleep(SETTLE);
+        let running = !world.psql(&world.direct(), &[RUNNING]).out.trim().starts_with('0');
+        if !running {
+            assert_eq!(session.outcome().as_deref(), Some("57014"));
+            session.starts(SLEEP);
+        }
+        running
+    });
+    assert!(spoiled, "after 40 wrong keys within a second the right one still counted, twice");
+    sleep(Duration::from_millis(1100));
+    cancel(world.gateway.port, &session.key);
+    assert_eq!(session.outcome().as_deref(), Some("57014"), "the right key counts again a second later");
+}
+
+fn flood(world: &World) {
+    const FOR: Duration = Duration::from_secs(2);
+    let mut session = Session::open(world);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (port, key) = (world.gateway.port, session.key.clone());
+    let flooders: Vec<_> = (0..4)
+        .map(|_| {
+            let (stop, key) = (stop.clone(), key.clone());
+            std::thread::spawn(move || {
+                let mut sent = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    cancel(port, &key);
+                    sent += 1;
+                }
+                sent
+            })
+        })
+        .collect();
+    let (began, mut cancelled) = (Instant::now(), 0);
+    while began.elapsed() < FOR {
+        session.wire.query(SLEEP);
+        assert_eq!(session.outcome().as_deref(), Some("57014"));
+        cancelled += 1;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let sent: usize = flooders.into_iter().map(|f| f.join().expect("a flooder ends")).sum();
+    println!("{sent} cancel requests in 2 s, {cancelled} reached the server");
+    assert!(sent > 10 * cancelled, "{sent} requests are no flood for {cancelled} cancels");
+    assert!(cancelled <= 25, "{cancelled} cancels in 2 s");
+}
+
+fn ended(world: &World) {
+    let first = Session::open(world);
+    let key = first.key.clone();
+    drop(first);
+    sleep(SETTLE);
+    // The next sessions take the places of those that have gone.
+    let mut sessions: Vec<Session> = (0..8).map(|_| Session::open(world)).collect();
+    sessions.iter_mut().for_each(|s| s.wire.query("select pg_sleep(1)"));
+    sleep(SETTLE);
+    cancel(world.gateway.port, &key);
+    assert!(sessions.iter_mut().all(|s| s.outcome().is_none()), "an old key has stopped a new session's statement");
+}
