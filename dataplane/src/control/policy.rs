@@ -114,7 +114,8 @@ impl Subject {
 }
 
 impl Decision {
-    pub fn into_plan(self, policy: &Policy) -> Plan {
+    /// `view` is the number of what it was decided by, `text` what it was decided about.
+    pub fn into_plan(self, policy: &Policy, view: u64, text: Option<&[u8]>) -> Plan {
         let judgement = self.judgement;
         let verdict = match judgement.action {
             Action::Allow => Verdict::Allow,
@@ -130,6 +131,8 @@ impl Decision {
             mask_unsourced: judgement.mask_unsourced,
             harmless: judgement.unsourced_harmless.into(),
             touches_names: self.touches_names,
+            view,
+            text: text.map(Into::into),
             copy: self.copy.zip(masks).map(|(shape, masks)| CopyPlan {
                 masks,
                 csv: shape.csv,
@@ -210,7 +213,7 @@ mod tests {
         let snapshot = Arc::new(Snapshot::of(&[(100, "people", &["id", "name"]), (200, "items", &["id", "note"])]));
         let roles = policy.role_named("analyst").expect("the role is there");
         let subject = Subject::new(policy.clone(), roles, "shop".into(), snapshot);
-        let copy = CopyOut { plan: Some(Rc::new(subject.decide(text.as_bytes()).into_plan(&policy))) };
+        let copy = CopyOut { plan: Some(Rc::new(subject.decide(text.as_bytes()).into_plan(&policy, 0, None))) };
         let mut row = row.as_bytes().to_vec();
         let bytes = copy.mask(&subject.mask_view(HashKey::new([1; 32])), &mut row);
         String::from_utf8(row[..bytes].to_vec()).expect("masks keep UTF-8")

@@ -19,6 +19,10 @@ pub struct Plan {
     pub touches_names: bool,
     /// What to mask in a COPY … TO STDOUT.
     pub copy: Option<CopyPlan>,
+    /// Of which view (policy and catalogue) it was made: see [`Judge::view`].
+    pub view: u64,
+    /// The text that was judged, to be judged again under another view. Long ones are not kept.
+    pub text: Option<Box<[u8]>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,11 +46,13 @@ pub struct CopyPlan {
 #[derive(Debug)]
 pub enum Judged {
     Plan(Rc<Plan>),
-    /// The analysis is under way; the session's `Input::Judged` will say when to ask again.
+    /// The analysis is under way; the session is told by `Input::Again` when to ask again.
     Wait,
 }
 
 /// Judges texts for one session's subject. The shard implements it over its plan cache.
 pub trait Judge {
     fn judge(&mut self, text: &[u8]) -> Judged;
+    /// The number of the policy and catalogue that are in force: plans of another number do not count any more.
+    fn view(&self) -> u64;
 }

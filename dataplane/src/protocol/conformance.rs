@@ -99,6 +99,8 @@ mod tests {
             let copy =
                 CopyPlan { masks: CopyMasks::Columns(masks), csv: false, delimiter: b'\t', quote: b'"', escape: b'"' };
             Judged::Plan(Rc::new(Plan {
+                view: 0,
+                text: None,
                 verdict: if denied { Verdict::Deny } else { Verdict::Allow },
                 rule: if denied { "no-forbidden" } else { "grants" }.into(),
                 refusal: denied.then(|| refusal.into()),
@@ -107,6 +109,10 @@ mod tests {
                 touches_names: false,
                 copy: copied.then_some(copy),
             }))
+        }
+
+        fn view(&self) -> u64 {
+            0
         }
     }
 

@@ -55,10 +55,14 @@ impl Judge for SessionJudge<'_> {
         }
         let decision = view.subject.decide(text);
         let proved = shape.filter(|_| decision.literals_are_plain);
-        let plan = Rc::new(decision.into_plan(&view.subject.policy));
+        let plan = Rc::new(decision.into_plan(&view.subject.policy, view.number, Some(text)));
         // The shape's plan serves this text too: texts that differ in literals alone must not push others out.
         self.plans.insert(proved.map_or(key, |(shape, _)| shape), plan.clone());
         Judged::Plan(plan)
+    }
+
+    fn view(&self) -> u64 {
+        self.view.map_or(0, |view| view.number)
     }
 }
 
@@ -92,7 +96,7 @@ impl<I: SecureIo> Shard<I> {
         let Entry { pending, view, .. } = &mut **entry;
         *pending = None;
         let Some(view) = view else { return };
-        let plan = Rc::new(decided.decision.into_plan(&view.subject.policy));
+        let plan = Rc::new(decided.decision.into_plan(&view.subject.policy, view.number, None));
         self.plans.insert(decided.key, plan);
         self.feed(decided.index, Input::Again);
     }

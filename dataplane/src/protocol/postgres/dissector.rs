@@ -243,6 +243,13 @@ impl Names {
         NameUse { id, generation }
     }
 
+    /// What the name stands for has been judged again.
+    pub(super) fn renew(&mut self, id: NameId, plan: Rc<Plan>) {
+        if let Some(entry) = self.entry(id) {
+            entry.plan = plan;
+        }
+    }
+
     /// The server has done what was asked for the name.
     pub(super) fn confirm(&mut self, name: NameUse) {
         if let Some(entry) = self.entry(name.id)

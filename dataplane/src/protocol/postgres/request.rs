@@ -27,9 +27,9 @@ impl Dissector {
         match frame[0] {
             frontend::QUERY => self.query(body, judge, scratch),
             frontend::PARSE => self.parse(body, judge, scratch),
-            frontend::BIND => self.bind(body),
+            frontend::BIND => self.bind(body, judge, scratch),
             frontend::DESCRIBE => self.describe(body),
-            frontend::EXECUTE => self.execute(body, scratch),
+            frontend::EXECUTE => self.execute(body, judge, scratch),
             frontend::CLOSE => self.close(body),
             frontend::SYNC => self.sync(),
             frontend::FLUSH => Step::Pass,
@@ -148,7 +148,22 @@ impl Dissector {
         Step::Pass
     }
 
-    fn bind(&mut self, body: &[u8]) -> Step {
+    /// A plan that was made under another policy or catalogue is made again before anything runs by it.
+    fn judged_again(
+        &mut self,
+        plan: Rc<Plan>,
+        ask: Ask,
+        judge: &mut dyn Judge,
+        scratch: &mut Scratch,
+    ) -> Result<Rc<Plan>, Step> {
+        match &plan.text {
+            _ if plan.view == judge.view() => Ok(plan),
+            Some(text) => self.judged(text, ask, judge, scratch),
+            None => Err(self.refuse(Rc::new(responder::outdated(judge.view())), ask, scratch)),
+        }
+    }
+
+    fn bind(&mut self, body: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {
         let Some((portal, at)) = cstr_at(body, 0) else { return MALFORMED };
         let Some((statement, _)) = cstr_at(body, at) else { return MALFORMED };
         if portal == responder::REFUSED_PORTAL {
@@ -156,9 +171,15 @@ impl Dissector {
         }
         self.described = None;
         let (portal, statement) = (self.portals.id(portal), self.statements.id(statement));
+        let plan = self.statements.get(statement, self.pipeline);
+        let plan = match plan.map(|plan| self.judged_again(plan, Ask::Bind, judge, scratch)).transpose() {
+            Ok(plan) => plan,
+            Err(step) => return step,
+        };
         self.pipeline_open = true;
-        match self.statements.get(statement, self.pipeline) {
+        match plan {
             Some(plan) => {
+                self.statements.renew(statement, plan.clone());
                 let name = self.portals.set(portal, plan, self.pipeline);
                 self.replies.owe_name(Ask::Bind, name);
             }
@@ -195,15 +216,24 @@ impl Dissector {
     }
 
     /// No row passes without a RowDescription of its own execution: if the client has not asked for it, we do.
-    fn execute(&mut self, body: &[u8], scratch: &mut Scratch) -> Step {
+    fn execute(&mut self, body: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {
         let Some((name, at)) = cstr_at(body, 0) else { return MALFORMED };
         if at + 4 != body.len() {
             return MALFORMED;
         }
         let id = self.portals.id(name);
+        let plan = self.portals.get(id, self.pipeline);
+        let described = self.described;
+        let plan = match plan.map(|plan| self.judged_again(plan, Ask::Execute, judge, scratch)).transpose() {
+            Ok(plan) => plan,
+            Err(step) => return step,
+        };
+        if let Some(plan) = &plan {
+            self.portals.renew(id, plan.clone());
+        }
+        self.described = described;
         if self.masks.active && self.described != Some(id) {
             responder::describe_portal(&mut scratch.before, name);
-            let plan = self.portals.get(id, self.pipeline);
             self.replies.owe(Ask::DescribePortal, Owner::Ours, plan);
             self.pipeline_open = true;
             self.described = Some(id);
@@ -211,7 +241,6 @@ impl Dissector {
         }
         // A second Execute of a suspended portal is an execution of its own.
         self.described = None;
-        let plan = self.portals.get(id, self.pipeline);
         if let Some(plan) = &plan {
             self.forget_names(&plan.clone());
         }

@@ -1,6 +1,7 @@
 //! What we say to a client in PostgreSQL's own words.
 
 use super::wire::{backend, frontend, message, put_cstr};
+use crate::datapath::verdict::{Plan, Verdict};
 
 /// An error as a client sees it. Fields as in <https://www.postgresql.org/docs/18/protocol-error-fields.html>.
 pub struct Report<'a> {
@@ -41,6 +42,26 @@ impl<'a> Report<'a> {
             }
             out.push(0);
         });
+    }
+}
+
+/// The refusal of a long prepared statement whose text is not at hand to be judged under a new policy. Drivers know the
+/// server's words for this, and prepare it again.
+pub fn outdated(view: u64) -> Plan {
+    const TEXT: &str = "cached plan must not change result type";
+    let mut refusal = Vec::new();
+    let detail = Some("wireward: the policy or the catalogue has changed since the statement was prepared");
+    Report { detail, hint: Some("prepare it again"), ..Report::error("0A000", TEXT) }.write(&mut refusal);
+    Plan {
+        verdict: Verdict::Deny,
+        rule: "policy-changed".into(),
+        refusal: Some(refusal.into()),
+        mask_unsourced: true,
+        harmless: Box::default(),
+        touches_names: false,
+        copy: None,
+        view,
+        text: None,
     }
 }
 
