@@ -75,7 +75,7 @@ fn the_demo_masks_four_columns_for_all_but_the_dba() {
 fn explained(user: Option<&str>, sql: &str, json: bool) -> (u8, String) {
     let mut out = Vec::new();
     let path = demo();
-    let question = Question { policy: &path, user, roles: &[], resource: "shop", sql };
+    let question = Question { policy: &path, user, roles: &[], resource: "shop", upstream: None, sql };
     let status = cli::explain(question, json, &mut out);
     let shown = String::from_utf8(out).expect("text");
     (status, shown.replace(&path.display().to_string(), "policy.toml").replace(compiled().epoch_name(), "EPOCH"))
@@ -94,6 +94,7 @@ hint       set orders.status to 'cancelled' instead
 policy     EPOCH
 roles      agent
 resource   shop
+catalogue  not asked: views, partitions and search_path are taken as written; --config FILE asks
 1          DELETE
            delete on orders             not granted
 ",
@@ -106,6 +107,7 @@ why        every effect is granted, no rule blocks it, and a mask may apply
 policy     EPOCH
 roles      analyst
 resource   shop
+catalogue  not asked: views, partitions and search_path are taken as written; --config FILE asks
 1          SELECT
            read on customers            granted at policy.toml:LINE
            column 1: customers.id       as it is
@@ -156,7 +158,7 @@ fn explain_for_an_unknown_role_lists_the_roles() {
 #[test]
 fn check_and_build_report_and_an_artifact_explains_itself() {
     let mut out = Vec::new();
-    assert_eq!(cli::check(&demo(), false, &mut out), 0);
+    assert_eq!(cli::check(&demo(), None, false, &mut out), 0);
     assert!(String::from_utf8_lossy(&out).starts_with("ok: policy "), "{}", String::from_utf8_lossy(&out));
 
     let directory = std::env::temp_dir().join(format!("wireward-demo-{}", std::process::id()));
@@ -166,10 +168,17 @@ fn check_and_build_report_and_an_artifact_explains_itself() {
     let mut out = Vec::new();
     let built = cli::build(&demo(), &artifact, &mut out);
     let opened = Policy::open(&artifact);
-    let question = Question { policy: &artifact, user: Some("dba"), roles: &[], resource: "shop", sql: "select 1" };
+    let question = Question {
+        policy: &artifact,
+        user: Some("dba"),
+        roles: &[],
+        resource: "shop",
+        upstream: None,
+        sql: "select 1",
+    };
     let explained = cli::explain(question, false, &mut Vec::new());
     let mut errors = Vec::new();
-    let refused = (cli::check(&broken, true, &mut errors), cli::build(&broken, &artifact, &mut Vec::new()));
+    let refused = (cli::check(&broken, None, true, &mut errors), cli::build(&broken, &artifact, &mut Vec::new()));
     let files = std::fs::read_dir(&directory).expect("listed").count();
     std::fs::remove_dir_all(&directory).expect("removed");
 

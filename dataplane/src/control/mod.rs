@@ -4,6 +4,7 @@ pub mod analyser;
 pub mod catalogue;
 pub mod credential;
 pub mod identity;
+pub mod names;
 pub mod policy;
 
 use std::net::SocketAddr;

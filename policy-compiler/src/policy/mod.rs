@@ -10,7 +10,8 @@ mod schema;
 mod tests;
 
 pub use check::check;
-pub use diagnostic::{Diagnostic, Source};
+pub(crate) use diagnostic::did_you_mean;
+pub use diagnostic::{At, Diagnostic, Source};
 pub use schema::schema;
 
 use crate::detect::Kind;
@@ -95,6 +96,8 @@ pub struct Mask {
     pub name: String,
     pub scope: Scope,
     pub columns: Vec<MaskedColumn>,
+    /// Where each of the columns is written.
+    pub places: Vec<At>,
     pub action: MaskAction,
     pub origin: Origin,
 }
@@ -116,6 +119,12 @@ pub struct Detect {
     pub kinds: u16,
     pub action: MaskAction,
     pub origin: Origin,
+}
+
+impl MaskedColumn {
+    pub fn of(schema: Option<&str>, relation: &str, column: &str) -> Self {
+        Self { schema: schema.map(String::from), relation: relation.to_owned(), column: column.to_owned() }
+    }
 }
 
 /// What is done to a value, laxest first: of several masks on one column the greatest counts.
@@ -143,6 +152,12 @@ impl MaskAction {
 
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.iter().find(|(_, n)| *n == name).map(|(action, _)| *action)
+    }
+}
+
+impl Scope {
+    pub fn has_resource(&self, resource: &str) -> bool {
+        self.resources.as_ref().is_none_or(|names| names.iter().any(|name| name == resource))
     }
 }
 
