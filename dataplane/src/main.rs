@@ -45,10 +45,13 @@ enum Command {
     /// Check, build and question policies
     #[command(subcommand)]
     Policy(Policy),
-    /// List recorded sessions
+    /// List recorded sessions and refused logins
     Sessions {
         #[command(flatten)]
         configured: Configured,
+        /// Only logins that were refused
+        #[arg(long)]
+        refused: bool,
         /// One JSON object a line
         #[arg(long)]
         json: bool,
@@ -169,9 +172,9 @@ fn main() -> ExitCode {
             Ok(())
         }),
         Command::Policy(command) => answer(command, out),
-        Command::Sessions { configured, json } => {
-            look(&configured.config, |directory| recorder::cli::sessions(directory, json, out))
-        }
+        Command::Sessions { configured, refused, json } => look(&configured.config, |directory| {
+            recorder::cli::sessions(directory, recorder::cli::Listing { json, refused }, out)
+        }),
         Command::Replay { configured, id, all, json } => look(&configured.config, |directory| {
             recorder::cli::replay(directory, &id, recorder::replay::Options { all, json }, out)
         }),

@@ -144,8 +144,13 @@ impl World {
 
     /// What a sub-command that reads the recordings prints: `sessions`, `replay`, `verify`.
     pub fn evidence(&self, command: &str, arguments: &[&str]) -> Shown {
+        self.evidence_of(&self.place, command, arguments)
+    }
+
+    /// The same of another gateway's recordings.
+    pub fn evidence_of(&self, place: &Place, command: &str, arguments: &[&str]) -> Shown {
         let mut program = Command::new(wireward());
-        program.arg(command).args(arguments).arg("--config").arg(self.place.configuration());
+        program.arg(command).args(arguments).arg("--config").arg(place.configuration());
         Shown::of(program)
     }
 

@@ -200,6 +200,11 @@ mod tests {
                         self.dialed = true;
                         self.feed(Input::Dialed(Ok(())));
                     }
+                    Output::Refused(refused) => {
+                        let (user, database) = (refused.user.escape_debug(), refused.database.escape_debug());
+                        let reason = refused.fault.text();
+                        let _ = writeln!(self.events, "recorded refusal of \"{user}\" at \"{database}\": {reason}");
+                    }
                     Output::Close => self.closed = true,
                 }
             }

@@ -121,6 +121,7 @@ impl<I: Io> Shard<I> {
             match output {
                 Output::Admit(request) => self.admit(index, &request),
                 Output::Dial => self.dial(index),
+                Output::Refused(refused) => self.refused(&refused),
                 Output::Close => self.close(index),
             }
         }

@@ -7,6 +7,7 @@ pub mod accept;
 pub mod drive;
 pub mod judging;
 pub mod mailbox;
+mod refusals;
 pub mod spawn;
 pub mod timers;
 
@@ -28,6 +29,7 @@ use crate::protocol::postgres::dissector::NameKey;
 use crate::session::{Input, Output, Session};
 use judging::View;
 use mailbox::{Mail, Mailbox};
+use refusals::Refusals;
 use timers::Timers;
 
 /// The recorder counts as gone when its heartbeat is older than this (decision 11).
@@ -104,6 +106,7 @@ pub struct Shard<I> {
     random: Box<dyn FnMut(&mut [u8])>,
     /// Sessions that the ring or the recorder holds up.
     stalled: Vec<u32>,
+    refusals: Refusals,
     next_session: u64,
     number: u8,
     now: Now,
@@ -153,6 +156,7 @@ impl<I: Io> Shard<I> {
             name_key: NameKey(key),
             random,
             stalled: Vec::new(),
+            refusals: Refusals::default(),
             // Seconds of the start, then a counter: unique over restarts, and in order.
             next_session: (parts.now.unix_ns / 1_000_000_000) << 28 | u64::from(parts.number) << 20,
             number: parts.number,
@@ -189,6 +193,7 @@ impl<I: Io> Shard<I> {
         self.events = events;
         self.on_timers();
         self.retry_stalled();
+        self.tell_refusals();
     }
 
     fn patience(&self) -> Duration {
@@ -207,7 +212,10 @@ impl<I: Io> Shard<I> {
             match mail {
                 Mail::Decided(decided) => self.decided(decided),
                 Mail::Catalogue => self.renew_views(),
-                Mail::Stop => self.stopping = true,
+                Mail::Stop => {
+                    self.stopping = true;
+                    self.tell_last_refusals();
+                }
             }
         }
     }
