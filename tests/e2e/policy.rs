@@ -180,12 +180,25 @@ fn refusal_on_the_wire(world: &World) {
     assert!(text.contains("wireward"), "the message says who refused: {text:?}");
 }
 
+/// The server would refuse such a message too, with the same SQLSTATE: the words and the server's log tell who did.
 fn nul_inside(world: &World) {
-    let mut wire = agent(world);
-    wire.send(b'Q', b"select 1\0; drop table customers /* after_nul */\0");
-    let first = wire.expect();
-    assert_eq!(first.kind, b'E', "{first:?}");
-    assert!(!world.reached_the_server("after_nul"));
+    let rows: [(u8, &[u8]); 3] = [
+        (b'Q', b"select 1\0; drop table customers /* after_nul */\0"),
+        (b'Q', b"select 1 /* no_nul_at_all */"),
+        (b'P', b"\0select 1\0; drop table customers /* after_nul */\0\0\0"),
+    ];
+    for (kind, body) in rows {
+        let mut wire = agent(world);
+        wire.send(kind, body);
+        let first = wire.expect();
+        assert_eq!((first.kind, first.sqlstate().as_str()), (b'E', "08P01"), "{first:?}");
+        assert_eq!(first.field(b'S').as_deref(), Some("FATAL"), "{first:?}");
+        assert!(first.field(b'M').is_some_and(|text| text.starts_with("wireward: a ")), "{first:?}");
+        assert!(wire.is_closed_clean(), "{first:?}");
+    }
+    for sign in ["after_nul", "no_nul_at_all", "invalid message format", "invalid string in message"] {
+        assert!(!world.reached_the_server(sign), "{sign:?}: the message reached the server");
+    }
 }
 
 /// Message, body, and what the replay of its session shows of it.
