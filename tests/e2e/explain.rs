@@ -10,6 +10,7 @@ fn main() -> ExitCode {
         Case::new("explain_follows_views_stars_and_partitions_to_the_masked_column", follows_names),
         Case::new("explain_without_a_configuration_asks_nobody_and_says_so", offline),
         Case::new("explain_says_what_a_session_gets", same_as_a_session),
+        Case::new("explain_names_the_rule_that_a_session_is_refused_by", same_refusals),
         Case::new("explain_for_a_resource_that_is_not_configured_names_those_that_are", unknown_resource),
         Case::new("check_accepts_masks_that_the_catalogue_has", masks_that_exist),
         Case::new("check_shows_the_place_of_each_mask_that_no_column_answers_to", masks_that_do_not),
@@ -81,6 +82,23 @@ fn same_as_a_session(world: &World) {
         let differs: Vec<bool> =
             raw.trim_end().split('|').zip(seen.trim_end().split('|')).map(|(a, b)| a != b).collect();
         assert_eq!(told, differs, "{sql}\n{shown}\n{raw}{seen}");
+    }
+}
+
+/// The rule that explain names is the one that the refusal names.
+fn same_refusals(world: &World) {
+    for sql in [
+        "copy customers to stdout (format binary)",
+        "update orders set item = 'x'",
+        "drop table orders",
+        "set role postgres",
+        "create table kept as select email from customer_contacts",
+    ] {
+        let shown = explain(world, "analyst", &["--json", sql]).out;
+        let json: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        assert_eq!(json["verdict"], "deny", "{sql}: {shown}");
+        let rule = json["rule"].as_str().expect("a rule");
+        world.psql(&world.through("analyst"), &[sql]).must_complain(&format!("blocked by rule {rule} (policy"));
     }
 }
 
