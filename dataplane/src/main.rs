@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use dataplane::config::Config;
+use dataplane::config::{Config, ConfigError};
+use dataplane::control::catalogue::Snapshot;
+use dataplane::control::names;
 use policy_compiler::cli as policy;
 
 /// Wireward stands between people or AI agents and your databases: it blocks, masks and records on the wire
@@ -28,7 +30,7 @@ struct Cli {
 #[derive(Args)]
 struct Configured {
     /// The configuration file
-    #[arg(long, value_name = "FILE", env = "WIREWARD_CONFIG", default_value = "wireward.toml")]
+    #[arg(long, value_name = "FILE", env = "WIREWARD_CONFIG", default_value = CONFIG_DEFAULT)]
     config: PathBuf,
 }
 
@@ -43,10 +45,13 @@ enum Command {
     /// Check, build and question policies
     #[command(subcommand)]
     Policy(Policy),
-    /// List recorded sessions
+    /// List recorded sessions and refused logins
     Sessions {
         #[command(flatten)]
         configured: Configured,
+        /// Only logins that were refused
+        #[arg(long)]
+        refused: bool,
         /// One JSON object a line
         #[arg(long)]
         json: bool,
@@ -89,10 +94,13 @@ enum Policy {
     Check {
         /// A policy file or a directory of them
         path: PathBuf,
+        /// Ask this resource's catalogue, with the gateway's credential of it, whether every masked column exists
+        #[arg(long)]
+        resource: Option<String>,
         #[arg(long)]
         json: bool,
         #[command(flatten)]
-        configured: Unused,
+        configured: Configured,
     },
     /// Compile a policy to the one file that the gateway maps
     Build {
@@ -103,26 +111,33 @@ enum Policy {
         configured: Unused,
     },
     /// Say what happens to a statement, which rule decides, why, and what is masked
-    Explain {
-        /// A role, as whom the statement is sent
-        #[arg(long = "as", value_name = "USER")]
-        user: Option<String>,
-        /// More roles, with commas
-        #[arg(long, value_delimiter = ',')]
-        roles: Vec<String>,
-        #[arg(long)]
-        resource: String,
-        /// A policy file, directory or artifact; the configuration's artifact if left out
-        #[arg(long)]
-        policy: Option<PathBuf>,
-        #[arg(long)]
-        json: bool,
-        #[command(flatten)]
-        configured: Configured,
-        sql: String,
-    },
+    Explain(Explain),
     /// Print the JSON Schema of policy files
     Schema,
+}
+
+#[derive(Args)]
+struct Explain {
+    /// A role, as whom the statement is sent
+    #[arg(long = "as", value_name = "USER")]
+    user: Option<String>,
+    /// More roles, with commas
+    #[arg(long, value_delimiter = ',')]
+    roles: Vec<String>,
+    #[arg(long)]
+    resource: String,
+    /// A policy file, directory or artifact; the configuration's artifact if left out
+    #[arg(long)]
+    policy: Option<PathBuf>,
+    /// The configuration file; if named, the resource's catalogue is asked with the gateway's credential of it
+    #[arg(long, value_name = "FILE", env = "WIREWARD_CONFIG")]
+    config: Option<PathBuf>,
+    /// Ask no catalogue, even if a configuration is named
+    #[arg(long)]
+    offline: bool,
+    #[arg(long)]
+    json: bool,
+    sql: String,
 }
 
 /// `--config` is taken by every command, also where it changes nothing.
@@ -132,6 +147,9 @@ struct Unused {
     config: Option<PathBuf>,
 }
 
+const CONFIG_DEFAULT: &str = "wireward.toml";
+/// Something could not be looked at.
+const EXIT_FAILED: u8 = 2;
 /// The configuration is wrong (`EX_CONFIG` of sysexits.h).
 const EXIT_CONFIG: u8 = 78;
 
@@ -154,9 +172,9 @@ fn main() -> ExitCode {
             Ok(())
         }),
         Command::Policy(command) => answer(command, out),
-        Command::Sessions { configured, json } => {
-            look(&configured.config, |directory| recorder::cli::sessions(directory, json, out))
-        }
+        Command::Sessions { configured, refused, json } => look(&configured.config, |directory| {
+            recorder::cli::sessions(directory, recorder::cli::Listing { json, refused }, out)
+        }),
         Command::Replay { configured, id, all, json } => look(&configured.config, |directory| {
             recorder::cli::replay(directory, &id, recorder::replay::Options { all, json }, out)
         }),
@@ -169,26 +187,60 @@ fn main() -> ExitCode {
 
 fn answer(command: Policy, out: &mut dyn Write) -> u8 {
     match command {
-        Policy::Check { path, json, .. } => policy::check(&path, json, out),
+        Policy::Check { path, resource: None, json, .. } => policy::check(&path, None, json, out),
+        Policy::Check { path, resource: Some(resource), json, configured } => {
+            match Config::load(&configured.config).map_err(Refused::config).and_then(|c| catalogue(&c, &resource)) {
+                Ok(snapshot) => {
+                    let asked = policy::Asked { resource: &resource, upstream: &snapshot };
+                    policy::check(&path, Some(asked), json, out)
+                }
+                Err(refused) => refused.complain(),
+            }
+        }
         Policy::Build { path, output, .. } => policy::build(&path, &output, out),
         Policy::Schema => policy::schema(out),
-        Policy::Explain { user, roles, resource, policy: path, json, configured, sql } => {
-            let path = match path {
-                Some(path) => path,
-                None => match Config::load(&configured.config) {
-                    Ok(config) => config.policy_file,
-                    Err(why) => return complain(&why),
-                },
-            };
-            let question = policy::Question {
-                policy: &path,
-                user: user.as_deref(),
-                roles: &roles,
-                resource: &resource,
-                sql: &sql,
-            };
-            policy::explain(question, json, out)
-        }
+        Policy::Explain(question) => match explain(&question, out) {
+            Ok(code) => code,
+            Err(refused) => refused.complain(),
+        },
+    }
+}
+
+fn explain(question: &Explain, out: &mut dyn Write) -> Result<u8, Refused> {
+    let Explain { user, roles, resource, policy: path, config, offline, json, sql } = question;
+    let named = config.as_deref().map(Config::load).transpose().map_err(Refused::config)?;
+    let path = match (path, &named) {
+        (Some(path), _) => path.clone(),
+        (None, Some(config)) => config.policy_file.clone(),
+        (None, None) => Config::load(Path::new(CONFIG_DEFAULT)).map_err(Refused::config)?.policy_file,
+    };
+    let snapshot = named.filter(|_| !offline).map(|config| catalogue(&config, resource)).transpose()?;
+    let upstream = snapshot.as_ref().map(|snapshot| snapshot as &dyn policy::Upstream);
+    let user = user.as_deref();
+    let question = policy::Question { policy: &path, user, roles, resource, upstream, sql };
+    Ok(policy::explain(question, *json, out))
+}
+
+/// The catalogue of one resource of the configuration.
+fn catalogue(config: &Config, name: &str) -> Result<Snapshot, Refused> {
+    let found = config.resources.iter().find(|resource| resource.name == name).ok_or_else(|| {
+        let known: Vec<&str> = config.resources.iter().map(|resource| resource.name.as_str()).collect();
+        Refused(EXIT_CONFIG, format!("the configuration has no resource `{name}`; it has {}", known.join(", ")))
+    })?;
+    names::read(found).map_err(|why| Refused(EXIT_FAILED, why))
+}
+
+/// Why a command cannot answer, with its exit code.
+struct Refused(u8, String);
+
+impl Refused {
+    fn config(why: ConfigError) -> Self {
+        Self(EXIT_CONFIG, why.to_string())
+    }
+
+    fn complain(self) -> u8 {
+        eprintln!("wireward: {}", self.1);
+        self.0
     }
 }
 

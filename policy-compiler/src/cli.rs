@@ -1,20 +1,22 @@
 //! The `wireward policy` commands. Each writes what it has to say and returns the exit status: 0 or 1.
 
 mod report;
+mod upstream;
 
 use crate::artifact::Policy;
 use crate::build;
-use crate::judge::{NoCatalogue, Subject, judge};
+use crate::judge::{Catalogue, NoCatalogue, Subject, judge};
 use crate::policy::{self, Checked, Diagnostic, Source};
 use crate::statement::postgres::analyse;
-use report::Report;
+use report::{Report, Seen};
 use serde_json::json;
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
+pub use upstream::{Asked, Names, Upstream};
 
 /// What `wireward policy explain` is asked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Question<'a> {
     /// A policy file, a directory of them, or an artifact.
     pub policy: &'a Path,
@@ -23,13 +25,20 @@ pub struct Question<'a> {
     /// Names of more roles: `--roles a,b`.
     pub roles: &'a [String],
     pub resource: &'a str,
+    /// The resource's catalogue; without it names are taken as written.
+    pub upstream: Option<&'a dyn Upstream>,
     pub sql: &'a str,
 }
 
-/// `wireward policy check PATH`: reports all errors of the policy, or what it holds.
-pub fn check(path: &Path, json: bool, out: &mut dyn Write) -> u8 {
-    status(match compiled(path) {
-        Ok(compiled) => show_summary(&compiled, json, out).map(|()| 0),
+/// `wireward policy check PATH`: reports all errors of the policy, or what it holds. With the catalogue of a resource, a
+/// mask that no column of it answers to is an error.
+pub fn check(path: &Path, asked: Option<Asked<'_>>, json: bool, out: &mut dyn Write) -> u8 {
+    let compared = compiled(path).and_then(|compiled| {
+        let errors = asked.map(|asked| upstream::unresolved(asked, &compiled.checked, compiled.policy.sources()));
+        errors.filter(|errors| !errors.is_empty()).map_or(Ok(compiled), Err)
+    });
+    status(match compared {
+        Ok(compiled) => show_summary(&compiled, asked, json, out).map(|()| 0),
         Err(errors) => show_errors(&errors, json, out).map(|()| 1),
     })
 }
@@ -49,7 +58,7 @@ pub fn build(path: &Path, output: &Path, out: &mut dyn Write) -> u8 {
     })
 }
 
-/// `wireward policy explain`: what happens to a text of SQL, and why. Knows the policy, not the upstream's catalogue.
+/// `wireward policy explain`: what happens to a text of SQL, and why.
 pub fn explain(question: Question<'_>, json: bool, out: &mut dyn Write) -> u8 {
     status(match answer(question) {
         Ok(report) if json => writeln!(out, "{:#}", report.to_json()).map(|()| 0),
@@ -117,11 +126,14 @@ fn answer(question: Question<'_>) -> Result<Report, Problem> {
         return Err(Problem::Question(format!("name a role with --as or --roles; {}", known_roles(&policy))));
     }
     let analysis = analyse(question.sql);
-    let judgement = judge(&policy, Subject { roles, resource: question.resource }, &analysis, &NoCatalogue);
-    let who = crate::explain::Who { roles: &names, resource: question.resource };
-    let explanation = crate::explain::explain(&checked, who, &analysis, &NoCatalogue);
     let masks = policy.masks(roles, question.resource);
-    Ok(Report::new(policy.epoch_name(), who, &analysis.unwrap_or_default(), judgement, &explanation, &masks))
+    let known = question.upstream.map(|upstream| upstream.names(&masks));
+    let catalogue: &dyn Catalogue = known.as_deref().map_or(&NoCatalogue, |names| names);
+    let judgement = judge(&policy, Subject { roles, resource: question.resource }, &analysis, catalogue);
+    let who = crate::explain::Who { roles: &names, resource: question.resource };
+    let explanation = crate::explain::explain(&checked, who, &analysis, catalogue);
+    let seen = Seen { masks: &masks, names: known.as_deref() };
+    Ok(Report::new(policy.epoch_name(), who, &analysis.unwrap_or_default(), judgement, &explanation, seen))
 }
 
 fn no_role(name: &str, policy: &Policy) -> String {
@@ -143,7 +155,7 @@ fn show_errors(errors: &[Diagnostic], json: bool, out: &mut dyn Write) -> io::Re
     writeln!(out, "{} error{plural}", errors.len())
 }
 
-fn show_summary(compiled: &Compiled, json: bool, out: &mut dyn Write) -> io::Result<()> {
+fn show_summary(compiled: &Compiled, asked: Option<Asked<'_>>, json: bool, out: &mut dyn Write) -> io::Result<()> {
     let checked = &compiled.checked;
     let counts = [
         ("roles", checked.roles.len()),
@@ -154,10 +166,18 @@ fn show_summary(compiled: &Compiled, json: bool, out: &mut dyn Write) -> io::Res
     ];
     if json {
         let counts: serde_json::Map<_, _> = counts.iter().map(|(name, n)| ((*name).to_owned(), json!(n))).collect();
-        return writeln!(out, "{:#}", json!({ "ok": true, "policy": compiled.policy.epoch_name(), "counts": counts }));
+        let (policy, resource) = (compiled.policy.epoch_name(), asked.map(|asked| asked.resource));
+        return writeln!(out, "{:#}", json!({ "ok": true, "policy": policy, "counts": counts, "resource": resource }));
     }
     let listed: Vec<String> = counts.iter().map(|(name, n)| format!("{name} {n}")).collect();
-    writeln!(out, "ok: policy {}: {}", compiled.policy.epoch_name(), listed.join(", "))
+    writeln!(out, "ok: policy {}: {}", compiled.policy.epoch_name(), listed.join(", "))?;
+    match asked {
+        Some(asked) => {
+            let columns = upstream::masked_columns(asked.resource, checked);
+            writeln!(out, "catalogue of resource {}: it has each of the {columns} masked columns", asked.resource)
+        }
+        None => writeln!(out, "no catalogue was asked: whether masked columns exist is open; --resource NAME asks"),
+    }
 }
 
 /// A reload must never see half a file: written beside, synced, then renamed.

@@ -6,7 +6,7 @@ use crate::judge::{Action, Catalogue};
 use crate::policy::catalogs::{Name, is_catalog_name};
 use crate::policy::pattern::Pattern;
 use crate::policy::{Checked, Grant, Mask, Origin, Rule, Scope, pattern_matches};
-use crate::statement::{AnalyseError, Analysis, CopyDirection, Effect, EffectSet, RelationUse, Statement};
+use crate::statement::{AnalyseError, Analysis, CopyDirection, CopyFormat, Effect, EffectSet, RelationUse, Statement};
 
 /// Who asks, by names.
 #[derive(Clone, Copy, Debug)]
@@ -108,6 +108,7 @@ impl<'a> Reading<'a> {
             Some(need) if need.effect == Effect::Opaque && need.relation.is_none() => built_in("opaque"),
             Some(_) => built_in("default-deny"),
             None if self.keeps_masked(statement) => built_in("masked-source"),
+            None if self.copies_in_binary(statement) => built_in("binary-copy"),
             None => None,
         }
     }
@@ -261,6 +262,13 @@ impl<'a> Reading<'a> {
             let gives = [Effect::Read, Effect::Update, Effect::Ddl].iter().any(|e| relation.effects.has(*e));
             gives && self.protected(relation) && self.shows_masked(statement, relation)
         })
+    }
+
+    /// Whether the statement copies rows out in a format that no mask can be applied to.
+    fn copies_in_binary(&self, statement: &Statement) -> bool {
+        let Some(copy) = &statement.copy else { return false };
+        let masked = || self.masks().next().is_some() || self.policy.detects.iter().any(|d| self.concerns(&d.scope));
+        copy.direction == CopyDirection::ToClient && copy.format == CopyFormat::Binary && masked()
     }
 
     fn shows_masked(&self, statement: &Statement, relation: &RelationUse) -> bool {

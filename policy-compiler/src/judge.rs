@@ -65,7 +65,7 @@ pub enum Action {
 pub struct Judgement {
     pub action: Action,
     /// The deciding rule's name. Without a rule: `grant` for what is allowed; `default-deny`, `unparsable`,
-    /// `pinned-setting`, `opaque` or `masked-source` for what is denied.
+    /// `pinned-setting`, `opaque`, `masked-source` or `binary-copy` for what is denied.
     pub rule: String,
     /// In the user's words: `DELETE on customers is not granted to role analyst`.
     pub reason: String,
@@ -144,6 +144,7 @@ impl Case<'_> {
             .or_else(|| self.blocked(statement))
             .or_else(|| self.ungranted(statement))
             .or_else(|| self.copies_masked_values(statement))
+            .or_else(|| self.copies_out_in_binary(statement))
     }
 
     fn unreachable(&self) -> Denial {

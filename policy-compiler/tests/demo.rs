@@ -25,6 +25,9 @@ fn the_demo_policy_decides_as_its_comments_say() {
         ("analyst", "select 1", Mask, "pii"),
         ("analyst", "select count(*) from orders", Mask, "pii"),
         ("analyst", "insert into orders (id) values (1)", Deny, "default-deny"),
+        ("analyst", "copy orders to stdout (format binary)", Deny, "binary-copy"),
+        ("analyst", "copy orders to stdout (format csv)", Mask, "pii"),
+        ("dba", "copy customers to stdout (format binary)", Allow, "grant"),
         ("analyst", "update customers set name = 'x'", Deny, "no-update-without-where"),
         ("analyst", "select relname from pg_class", Mask, "pii"),
         ("analyst", "select most_common_vals from pg_stats", Deny, "default-deny"),
@@ -75,7 +78,7 @@ fn the_demo_masks_four_columns_for_all_but_the_dba() {
 fn explained(user: Option<&str>, sql: &str, json: bool) -> (u8, String) {
     let mut out = Vec::new();
     let path = demo();
-    let question = Question { policy: &path, user, roles: &[], resource: "shop", sql };
+    let question = Question { policy: &path, user, roles: &[], resource: "shop", upstream: None, sql };
     let status = cli::explain(question, json, &mut out);
     let shown = String::from_utf8(out).expect("text");
     (status, shown.replace(&path.display().to_string(), "policy.toml").replace(compiled().epoch_name(), "EPOCH"))
@@ -94,6 +97,7 @@ hint       set orders.status to 'cancelled' instead
 policy     EPOCH
 roles      agent
 resource   shop
+catalogue  not asked: views, partitions and search_path are taken as written; --config FILE asks
 1          DELETE
            delete on orders             not granted
 ",
@@ -106,6 +110,7 @@ why        every effect is granted, no rule blocks it, and a mask may apply
 policy     EPOCH
 roles      analyst
 resource   shop
+catalogue  not asked: views, partitions and search_path are taken as written; --config FILE asks
 1          SELECT
            read on customers            granted at policy.toml:LINE
            column 1: customers.id       as it is
@@ -156,7 +161,7 @@ fn explain_for_an_unknown_role_lists_the_roles() {
 #[test]
 fn check_and_build_report_and_an_artifact_explains_itself() {
     let mut out = Vec::new();
-    assert_eq!(cli::check(&demo(), false, &mut out), 0);
+    assert_eq!(cli::check(&demo(), None, false, &mut out), 0);
     assert!(String::from_utf8_lossy(&out).starts_with("ok: policy "), "{}", String::from_utf8_lossy(&out));
 
     let directory = std::env::temp_dir().join(format!("wireward-demo-{}", std::process::id()));
@@ -166,10 +171,17 @@ fn check_and_build_report_and_an_artifact_explains_itself() {
     let mut out = Vec::new();
     let built = cli::build(&demo(), &artifact, &mut out);
     let opened = Policy::open(&artifact);
-    let question = Question { policy: &artifact, user: Some("dba"), roles: &[], resource: "shop", sql: "select 1" };
+    let question = Question {
+        policy: &artifact,
+        user: Some("dba"),
+        roles: &[],
+        resource: "shop",
+        upstream: None,
+        sql: "select 1",
+    };
     let explained = cli::explain(question, false, &mut Vec::new());
     let mut errors = Vec::new();
-    let refused = (cli::check(&broken, true, &mut errors), cli::build(&broken, &artifact, &mut Vec::new()));
+    let refused = (cli::check(&broken, None, true, &mut errors), cli::build(&broken, &artifact, &mut Vec::new()));
     let files = std::fs::read_dir(&directory).expect("listed").count();
     std::fs::remove_dir_all(&directory).expect("removed");
 

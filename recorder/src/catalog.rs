@@ -40,6 +40,9 @@ pub struct Session {
     pub closed: Option<String>,
     /// Its Open record.
     pub open: Value,
+    /// The Note of a login that was refused; its names are claims.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Value>,
 }
 
 /// All sessions, and the damage that may hide some.
@@ -48,19 +51,24 @@ pub struct Catalog {
     pub sessions: Vec<Session>,
     /// Segments that could not be read to their end.
     pub damage: Vec<Broken>,
+    /// Refused logins that were only counted (`recorder/ring/RECORD.md`).
+    pub refused_counted: u64,
 }
 
 /// Reads the sessions of a recordings directory.
 pub fn catalog(directory: &Path) -> io::Result<Catalog> {
     let mut sessions = BTreeMap::new();
     let mut order = Vec::new();
+    let mut refused_counted = 0;
     let damage = walk(
         directory,
         |_| true,
         |entry| {
             let id = entry.header.session;
             // Session 0 is the gateway itself: notes that belong to nobody.
-            if id != 0 {
+            if id == 0 {
+                refused_counted += counted(&entry);
+            } else {
                 let session = sessions.entry(id).or_insert_with(|| {
                     order.push(id);
                     Session::new(id, entry.header.time_unix_ns)
@@ -71,7 +79,7 @@ pub fn catalog(directory: &Path) -> io::Result<Catalog> {
         },
     )?;
     let sessions = order.iter().filter_map(|id| sessions.remove(id)).collect();
-    Ok(Catalog { sessions, damage })
+    Ok(Catalog { sessions, damage, refused_counted })
 }
 
 impl Session {
@@ -88,6 +96,7 @@ impl Session {
             blocked: 0,
             closed: None,
             open: Value::Null,
+            refused: None,
         }
     }
 
@@ -103,7 +112,16 @@ impl Session {
                 let close: Value = serde_json::from_slice(entry.payload).unwrap_or_default();
                 self.closed = Some(text(&close, "reason"));
             }
+            Kind::Note => self.noted(entry.payload),
             _ => {}
+        }
+    }
+
+    fn noted(&mut self, payload: &[u8]) {
+        let note: Value = serde_json::from_slice(payload).unwrap_or_default();
+        if note["event"] == "login refused" {
+            self.protocol = text(&note, "protocol");
+            self.refused = Some(note);
         }
     }
 
@@ -122,6 +140,16 @@ impl Session {
     }
 }
 
-fn text(object: &Value, key: &str) -> String {
+/// Refused logins that a note of the gateway tells together.
+fn counted(entry: &Entry<'_>) -> u64 {
+    let note: Value = match entry.header.kind {
+        Kind::Note => serde_json::from_slice(entry.payload).unwrap_or_default(),
+        _ => return 0,
+    };
+    let told = note["count"].as_u64().filter(|_| note["event"] == "logins refused");
+    told.unwrap_or(0)
+}
+
+pub(crate) fn text(object: &Value, key: &str) -> String {
     object.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
 }

@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::catalog::{Session, catalog};
+use crate::catalog::{self, Session, catalog};
 use crate::checkpoint::{PUBLIC_KEY_FILE_NAME, read_public_key};
 use crate::replay::{self, Options, text};
 use crate::segment::reader::Broken;
@@ -15,13 +15,22 @@ const OK: u8 = 0;
 const WRONG: u8 = 1;
 const FAILED: u8 = 2;
 
-/// Lists the sessions of a directory, as a table or as one JSON object a line.
-pub fn sessions(directory: &Path, json: bool, out: &mut dyn Write) -> u8 {
-    let listed = catalog(directory).and_then(|catalog| {
-        if json {
-            print_json(&catalog.sessions, out)?
-        } else {
-            print_table(&catalog.sessions, out)?
+/// How to list sessions.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Listing {
+    /// One JSON object a line instead of a table.
+    pub json: bool,
+    /// Only logins that were refused.
+    pub refused: bool,
+}
+
+/// Lists the sessions of a directory.
+pub fn sessions(directory: &Path, listing: Listing, out: &mut dyn Write) -> u8 {
+    let listed = catalog(directory).and_then(|mut catalog| {
+        catalog.sessions.retain(|session| !listing.refused || session.refused.is_some());
+        match listing.json {
+            true => print_json(&catalog.sessions, catalog.refused_counted, out)?,
+            false => print_table(&catalog.sessions, catalog.refused_counted, out)?,
         }
         Ok(complain_of_damage(&catalog.damage))
     });
@@ -89,15 +98,20 @@ fn print_outcome(outcome: &Outcome, json: bool, out: &mut dyn Write) -> io::Resu
     )
 }
 
-fn print_json(sessions: &[Session], out: &mut dyn Write) -> io::Result<()> {
+fn print_json(sessions: &[Session], refused_counted: u64, out: &mut dyn Write) -> io::Result<()> {
     for session in sessions {
         let line = serde_json::to_string(session).map_err(io::Error::other)?;
         writeln!(out, "{}", replay::escape_json(&line))?;
     }
-    Ok(())
+    match refused_counted {
+        0 => Ok(()),
+        count => {
+            writeln!(out, "{}", serde_json::json!({"session": SessionId(0).to_string(), "refused_counted": count}))
+        }
+    }
 }
 
-fn print_table(sessions: &[Session], out: &mut dyn Write) -> io::Result<()> {
+fn print_table(sessions: &[Session], refused_counted: u64, out: &mut dyn Write) -> io::Result<()> {
     let head = ["SESSION", "STARTED", "SUBJECT", "ROLES", "RESOURCE", "STATEMENTS", "BLOCKED", "DURATION", "STATE"];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(sessions.iter().map(row));
@@ -107,7 +121,10 @@ fn print_table(sessions: &[Session], out: &mut dyn Write) -> io::Result<()> {
         let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         writeln!(out, "{}", cells.join("  ").trim_end())?;
     }
-    Ok(())
+    match refused_counted {
+        0 => Ok(()),
+        count => writeln!(out, "{count} more refused logins were counted and not recorded one by one: replay s_0"),
+    }
 }
 
 fn row(session: &Session) -> [String; 9] {
@@ -115,14 +132,31 @@ fn row(session: &Session) -> [String; 9] {
     [
         session.session.clone(),
         text::utc(session.started_unix_ns),
-        text::escape(&session.subject),
+        claimed(session, "user").unwrap_or_else(|| text::escape(&session.subject)),
         text::escape(&session.roles.join(",")),
-        text::escape(&session.resource),
+        claimed(session, "database").unwrap_or_else(|| text::escape(&session.resource)),
         session.statements.to_string(),
         session.blocked.to_string(),
         format!("{}.{:03}s", duration_ms / 1000, duration_ms % 1000),
-        session.closed.as_ref().map_or("open".into(), |reason| format!("closed: {}", text::escape(reason))),
+        state(session),
     ]
+}
+
+/// A name that nobody has proved, in parentheses.
+fn claimed(session: &Session, name: &str) -> Option<String> {
+    let note = session.refused.as_ref()?;
+    Some(format!("({})", text::escape(&catalog::text(note, name))))
+}
+
+fn state(session: &Session) -> String {
+    match (&session.refused, &session.closed) {
+        (Some(note), _) => {
+            let (reason, client) = (catalog::text(note, "reason"), catalog::text(note, "client"));
+            text::escape(&format!("refused: {reason} (from {client})"))
+        }
+        (None, Some(reason)) => format!("closed: {}", text::escape(reason)),
+        (None, None) => "open".to_owned(),
+    }
 }
 
 fn complain_of_damage(damage: &[Broken]) -> u8 {

@@ -2,7 +2,7 @@
 
 mod support;
 
-use recorder::cli;
+use recorder::cli::{self, Listing};
 use recorder::replay::Options;
 use recorder::segment::writer::Limits;
 use ring::{Flags, Kind, Producer};
@@ -175,7 +175,7 @@ fn json_output_is_one_object_a_line_with_the_same_content() {
 #[test]
 fn the_list_of_sessions_counts_statements_and_blocks() {
     let mut out = Vec::new();
-    assert_eq!(cli::sessions(&conversation().recordings(), false, &mut out), 0);
+    assert_eq!(cli::sessions(&conversation().recordings(), Listing::default(), &mut out), 0);
     let text = String::from_utf8(out).unwrap();
     let row: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
     let expected = "s_1f 2023-11-14 22:13:20Z alice analyst,oncall shop 3 1 0.014s closed: client left";
@@ -222,7 +222,7 @@ fn no_recorded_byte_makes_the_viewer_fail_or_reaches_the_terminal_raw() {
         assert!(!text.chars().any(|c| c != '\n' && c.is_control()));
     }
     let mut out = Vec::new();
-    assert_eq!(cli::sessions(&directory.recordings(), false, &mut out), 0);
+    assert_eq!(cli::sessions(&directory.recordings(), Listing::default(), &mut out), 0);
     assert!(!String::from_utf8(out).unwrap().chars().any(|c| c != '\n' && c.is_control()));
 }
 

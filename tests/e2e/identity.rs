@@ -4,6 +4,7 @@ use aws_lc_rs::hmac;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use std::process::ExitCode;
+use tests::gateway::Place;
 use tests::issuer::{Issuer, NAME, now_s};
 use tests::suite::{Case, run};
 use tests::wire::{Message, Wire};
@@ -21,6 +22,11 @@ fn main() -> ExitCode {
         Case::new("a_query_before_the_password_is_not_run", query_before_password),
         Case::new("refusals_do_not_tell_which_claim_was_wrong_word_for_word", refusals_keep_quiet),
     ];
+    cases.push(Case::new(
+        "a_refused_login_is_in_the_evidence_with_names_address_and_reason_but_no_token",
+        refusals_are_recorded,
+    ));
+    cases.push(Case::new("a_flood_of_refused_logins_is_counted_and_does_not_fill_the_disk", flood_is_counted));
     cases.push(Case::new("honest_clients_get_in_after_all_of_this", honest_tokens));
     run(cases)
 }
@@ -280,6 +286,93 @@ fn refusals_keep_quiet(world: &World) {
     for secret in ["payroll", &token, &world.upstream.password, &world.upstream.address] {
         assert!(!text.contains(secret), "{text}");
     }
+}
+
+/// User, database, token, and a word of the reason.
+type Refusal<'a> = (&'a str, &'a str, &'a str, &'a str);
+
+/// A gateway of its own, so that what other cases were refused does not count.
+fn refusals_are_recorded(world: &World) {
+    let (gateway, place) = world.another_gateway("refusals", None).expect("a gateway");
+    let honest = world.issuer.token("ann", &["analyst"]).expect("signs");
+    let expired = world.issuer.sign(&with(|claims| claims["exp"] = json!(now_s() - 3600))).expect("signs");
+    let roleless = world.issuer.token("ann", &["gardener"]).expect("signs");
+    let rows: [Refusal<'_>; 5] = [
+        (NAME, "shop", &expired, "expired"),
+        (NAME, "shop", "a_secret_that_is_no_token", "token"),
+        (NAME, "shop", &roleless, "role"),
+        ("postgres", "shop", &honest, "user"),
+        (NAME, "payroll", &honest, "database"),
+    ];
+    for (user, database, token, _) in rows {
+        assert!(Wire::login(gateway.port, user, database, token.as_bytes()).is_err(), "{user}, {database}");
+    }
+    odd_strangers(gateway.port);
+    Wire::login(gateway.port, NAME, "shop", honest.as_bytes()).expect("honest").query("select 1");
+    drop(gateway);
+    must_be_listed(world, &place, &rows);
+}
+
+/// Two that are refused before they give a token, and one that is not: psql leaves like that when it has to ask for one.
+fn odd_strangers(port: u16) {
+    let mut parameter = Wire::connect(port);
+    parameter.startup(&[("user", NAME), ("database", "shop"), ("replication", "true")]);
+    assert!(parameter.is_ended());
+    let mut stranger = Wire::connect(port);
+    stranger.raw(b"GET / HTTP/1.1\r\n\r\n");
+    assert!(stranger.is_ended());
+    let mut asker = Wire::connect(port);
+    asker.startup(&[("user", "asker"), ("database", "shop")]);
+    asker.expect();
+}
+
+fn must_be_listed(world: &World, place: &Place, rows: &[Refusal<'_>]) {
+    let shown = world.evidence_of(place, "sessions", &["--refused", "--json"]).must_succeed();
+    let listed: Vec<Value> = shown.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(listed.len(), rows.len() + 2, "{shown:?}");
+    for ((user, database, token, reason), session) in rows.iter().zip(&listed) {
+        let note = &session["refused"];
+        assert_eq!((&note["user"], &note["database"]), (&json!(user), &json!(database)), "{note}");
+        assert!(text_of(&note["reason"]).contains(reason), "{note}: expected {reason}");
+        assert!(text_of(&note["client"]).starts_with("127.0.0.1:"), "{note}");
+        assert!(note["time_unix_ns"].as_u64().is_some_and(|ns| ns / 1_000_000_000 >= now_s() - 60), "{note}");
+        let replayed = world.evidence_of(place, "replay", &[&text_of(&session["session"])]).must_succeed();
+        let replayed = replayed.must_print("login refused").must_print(user);
+        let signature = token.rsplit('.').next().unwrap_or(token);
+        assert!(
+            !replayed.out.contains(signature) && !shown.out.contains(signature),
+            "a token is recorded: {replayed:?}"
+        );
+    }
+    assert_eq!(listed[5]["refused"]["reason"], "a startup parameter is not allowed");
+    let table = world.evidence_of(place, "sessions", &[]).must_succeed();
+    assert_eq!(table.out.lines().count(), 1 + rows.len() + 2 + 1, "{}", table.out);
+    let table = table.must_print("(postgres)").must_print("(payroll)").must_print("refused: ");
+    assert!(!table.out.contains("asker") && table.out.contains(" ann "), "{}", table.out);
+    world.evidence_of(place, "verify", &[]).must_print("OK");
+}
+
+fn flood_is_counted(world: &World) {
+    const TRIES: usize = 1_000;
+    let (gateway, place) = world.another_gateway("flood", None).expect("a gateway");
+    for n in 0..TRIES {
+        let user = format!("{n}{}", "u".repeat(4_000));
+        assert!(Wire::login(gateway.port, &user, "shop", b"nonsense").is_err());
+    }
+    drop(gateway);
+    let shown = world.evidence_of(&place, "sessions", &["--refused", "--json"]).must_succeed();
+    let listed: Vec<Value> = shown.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let (counted, recorded) = listed.split_last().expect("some are listed");
+    let told = counted["refused_counted"].as_u64().expect("a number") as usize;
+    assert_eq!(told + recorded.len(), TRIES, "each refused login is recorded or counted");
+    assert!((100..=110).contains(&recorded.len()), "{} have a record of their own", recorded.len());
+    assert!(shown.out.len() < 200 * 1024, "{} bytes", shown.out.len());
+    world
+        .evidence_of(&place, "replay", &["s_0"])
+        .must_succeed()
+        .must_print("\"127.0.0.1\":")
+        .must_print("logins refused");
+    world.evidence_of(&place, "sessions", &[]).must_succeed().must_print("more refused logins were counted");
 }
 
 fn text_of(value: &Value) -> String {

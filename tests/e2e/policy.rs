@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Case::new("a_refused_first_member_skips_to_sync_and_no_further", pipeline_first_member),
         Case::new("a_refusal_on_the_wire_reads_like_any_error", refusal_on_the_wire),
         Case::new("a_statement_with_a_nul_inside_is_refused", nul_inside),
+        Case::new("a_request_that_ends_its_session_is_in_the_evidence", last_words),
         Case::new("a_dba_may_do_what_the_agent_may_not", dba_may),
     ];
     cases.extend(Case::of_script("policy_cases.py"));
@@ -179,12 +180,65 @@ fn refusal_on_the_wire(world: &World) {
     assert!(text.contains("wireward"), "the message says who refused: {text:?}");
 }
 
+/// The server would refuse such a message too, with the same SQLSTATE: the words and the server's log tell who did.
 fn nul_inside(world: &World) {
-    let mut wire = agent(world);
-    wire.send(b'Q', b"select 1\0; drop table customers /* after_nul */\0");
-    let first = wire.expect();
-    assert_eq!(first.kind, b'E', "{first:?}");
-    assert!(!world.reached_the_server("after_nul"));
+    let rows: [(u8, &[u8]); 3] = [
+        (b'Q', b"select 1\0; drop table customers /* after_nul */\0"),
+        (b'Q', b"select 1 /* no_nul_at_all */"),
+        (b'P', b"\0select 1\0; drop table customers /* after_nul */\0\0\0"),
+    ];
+    for (kind, body) in rows {
+        let mut wire = agent(world);
+        wire.send(kind, body);
+        let first = wire.expect();
+        assert_eq!((first.kind, first.sqlstate().as_str()), (b'E', "08P01"), "{first:?}");
+        assert_eq!(first.field(b'S').as_deref(), Some("FATAL"), "{first:?}");
+        assert!(first.field(b'M').is_some_and(|text| text.starts_with("wireward: a ")), "{first:?}");
+        assert!(wire.is_closed_clean(), "{first:?}");
+    }
+    for sign in ["after_nul", "no_nul_at_all", "invalid message format", "invalid string in message"] {
+        assert!(!world.reached_the_server(sign), "{sign:?}: the message reached the server");
+    }
+}
+
+/// Message, body, and what the replay of its session shows of it.
+const ENDS: [(u8, &[u8], &str); 6] = [
+    (b'Q', b"select 1\0; drop table customers /* end_0 */\0", "drop table customers /* end_0 */"),
+    (b'P', b"\0select /* end_1 */ 1\0\0\x09", "select /* end_1 */ 1"),
+    (b'F', b"\0\0\0\x01\0\0\0\0\0\0", "function call"),
+    (b'y', b"what is end_3", "what is end_3"),
+    (b'D', b"Xend_4\0", "end_4"),
+    (b'p', b"end_5_is_a_second_token\0", "message of an unknown kind"),
+];
+
+fn last_words(world: &World) {
+    let sessions = |subject: &str| -> Option<String> {
+        let listed = world.evidence("sessions", &["--json"]).out;
+        let sessions = listed.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let mut own = sessions.filter(|session| session["subject"] == subject && !session["closed"].is_null());
+        Some(own.next()?["session"].as_str()?.to_owned())
+    };
+    for (number, (kind, body, shown)) in ENDS.into_iter().enumerate() {
+        let subject = format!("last-words-{number}");
+        let token = world.issuer.token(&subject, &["agent"]).expect("the issuer signs");
+        let mut wire =
+            Wire::login(world.gateway.port, tests::issuer::NAME, "shop", token.as_bytes()).expect("it opens");
+        wire.send(kind, body);
+        assert_eq!(wire.expect().field(b'S').as_deref(), Some("FATAL"), "{shown}");
+        assert!(wire.is_ended(), "{shown}");
+        // What a session did is on disk a moment after it did it.
+        let found = (0..50).find_map(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            sessions(&subject)
+        });
+        let id = found.unwrap_or_else(|| panic!("the session of {subject} is not listed as closed"));
+        for options in [&[][..], &["--json"]] {
+            let replayed =
+                world.evidence("replay", &[&[id.as_str()][..], options].concat()).must_succeed().must_print(shown);
+            assert!(!replayed.out.contains("end_5_is"), "the replay shows a token: {}", replayed.out);
+        }
+    }
+    assert!(!world.reached_the_server("end_"), "a request that ended its session reached the server");
 }
 
 fn dba_may(world: &World) {

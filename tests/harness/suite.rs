@@ -1,6 +1,7 @@
 //! Runs the cases of one test file in order, in one thread: the kernel ends our servers when the thread that started
 //! them dies, so that thread must live as long as the file's cases do.
 
+use crate::server::Outcome;
 use crate::world::World;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -33,6 +34,11 @@ impl Case {
 
 /// The `main` of a test file. Understands what `cargo test -- …` passes: `--list`, names to filter by, `--exact`.
 pub fn run(cases: Vec<Case>) -> ExitCode {
+    run_in(World::start, cases)
+}
+
+/// [`run`] in a world that `start` makes.
+pub fn run_in(start: fn() -> Outcome<World>, cases: Vec<Case>) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     let exact = arguments.iter().any(|argument| argument == "--exact");
@@ -49,14 +55,14 @@ pub fn run(cases: Vec<Case>) -> ExitCode {
         println!("\nrunning 0 tests\n");
         return ExitCode::SUCCESS;
     }
-    run_all(&cases)
+    run_all(start, &cases)
 }
 
-fn run_all(cases: &[Case]) -> ExitCode {
+fn run_all(start: fn() -> Outcome<World>, cases: &[Case]) -> ExitCode {
     println!("\nrunning {} tests", cases.len());
     // What a client printed says more than our own stack.
     std::panic::set_hook(Box::new(|panic| println!("\n{panic}\n")));
-    let world = match World::start() {
+    let world = match start() {
         Ok(world) => world,
         Err(why) => {
             println!("the servers did not start: {why}");

@@ -8,6 +8,9 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(20);
 const PROTOCOL_3_0: u32 = 196_608;
 
+/// The values of a row; `None` is NULL.
+pub type Row = Vec<Option<Vec<u8>>>;
+
 /// One message of the server: its type byte and its body without the length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
@@ -20,6 +23,20 @@ impl Message {
     pub fn field(&self, code: u8) -> Option<String> {
         let mut fields = self.body.split(|byte| *byte == 0);
         fields.find(|field| field.first() == Some(&code)).map(|field| String::from_utf8_lossy(&field[1..]).into_owned())
+    }
+
+    /// The values of a DataRow.
+    pub fn row(&self) -> Row {
+        let mut rest = &self.body[2..];
+        let mut values = Vec::new();
+        while let Some((length, after)) = rest.split_first_chunk::<4>() {
+            let length = i32::from_be_bytes(*length);
+            let (value, after) = after.split_at(usize::try_from(length).unwrap_or(0));
+            values.push((length >= 0).then(|| value.to_vec()));
+            rest = after;
+        }
+        assert_eq!(usize::from(u16::from_be_bytes([self.body[0], self.body[1]])), values.len(), "{self:?}");
+        values
     }
 
     pub fn sqlstate(&self) -> String {
@@ -113,6 +130,28 @@ impl Wire {
                 return messages;
             }
         }
+    }
+
+    /// The rows up to ReadyForQuery; `None` is NULL. An error panics.
+    #[track_caller]
+    pub fn rows(&mut self) -> Vec<Row> {
+        let messages = self.until_ready();
+        assert!(messages.iter().all(|message| message.kind != b'E'), "{messages:?}");
+        messages.iter().filter(|message| message.kind == b'D').map(Message::row).collect()
+    }
+
+    /// Parse, Bind and Execute of the unnamed statement and Sync. `describe`: Describe of `S` or `P` where a client puts it.
+    pub fn extended(&mut self, text: &str, describe: Option<u8>, binary: bool) {
+        self.send(b'P', &[b"\0", text.as_bytes(), b"\0\0\0"].concat());
+        if describe == Some(b'S') {
+            self.send(b'D', b"S\0");
+        }
+        self.send(b'B', &[b"\0\0\0\0\0\0\0\x01\0", &[u8::from(binary)][..]].concat());
+        if describe == Some(b'P') {
+            self.send(b'D', b"P\0");
+        }
+        self.send(b'E', b"\0\0\0\0\0");
+        self.send(b'S', b"");
     }
 
     /// True if the server ends the connection in an orderly way (end of file) with no further byte.

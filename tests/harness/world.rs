@@ -4,7 +4,7 @@ use crate::gateway::{Gateway, Place, Upstream};
 use crate::issuer::{Issuer, NAME};
 use crate::policy;
 use crate::process;
-use crate::server::{Outcome, Server, free_port, random_hex};
+use crate::server::{Outcome, Server, free_port, random_hex, write_secret};
 use crate::shop;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,15 +40,30 @@ impl World {
     /// # Errors
     /// What could not be started, and the log of the one that failed.
     pub fn start() -> Outcome<World> {
+        World::start_with("", None)
+    }
+
+    /// Runs a script in the shop before the gateway starts, and has a policy of its own.
+    ///
+    /// # Errors
+    /// As [`World::start`], and what the script or the policy has wrong.
+    pub fn start_with(script: &str, policy: Option<&str>) -> Outcome<World> {
         let program = wireward();
         let directory = std::env::temp_dir().join(format!("wireward-test-{}", random_hex(4)?));
         fs::create_dir_all(&directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
         let directory = Directory(directory);
         let (server, upstream) = shop::start(&directory.0, SERVER_SETTINGS)?;
+        server.run_script("shop", script)?;
+        let policies = directory.0.join("policies");
+        if let Some(policy) = policy {
+            fs::create_dir_all(&policies)
+                .and_then(|()| fs::write(policies.join("policy.toml"), policy))
+                .map_err(|e| e.to_string())?;
+        }
         let issuer = Issuer::new()?;
         let place = Place::new(&directory.0);
         let port = free_port()?;
-        place.furnish(&issuer, &policy::compile(None)?, &upstream, port)?;
+        place.furnish(&issuer, &policy::compile(policy.map(|_| policies.as_path()))?, &upstream, port)?;
         let gateway = place.start(&program, port)?;
         Ok(World { gateway, server, upstream, issuer, place, directory })
     }
@@ -57,6 +72,27 @@ impl World {
     pub fn through(&self, role: &str) -> Login {
         let password = self.issuer.token(&format!("{role}-test"), &[role]).expect("the issuer signs");
         Login { port: self.gateway.port, user: NAME.to_owned(), password }
+    }
+
+    /// Another gateway before the same server, with this one's policy and a hash key of its own.
+    ///
+    /// # Errors
+    /// As [`World::start`].
+    pub fn another_gateway(&self, name: &str, hash_key: Option<&str>) -> Outcome<(Gateway, Place)> {
+        let directory = self.directory.0.join(name);
+        let bundle = fs::read(self.directory.0.join("policy.bundle")).map_err(|error| error.to_string())?;
+        fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
+        let (place, port) = (Place::new(&directory), free_port()?);
+        place.furnish(&self.issuer, &bundle, &self.upstream, port)?;
+        if let Some(key) = hash_key {
+            write_secret(&directory.join("hash.key"), key)?;
+        }
+        Ok((place.start(&wireward(), port)?, place))
+    }
+
+    /// The key of this gateway's pseudonyms, in hexadecimal.
+    pub fn hash_key(&self) -> String {
+        fs::read_to_string(self.directory.0.join("hash.key")).expect("the key was written").trim().to_owned()
     }
 
     /// Straight to the server, as the role that the gateway uses.
@@ -108,8 +144,13 @@ impl World {
 
     /// What a sub-command that reads the recordings prints: `sessions`, `replay`, `verify`.
     pub fn evidence(&self, command: &str, arguments: &[&str]) -> Shown {
+        self.evidence_of(&self.place, command, arguments)
+    }
+
+    /// The same of another gateway's recordings.
+    pub fn evidence_of(&self, place: &Place, command: &str, arguments: &[&str]) -> Shown {
         let mut program = Command::new(wireward());
-        program.arg(command).args(arguments).arg("--config").arg(self.place.configuration());
+        program.arg(command).args(arguments).arg("--config").arg(place.configuration());
         Shown::of(program)
     }
 

@@ -7,7 +7,6 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use policy_compiler::artifact::{MaskAction, Masks};
-use policy_compiler::judge;
 use policy_compiler::statement::{Output, postgres};
 use rustls::ClientConfig;
 use tokio_postgres::Client;
@@ -20,7 +19,7 @@ use crate::config::Resource;
 #[derive(Debug, Default)]
 pub struct Snapshot {
     pub epoch: u64,
-    relations: HashMap<u32, Relation>,
+    pub(super) relations: HashMap<u32, Relation>,
     by_name: HashMap<String, Vec<u32>>,
     /// Children and partitions, with their parents.
     inherits: Vec<(u32, u32)>,
@@ -29,13 +28,13 @@ pub struct Snapshot {
 }
 
 #[derive(Debug, PartialEq)]
-struct Relation {
-    schema: String,
-    name: String,
+pub(super) struct Relation {
+    pub schema: String,
+    pub name: String,
     /// The text of a view.
     definition: Option<String>,
     /// (number, name), in order of number.
-    columns: Vec<(u16, String)>,
+    pub columns: Vec<(u16, String)>,
 }
 
 const RELATIONS: &str = "SELECT c.oid, n.nspname::text, c.relname::text, \
@@ -117,15 +116,32 @@ impl Snapshot {
             && sorted(&self.reads) == sorted(&other.reads)
     }
 
-    fn named<'a>(&'a self, schema: Option<&'a str>, name: &str) -> impl Iterator<Item = (u32, &'a Relation)> {
+    pub(super) fn named<'a, 's>(
+        &'a self,
+        schema: Option<&'s str>,
+        name: &str,
+    ) -> impl Iterator<Item = (u32, &'a Relation)> + use<'a, 's> {
         let oids = self.by_name.get(name).map(Vec::as_slice).unwrap_or_default();
         oids.iter()
             .filter_map(|oid| Some((*oid, self.relations.get(oid)?)))
             .filter(move |(_, relation)| schema.is_none_or(|s| s == relation.schema))
     }
 
-    fn column(&self, oid: u32, name: &str) -> Option<u16> {
+    pub(super) fn column(&self, oid: u32, name: &str) -> Option<u16> {
         self.relations.get(&oid)?.columns.iter().find(|(_, n)| n == name).map(|(number, _)| *number)
+    }
+
+    /// The relations of this name that a view reads.
+    pub(super) fn bases<'a>(&'a self, view: u32, name: &'a str) -> impl Iterator<Item = u32> + 'a {
+        self.named(None, name).map(|(oid, _)| oid).filter(move |oid| self.reads.contains(&(view, *oid)))
+    }
+}
+
+impl Relation {
+    /// Where a view's columns come from, as its text shows it; empty for anything else.
+    pub(super) fn output(&self) -> Vec<Output> {
+        let analysis = self.definition.as_deref().map(postgres::analyse).and_then(Result::ok);
+        analysis.and_then(|a| Some(a.statements.into_iter().next()?.output)).unwrap_or_default()
     }
 }
 
@@ -145,7 +161,7 @@ pub struct Protected {
     /// What to do with each masked column, views included.
     pub columns: HashMap<(u32, u16), MaskAction>,
     /// Relations that are masked or hang on one that is.
-    relations: HashSet<u32>,
+    pub(super) relations: HashSet<u32>,
     /// Masks that no column answers to: in the log, for the operator.
     pub unresolved: Vec<String>,
 }
@@ -205,8 +221,7 @@ impl Protected {
 
     fn view(&mut self, snapshot: &Snapshot, view: u32) {
         let Some(relation) = snapshot.relations.get(&view) else { return };
-        let output = relation.definition.as_deref().map(postgres::analyse).and_then(Result::ok);
-        let output = output.and_then(|a| Some(a.statements.into_iter().next()?.output)).unwrap_or_default();
+        let output = relation.output();
         let exact = output.len() == relation.columns.len() && !output.iter().any(|o| matches!(o, Output::All { .. }));
         for (i, (number, _)) in relation.columns.iter().enumerate() {
             let action = match output.get(i) {
@@ -222,8 +237,7 @@ impl Protected {
 
     /// The mask of the column that a view's column shows, strictest over all relations that may be meant.
     fn origin(&self, snapshot: &Snapshot, view: u32, base: &str, name: &str) -> Option<MaskAction> {
-        let read = |oid: &u32| snapshot.reads.contains(&(view, *oid));
-        let bases: Vec<u32> = snapshot.named(None, base).map(|(oid, _)| oid).filter(read).collect();
+        let bases: Vec<u32> = snapshot.bases(view, base).collect();
         if bases.is_empty() {
             return Some(MaskAction::Redact);
         }
@@ -233,15 +247,10 @@ impl Protected {
         });
         masks.flatten().max()
     }
-
-    /// The names of the catalogue, as judging asks for them.
-    pub fn catalogue<'a>(&'a self, snapshot: &'a Snapshot) -> impl judge::Catalogue + 'a {
-        Names { protected: self, snapshot }
-    }
 }
 
 /// A relation with all its ancestors and descendants by inheritance.
-fn family(snapshot: &Snapshot, oid: u32) -> BTreeSet<u32> {
+pub(super) fn family(snapshot: &Snapshot, oid: u32) -> BTreeSet<u32> {
     let mut family = BTreeSet::from([oid]);
     loop {
         let before = family.len();
@@ -252,38 +261,6 @@ fn family(snapshot: &Snapshot, oid: u32) -> BTreeSet<u32> {
         }
         if family.len() == before {
             return family;
-        }
-    }
-}
-
-struct Names<'a> {
-    protected: &'a Protected,
-    snapshot: &'a Snapshot,
-}
-
-impl judge::Catalogue for Names<'_> {
-    fn is_protected(&self, schema: Option<&str>, name: &str) -> bool {
-        let mut known = false;
-        let any = self.snapshot.named(schema, name).any(|(oid, _)| {
-            known = true;
-            self.protected.relations.contains(&oid)
-        });
-        any || !known
-    }
-
-    fn columns(&self, schema: Option<&str>, name: &str) -> Option<Vec<String>> {
-        let mut found = self.snapshot.named(schema, name);
-        match (found.next(), found.next()) {
-            (Some((_, relation)), None) => Some(relation.columns.iter().map(|(_, n)| n.clone()).collect()),
-            _ => None,
-        }
-    }
-
-    fn schema_of(&self, name: &str) -> Option<String> {
-        let mut found = self.snapshot.named(None, name);
-        match (found.next(), found.next()) {
-            (Some((_, relation)), None) => Some(relation.schema.clone()),
-            _ => None,
         }
     }
 }

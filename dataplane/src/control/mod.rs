@@ -5,6 +5,7 @@ pub mod catalogue;
 pub mod certificate;
 pub mod credential;
 pub mod identity;
+pub mod names;
 pub mod policy;
 pub mod upstream;
 

@@ -80,20 +80,13 @@ impl Subject {
         let analysis = postgres::analyse_bytes(text);
         let subject = judge::Subject { roles: self.roles, resource: &self.resource };
         let names = self.protected.catalogue(&self.snapshot);
-        let mut judgement = judge::judge(&self.policy, subject, &analysis, &names);
+        let judgement = judge::judge(&self.policy, subject, &analysis, &names);
         let position = match &analysis {
             Err(AnalyseError::Syntax { position, .. }) => *position,
             _ => None,
         };
         let analysis = analysis.unwrap_or_default();
         let copies = self.copies_to_mask(&analysis);
-        if copies.iter().any(|c| c.format == CopyFormat::Binary) && judgement.action != Action::Deny {
-            judgement.action = Action::Deny;
-            judgement.rule = "binary-copy".into();
-            judgement.reason = "a COPY in binary format cannot be masked".into();
-            judgement.hint = Some("use COPY … TO STDOUT in text or csv format".into());
-            judgement.sqlstate = "42501";
-        }
         let statements = &analysis.statements;
         Decision {
             touches_names: statements.iter().any(touches_names),

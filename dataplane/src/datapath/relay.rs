@@ -11,12 +11,16 @@ use super::verdict::{Judge, Plan};
 use crate::buffer::{SLOT_BYTES, Slab};
 use crate::fault::{Fault, Side};
 use crate::protocol::postgres::framer::Framed;
+use crate::protocol::postgres::wire::frontend::PASSWORD;
 use crate::protocol::{Dissector, Large, Scratch, Step};
 
 /// Frames that one pump handles before it records what it has, so that a burst's verdicts stay within the ring's reserve.
 const RUN_FRAMES_MAX: usize = 256;
 /// Bytes of a gathered frame that one record holds.
 const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Bytes that are recorded of a message which ends the session and is larger than a slot, or has no possible length.
+const LAST_WORDS_BYTES_MAX: usize = 4096;
 
 /// What the pump may use of its shard.
 pub struct Cx<'a> {
@@ -159,7 +163,7 @@ impl<D: Dissector> Relay<D> {
         }
         match outcome {
             Outcome::Empty => Some(Flow::Idle),
-            Outcome::Partial { tag, bytes } => self.partial(direction, tag, bytes),
+            Outcome::Partial { tag, bytes } => self.partial(direction, tag, bytes, cx),
             Outcome::Step { step, bytes } => self.step(direction, step, bytes, cx),
         }
     }
@@ -170,6 +174,8 @@ impl<D: Dissector> Relay<D> {
             let note = self.note(direction, Flags::WHOLE, cx);
             let lane = self.lane(direction);
             let Some(receipt) = cx.tap.record(note, &[&lane.window(cx.slab)[..run]]) else {
+                // They are this session's; the next one must not record them as its own.
+                cx.scratch.verdicts.clear();
                 return Some(Flow::End(Fault::NotRecorded));
             };
             lane.clear(cx.slab, run, receipt);
@@ -205,7 +211,7 @@ impl<D: Dissector> Relay<D> {
                 self.lane(direction).hold(true);
                 return Some(Flow::Idle);
             }
-            Step::End(fault) => return Some(Flow::End(fault)),
+            Step::End(fault) => return Some(self.last_words(direction, fault, bytes, cx)),
         };
         // What a client typed is evidence even when it goes nowhere.
         if direction == Direction::ToUpstream && dropped > 0 {
@@ -220,6 +226,28 @@ impl<D: Dissector> Relay<D> {
         }
         self.lane(direction).drop_bytes(dropped);
         self.speak(direction, cx)
+    }
+
+    /// What a client typed is evidence also when it ends the session: the frame, or the beginning of one that has no end
+    /// here (`bytes` 0). A farewell says nothing, and a password that comes now must leave no trace.
+    fn last_words(&mut self, direction: Direction, fault: Fault, bytes: usize, cx: &mut Cx<'_>) -> Flow {
+        if direction == Direction::ToClient || matches!(fault, Fault::Gone(_)) {
+            return Flow::End(fault);
+        }
+        let (flags, bytes) = match bytes {
+            0 => (Flags::BEGIN, self.requests.window_bytes().min(LAST_WORDS_BYTES_MAX)),
+            whole => (Flags::WHOLE, whole),
+        };
+        let note = self.note(direction, flags, cx);
+        let window = self.requests.window(cx.slab);
+        let kept = match window.first() {
+            Some(&PASSWORD) => 1,
+            _ => bytes,
+        };
+        match cx.tap.record(note, &[&window[..kept]]) {
+            Some(_) => Flow::End(fault),
+            None => Flow::End(Fault::NotRecorded),
+        }
     }
 
     /// Sends what the dissector has to say itself, in either direction.
@@ -244,7 +272,7 @@ impl<D: Dissector> Relay<D> {
     }
 
     /// The window ends inside a frame. One that fits a slot only needs more bytes.
-    fn partial(&mut self, direction: Direction, tag: u8, bytes: usize) -> Option<Flow> {
+    fn partial(&mut self, direction: Direction, tag: u8, bytes: usize, cx: &mut Cx<'_>) -> Option<Flow> {
         if bytes <= SLOT_BYTES {
             return Some(Flow::Idle);
         }
@@ -258,7 +286,11 @@ impl<D: Dissector> Relay<D> {
             Large::Stream => lane.set_streaming(bytes),
             Large::Discard => lane.set_discarding(bytes),
             Large::Wait => return Some(Flow::Idle),
-            Large::End(fault) => return Some(Flow::End(fault)),
+            // Its beginning is evidence, and comes with the next receives.
+            Large::End(_) if direction == Direction::ToUpstream && lane.window_bytes() < LAST_WORDS_BYTES_MAX => {
+                return Some(Flow::Idle);
+            }
+            Large::End(fault) => return Some(self.last_words(direction, fault, 0, cx)),
         }
         None
     }

@@ -209,6 +209,11 @@ mod tests {
                     }
                     Output::Cancel(_) => self.feed(Input::MayCancel(None)),
                     Output::Secure { side, .. } => panic!("TLS was asked for on the {side:?} side"),
+                    Output::Refused(refused) => {
+                        let (user, database) = (refused.user.escape_debug(), refused.database.escape_debug());
+                        let reason = refused.fault.text();
+                        let _ = writeln!(self.events, "recorded refusal of \"{user}\" at \"{database}\": {reason}");
+                    }
                     Output::Close => self.closed = true,
                 }
             }

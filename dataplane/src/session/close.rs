@@ -3,20 +3,23 @@
 use ring::Kind;
 use serde_json::json;
 
-use super::{Output, Session, State};
+use super::{Output, Refused, Session, State};
 use crate::datapath::relay::Cx;
 use crate::fault::{Fault, Side};
 use crate::protocol::postgres::responder::Report;
 use crate::protocol::postgres::wire::{frontend, message};
 
 impl Session {
-    pub(super) fn end(&mut self, fault: Fault, cx: &mut Cx<'_>) {
+    pub(super) fn end(&mut self, fault: Fault, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) {
         if self.is_draining() {
             return;
         }
         let relaying = self.is_relaying();
         self.state = State::Draining { said_close: false };
-        self.record_close(fault, cx);
+        match self.opened {
+            true => self.record_close(fault, cx),
+            false => outputs.extend(self.refusal(fault)),
+        }
         if fault != Fault::Gone(Side::Client) && !self.relay.dissector.is_farewell_said() && self.replies_are_whole() {
             let mut bytes = Vec::new();
             let message = format!("wireward: {}", fault.text());
@@ -40,10 +43,17 @@ impl Session {
         !self.relay.requests.is_amid_frame()
     }
 
-    fn record_close(&mut self, fault: Fault, cx: &mut Cx<'_>) {
-        if !self.opened {
-            return;
+    /// A client that goes away without a token, as psql does to ask for one, was not refused.
+    fn refusal(&mut self, fault: Fault) -> Option<Output> {
+        if matches!(fault, Fault::Gone(_) | Fault::ShuttingDown) {
+            return None;
         }
+        let startup = self.pending_startup.take().unwrap_or_default();
+        let (session, client, user, database) = (self.id(), self.peer, startup.user, startup.database);
+        Some(Output::Refused(Box::new(Refused { session, client, user, database, fault })))
+    }
+
+    fn record_close(&mut self, fault: Fault, cx: &mut Cx<'_>) {
         let reason = match fault {
             Fault::Gone(Side::Client) => "client closed",
             other => other.text(),

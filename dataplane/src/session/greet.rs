@@ -64,7 +64,9 @@ impl Session {
         if let Err(refusal) = startup.check() {
             refusal.write(&mut reply);
             self.relay.replies.insert_unrecorded(&reply);
-            return Err(Fault::Gone(Side::Client));
+            self.relay.dissector.say_farewell();
+            self.pending_startup = Some(Box::new(startup));
+            return Err(Fault::NotAdmitted("a startup parameter is not allowed"));
         }
         handshake::ask_password(&mut reply);
         self.relay.replies.insert_unrecorded(&reply);

@@ -84,6 +84,8 @@ pub enum Output {
     Secure { side: Side, early: Vec<u8> },
     /// Find the session that a client wants to cancel.
     Cancel(CancelRequest),
+    /// Put it into the evidence, or count it: the client was not let in.
+    Refused(Box<Refused>),
     /// Close both connections. The last output.
     Close,
 }
@@ -94,6 +96,16 @@ pub struct Request {
     pub user: String,
     pub database: String,
     pub token: Secret,
+}
+
+/// A login that failed, by the names that the client claimed: empty if it gave none. Never the token.
+#[derive(Debug)]
+pub struct Refused {
+    pub session: u64,
+    pub client: std::net::SocketAddr,
+    pub user: String,
+    pub database: String,
+    pub fault: Fault,
 }
 
 /// A client that is let in.
@@ -312,7 +324,7 @@ impl Session {
     /// Everything that can happen, in one place. True if the ring was full: the shell comes back with [`Input::Again`].
     pub fn handle(&mut self, input: Input, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> bool {
         if let Some(fault) = self.absorb(input, cx, outputs) {
-            self.end(fault, cx);
+            self.end(fault, cx, outputs);
         }
         self.advance(cx, outputs)
     }
@@ -375,7 +387,7 @@ impl Session {
             match moved {
                 Ok(true) => continue,
                 Ok(false) => break,
-                Err(fault) => self.end(fault, cx),
+                Err(fault) => self.end(fault, cx, outputs),
             }
         }
         self.relay.requests.settle(cx.slab);
@@ -391,7 +403,7 @@ impl Session {
             Flow::Idle if self.relay.requests.ended() => Fault::Gone(Side::Client),
             Flow::Idle => return false,
         };
-        self.end(fault, cx);
+        self.end(fault, cx, outputs);
         self.drain(outputs);
         false
     }

@@ -125,6 +125,7 @@ impl<I: SecureIo> Shard<I> {
                 Output::Dial => self.dial(index),
                 Output::Cancel(request) => self.want_cancel(index, request),
                 Output::Secure { side, early } => self.secure(index, side, &early),
+                Output::Refused(refused) => self.refused(&refused),
                 Output::Close => self.close(index),
             }
         }

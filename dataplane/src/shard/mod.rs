@@ -8,6 +8,7 @@ pub mod cancel;
 pub mod drive;
 pub mod judging;
 pub mod mailbox;
+mod refusals;
 pub mod spawn;
 pub mod timers;
 
@@ -31,6 +32,7 @@ use crate::session::{Encryption, Input, Output, Session};
 use cancel::Guesses;
 use judging::View;
 use mailbox::{Mail, Mailbox, Postbox};
+use refusals::Refusals;
 use timers::Timers;
 
 /// The recorder counts as gone when its heartbeat is older than this (decision 11).
@@ -119,6 +121,7 @@ pub struct Shard<I> {
     random: Box<dyn FnMut(&mut [u8])>,
     /// Sessions that the ring or the recorder holds up.
     stalled: Vec<u32>,
+    refusals: Refusals,
     next_session: u64,
     number: u8,
     now: Now,
@@ -174,6 +177,7 @@ impl<I: SecureIo> Shard<I> {
             name_key: NameKey(key),
             random,
             stalled: Vec::new(),
+            refusals: Refusals::default(),
             // Counts on from the nanosecond of the start, so no later start gives a number again.
             next_session: parts.now.unix_ns / SHARDS_MAX * SHARDS_MAX + u64::from(parts.number),
             number: parts.number,
@@ -211,6 +215,7 @@ impl<I: SecureIo> Shard<I> {
         self.on_timers();
         self.retry_stalled();
         self.end_stopping();
+        self.tell_refusals();
     }
 
     fn patience(&self) -> Duration {
@@ -232,7 +237,10 @@ impl<I: SecureIo> Shard<I> {
                 Mail::Cancel(ask) => self.asked(&ask),
                 Mail::MayCancel { session, index, grant } => self.may_cancel(session, index, grant),
                 Mail::Catalogue => self.renew_views(),
-                Mail::Stop => self.stop(),
+                Mail::Stop => {
+                    self.stop();
+                    self.tell_last_refusals();
+                }
             }
         }
     }

@@ -82,6 +82,10 @@ impl Ledger {
                 self.open(header.session, header.time_unix_ns, &payload);
                 continue;
             }
+            if header.kind == Kind::Note {
+                self.refused(header.session, &payload);
+                continue;
+            }
             let client = self.sessions.get(&header.session).copied().expect("a record of a session without an Open");
             let evidence = self.evidence.get_mut(&client).expect("it is open");
             assert_eq!(evidence.closes, 0, "a record after the Close of client {client}");
@@ -100,6 +104,14 @@ impl Ledger {
                 other => panic!("a record of kind {other:?}"),
             }
         }
+    }
+
+    /// The one note that the gateway writes here: a stranger was not let in.
+    fn refused(&mut self, session: u64, payload: &[u8]) {
+        let note: serde_json::Value = serde_json::from_slice(payload).expect("JSON");
+        assert_eq!(note["event"], "login refused");
+        assert!(!self.sessions.contains_key(&session), "a session that was let in is called refused");
+        assert!(!String::from_utf8_lossy(payload).contains("a wrong token"), "a token is recorded: {note}");
     }
 
     fn open(&mut self, session: u64, opened_ns: u64, payload: &[u8]) {

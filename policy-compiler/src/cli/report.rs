@@ -1,13 +1,18 @@
 //! The answer of `policy explain`, as a table and as JSON.
 
-use crate::artifact::{Detect, Masks};
+use super::upstream::Names;
+use crate::artifact::{Detect, MaskAction, Masks};
 use crate::detect::Kind;
 use crate::explain::{Carrier, Explanation, Need, Who};
 use crate::judge::{Action, CopyMasks, Judgement};
-use crate::policy::Origin;
+use crate::policy::{MaskedColumn, Origin};
 use crate::statement::{Analysis, Output, Statement};
 use serde_json::{Value, json};
 use std::fmt;
+
+const OFFLINE: &str = "not asked: views, partitions and search_path are taken as written; --config FILE asks";
+/// Views on views that are followed to a masked column.
+const VIEWS_MAX: usize = 64;
 
 pub(super) struct Report {
     policy: String,
@@ -18,6 +23,14 @@ pub(super) struct Report {
     origin: Option<Origin>,
     statements: Vec<StatementReport>,
     detect: Vec<String>,
+    asked: bool,
+}
+
+/// What the subject does not see, and the catalogue if it was asked.
+#[derive(Clone, Copy)]
+pub(super) struct Seen<'a> {
+    pub masks: &'a Masks,
+    pub names: Option<&'a dyn Names>,
 }
 
 struct StatementReport {
@@ -38,12 +51,12 @@ impl Report {
         analysis: &Analysis,
         judgement: Judgement,
         explanation: &Explanation,
-        masks: &Masks,
+        seen: Seen<'_>,
     ) -> Self {
         let statements = analysis.statements.iter().enumerate().map(|(number, statement)| StatementReport {
             tag: statement.tag.clone(),
             needs: explanation.needs.iter().filter(|need| need.statement == number).cloned().collect(),
-            columns: statement.output.iter().map(|output| column(output, statement, masks, &judgement)).collect(),
+            columns: statement.output.iter().flat_map(|output| seen.columns(output, statement, &judgement)).collect(),
         });
         Self {
             policy: policy.to_owned(),
@@ -52,7 +65,8 @@ impl Report {
             statements: statements.collect(),
             origin: explanation.origin.clone().filter(|_| explanation.rule == judgement.rule),
             judgement,
-            detect: masks.detect.iter().map(detected).collect(),
+            detect: seen.masks.detect.iter().map(detected).collect(),
+            asked: seen.names.is_some(),
         }
     }
 
@@ -67,6 +81,7 @@ impl Report {
             "policy": self.policy,
             "roles": self.roles,
             "resource": self.resource,
+            "catalogue": if self.asked { "asked" } else { "not asked" },
             "statement": self.judgement.statement + 1,
             "statements": self.statements.iter().map(StatementReport::to_json).collect::<Vec<_>>(),
             "mask_unsourced": self.judgement.mask_unsourced,
@@ -102,6 +117,7 @@ impl fmt::Display for Report {
         row(f, "policy", &self.policy)?;
         row(f, "roles", &self.roles.join(", "))?;
         row(f, "resource", &self.resource)?;
+        row(f, "catalogue", if self.asked { "asked" } else { OFFLINE })?;
         for (number, statement) in self.statements.iter().enumerate() {
             statement.show(f, number + 1)?;
         }
@@ -187,26 +203,72 @@ fn detected(detect: &Detect) -> String {
     format!("{} by {}: {}", detect.action.name(), detect.rule, kinds.collect::<Vec<_>>().join(", "))
 }
 
-fn column(output: &Output, statement: &Statement, masks: &Masks, judgement: &Judgement) -> ColumnReport {
-    let (name, mask) = match output {
-        Output::Harmless => ("shows no value".to_owned(), None),
-        Output::Unknown if judgement.mask_unsourced => {
-            ("an expression".to_owned(), Some("masked whole unless the server tells its column".to_owned()))
+impl Seen<'_> {
+    /// The columns of a result that an entry of the analysis stands for.
+    fn columns(&self, output: &Output, statement: &Statement, judgement: &Judgement) -> Vec<ColumnReport> {
+        let (name, mask) = match output {
+            Output::Harmless => ("shows no value".to_owned(), None),
+            Output::Unknown if judgement.mask_unsourced => {
+                ("an expression".to_owned(), Some("masked whole unless the server tells its column".to_owned()))
+            }
+            Output::Unknown => ("an expression".to_owned(), None),
+            Output::All { schema, relation } => return self.all(schema.as_deref(), relation),
+            Output::Column { relation: Some(relation), name } => {
+                let schema = statement.relations.iter().find(|r| r.name == *relation).and_then(|r| r.schema.as_deref());
+                (format!("{relation}.{name}"), self.mask(schema, relation, name))
+            }
+            Output::Column { relation: None, name } => {
+                let relations = statement.relations.iter();
+                let has = |schema: Option<&str>, relation: &str| {
+                    let columns = self.names.and_then(|names| names.columns(schema, relation));
+                    columns.is_none_or(|columns| columns.contains(name))
+                };
+                let mut found = relations
+                    .filter(|r| has(r.schema.as_deref(), &r.name))
+                    .filter_map(|r| self.mask(r.schema.as_deref(), &r.name, name));
+                (name.clone(), found.next())
+            }
+        };
+        vec![ColumnReport::new(name, mask)]
+    }
+
+    /// A star is as many columns as the catalogue says; without it, one line that lists the masks.
+    fn all(&self, schema: Option<&str>, relation: &str) -> Vec<ColumnReport> {
+        let known = self.names.and_then(|names| names.columns(schema, relation));
+        let Some(columns) = known else {
+            return vec![ColumnReport::new(format!("{relation}.*"), masked_columns(self.masks, schema, relation))];
+        };
+        let report = |name: &String| ColumnReport::new(format!("{relation}.{name}"), self.mask(schema, relation, name));
+        columns.iter().map(report).collect()
+    }
+
+    fn mask(&self, schema: Option<&str>, relation: &str, column: &str) -> Option<String> {
+        let Some(names) = self.names else { return masked_column(self.masks, schema, relation, column) };
+        let action = names.mask_of(schema, relation, column)?;
+        Some(self.reason(names, action, MaskedColumn::of(schema, relation, column)))
+    }
+
+    /// Follows views and partitions to the column that the policy names.
+    fn reason(&self, names: &dyn Names, action: MaskAction, from: MaskedColumn) -> String {
+        let mut at = from.clone();
+        for _ in 0..VIEWS_MAX {
+            if let Some(mask) = self.masks.column(at.schema.as_deref(), &at.relation, &at.column) {
+                let by = format!("{} by {}", action.name(), mask.rule);
+                return if at == from { by } else { format!("{by}, shows {}.{}", at.relation, at.column) };
+            }
+            match names.shows(at.schema.as_deref(), &at.relation, &at.column) {
+                Some(shown) => at = shown,
+                None => break,
+            }
         }
-        Output::Unknown => ("an expression".to_owned(), None),
-        Output::All { schema, relation } => {
-            (format!("{relation}.*"), masked_columns(masks, schema.as_deref(), relation))
-        }
-        Output::Column { relation: Some(relation), name } => {
-            (format!("{relation}.{name}"), masked_column(masks, None, relation, name))
-        }
-        Output::Column { relation: None, name } => {
-            let relations = statement.relations.iter();
-            let mut found = relations.filter_map(|r| masked_column(masks, r.schema.as_deref(), &r.name, name));
-            (name.clone(), found.next())
-        }
-    };
-    ColumnReport { name, mask: mask.unwrap_or_else(|| "as it is".to_owned()) }
+        format!("{}: it may show a masked value", action.name())
+    }
+}
+
+impl ColumnReport {
+    fn new(name: String, mask: Option<String>) -> Self {
+        Self { name, mask: mask.unwrap_or_else(|| "as it is".to_owned()) }
+    }
 }
 
 fn masked_column(masks: &Masks, schema: Option<&str>, relation: &str, column: &str) -> Option<String> {

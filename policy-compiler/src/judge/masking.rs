@@ -3,7 +3,7 @@
 use super::{Case, CopyMasks, Denial, Resolved, role_phrase};
 use crate::artifact::format::Mask;
 use crate::artifact::{MaskAction, column_matches};
-use crate::statement::{Analysis, Copy, CopyDirection, Effect, EffectSet, Output, RelationUse, Statement};
+use crate::statement::{Analysis, Copy, CopyDirection, CopyFormat, Effect, EffectSet, Output, RelationUse, Statement};
 
 /// Effects that put values where they can be read again.
 const KEEPS: [Effect; 4] = [Effect::Insert, Effect::Update, Effect::Ddl, Effect::Notify];
@@ -46,6 +46,17 @@ impl Case<'_> {
         let reason = format!("{} would keep values of {}, which are masked for {roles}", statement.tag, source.name);
         let mut denial = Denial::new("masked-source", reason);
         denial.hint = Some("leave the masked columns out, and name each column instead of *".into());
+        Some(denial)
+    }
+
+    /// Denies COPY … TO STDOUT in binary to whoever has any mask: its rows are not taken apart.
+    pub(super) fn copies_out_in_binary(&self, statement: &Statement) -> Option<Denial> {
+        let is_binary = statement.copy.as_ref().is_some_and(|copy| copy.format == CopyFormat::Binary);
+        if !is_binary || !is_copy_out(statement) || self.first_mask().or_else(|| self.first_detect()).is_none() {
+            return None;
+        }
+        let mut denial = Denial::new("binary-copy", "a COPY in binary format cannot be masked".to_owned());
+        denial.hint = Some("use COPY … TO STDOUT in text or csv format".into());
         Some(denial)
     }
 

@@ -137,11 +137,12 @@ impl Checker<'_> {
         section.keys(&mut self.sink, &["name", "columns", "action", "to", "except", "resources"]);
         let name = self.unique_name(section);
         let columns = section.required_strings(&mut self.sink, "columns");
-        let columns = columns.iter().filter_map(|word| self.masked_column(word)).collect();
+        let columns = columns.into_iter().filter_map(|word| Some((self.masked_column(&word)?, word.at)));
+        let (columns, places) = columns.unzip();
         let action = self.mask_action(section);
         let scope = self.scope(section);
         let origin = self.origin(section);
-        self.policy.masks.push(Mask { name, scope, columns, action, origin });
+        self.policy.masks.push(Mask { name, scope, columns, places, action, origin });
     }
 
     fn detect(&mut self, section: &Section<'_>) {
@@ -165,8 +166,10 @@ impl Checker<'_> {
                 format!("`{}`: a mask names single columns, `*` is not possible", word.text)
             }
             Ok(parts) => match &parts[..] {
-                [relation, column] => return Some(column_of(None, &relation.text, &column.text)),
-                [schema, relation, column] => return Some(column_of(Some(&schema.text), &relation.text, &column.text)),
+                [relation, column] => return Some(MaskedColumn::of(None, &relation.text, &column.text)),
+                [schema, relation, column] => {
+                    return Some(MaskedColumn::of(Some(&schema.text), &relation.text, &column.text));
+                }
                 _ => format!("`{}` is not a column", word.text),
             },
         };
@@ -304,10 +307,6 @@ impl Checker<'_> {
 /// What `*` means in a grant.
 fn every_effect() -> EffectSet {
     EffectSet::ALL.minus(EffectSet::of(&[Effect::Opaque]))
-}
-
-fn column_of(schema: Option<&str>, relation: &str, column: &str) -> MaskedColumn {
-    MaskedColumn { schema: schema.map(String::from), relation: relation.to_owned(), column: column.to_owned() }
 }
 
 /// People think of statements; the vocabulary is of effects.

@@ -31,7 +31,7 @@ pub struct Diagnostic {
 
 /// A place: which source, and which bytes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct At {
+pub struct At {
     pub source: usize,
     pub span: Range<usize>,
 }
@@ -50,7 +50,7 @@ impl Diagnostic {
         Self { file: file.to_owned(), line: 1, column: 1, message, suggestion, excerpt: String::new(), width: 1 }
     }
 
-    pub(super) fn new(source: &Source, span: &Range<usize>, message: String, suggestion: Option<String>) -> Self {
+    pub(crate) fn new(source: &Source, span: &Range<usize>, message: String, suggestion: Option<String>) -> Self {
         let (line, column) = place(&source.text, span.start);
         let excerpt = source.text.lines().nth(line - 1).unwrap_or_default().to_owned();
         let underlined = source.text.get(span.clone()).unwrap_or_default();
@@ -108,7 +108,7 @@ impl fmt::Display for Diagnostic {
 }
 
 /// `did you mean …?` if one of `known` is near enough to `word`.
-pub(super) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let limit = (word.chars().count() / 3).max(1);
     let near = known.into_iter().map(|name| (distance(word, name), name)).filter(|(d, _)| *d <= limit).min()?;
     Some(format!("did you mean `{}`?", near.1))

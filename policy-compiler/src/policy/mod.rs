@@ -10,7 +10,8 @@ mod schema;
 mod tests;
 
 pub use check::check;
-pub use diagnostic::{Diagnostic, Source};
+pub(crate) use diagnostic::did_you_mean;
+pub use diagnostic::{At, Diagnostic, Source};
 pub use schema::schema;
 
 use crate::detect::Kind;
@@ -28,8 +29,8 @@ pub fn detect_kinds() -> [&'static str; Kind::ALL.len()] {
 pub const ROLES_MAX: usize = 128;
 
 /// The verdict names that no rule may take.
-pub const RESERVED_NAMES: [&str; 6] =
-    ["grant", "default-deny", "unparsable", "pinned-setting", "opaque", "masked-source"];
+pub const RESERVED_NAMES: [&str; 7] =
+    ["grant", "default-deny", "unparsable", "pinned-setting", "opaque", "masked-source", "binary-copy"];
 
 /// A policy whose every name and value has been checked, in the order of the text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,6 +96,8 @@ pub struct Mask {
     pub name: String,
     pub scope: Scope,
     pub columns: Vec<MaskedColumn>,
+    /// Where each of the columns is written.
+    pub places: Vec<At>,
     pub action: MaskAction,
     pub origin: Origin,
 }
@@ -116,6 +119,12 @@ pub struct Detect {
     pub kinds: u16,
     pub action: MaskAction,
     pub origin: Origin,
+}
+
+impl MaskedColumn {
+    pub fn of(schema: Option<&str>, relation: &str, column: &str) -> Self {
+        Self { schema: schema.map(String::from), relation: relation.to_owned(), column: column.to_owned() }
+    }
 }
 
 /// What is done to a value, laxest first: of several masks on one column the greatest counts.
@@ -143,6 +152,12 @@ impl MaskAction {
 
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.iter().find(|(_, n)| *n == name).map(|(action, _)| *action)
+    }
+}
+
+impl Scope {
+    pub fn has_resource(&self, resource: &str) -> bool {
+        self.resources.as_ref().is_none_or(|names| names.iter().any(|name| name == resource))
     }
 }
 

@@ -67,7 +67,12 @@ impl Player<'_> {
         match entry.header.kind {
             Kind::Request => self.feed(Side::Client, entry, &mut events),
             Kind::Response => self.feed(Side::Server, entry, &mut events),
-            kind => events.push(told(kind, entry.payload)),
+            kind => {
+                if kind == Kind::Close {
+                    self.conversation.end(&mut events);
+                }
+                events.push(told(kind, entry.payload));
+            }
         }
         events.iter().try_for_each(|event| self.show(offset_ns, event))
     }

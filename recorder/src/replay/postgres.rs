@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::event::{Event, Side};
-use super::wire::{Body, Frames, Message};
+use super::wire::{Body, Frames, Message, beginning};
 use super::{ROWS_SHOWN_MAX, text};
 
 /// Most prepared statements, portals, and replies due that are remembered.
@@ -86,6 +86,7 @@ impl Conversation {
                     events.push(Event::Other { what });
                     Some(())
                 }
+                (_, Message::Impossible { .. }) => None,
                 (Side::Client, Message::Whole { kind, body }) => self.client_message(*kind, Body(body), events),
                 (Side::Server, Message::Whole { kind, body }) => self.server_message(*kind, Body(body), events),
             };
@@ -96,12 +97,24 @@ impl Conversation {
         }
     }
 
+    /// The session is over: what is left of the client's last message, if it did not come whole.
+    pub fn end(&mut self, events: &mut Vec<Event>) {
+        let left = self.client.unfinished();
+        if !left.is_empty() {
+            let what = format!("{} bytes of an unfinished message: {}", left.len(), beginning(left));
+            events.push(Event::Malformed(what));
+        }
+    }
+
     fn client_message(&mut self, kind: u8, mut body: Body<'_>, events: &mut Vec<Event>) -> Option<()> {
         match kind {
             b'Q' => {
                 let sql = body.text()?;
                 self.owe(Due::Query);
                 events.push(Event::Statement { sql, params: Vec::new() });
+                if !body.0.is_empty() {
+                    events.push(Event::Malformed(format!("behind the text: {}", beginning(body.0))));
+                }
             }
             b'P' => self.parse(body, events)?,
             b'B' => self.bind(body)?,
@@ -112,7 +125,7 @@ impl Conversation {
             b'd' => events.push(Event::Copy { from: Side::Client, data: text::bytes(body.0) }),
             b'c' => events.push(Event::Other { what: "end of COPY data".into() }),
             b'f' => events.push(Event::Other { what: format!("COPY given up: {}", body.text()?) }),
-            b'F' => events.push(Event::Other { what: "function call".into() }),
+            b'F' => events.push(Event::Other { what: format!("function call: {}", beginning(body.0)) }),
             // A password message: not even its length is shown.
             b'p' => events.push(Event::Other { what: "authentication message".into() }),
             b'X' => events.push(Event::Other { what: "terminate".into() }),
@@ -153,7 +166,8 @@ impl Conversation {
         let (kind, name) = (body.u8()?, body.text()?);
         let statement = match kind {
             b'S' => name,
-            _ => self.portals.get(&name).map(|portal| portal.statement.clone()).unwrap_or_default(),
+            b'P' => self.portals.get(&name).map(|portal| portal.statement.clone()).unwrap_or_default(),
+            _ => return None,
         };
         self.owe(Due::Describe { statement });
         Some(())
@@ -174,7 +188,8 @@ impl Conversation {
         let (kind, name) = (body.u8()?, body.text()?);
         match kind {
             b'S' => drop(self.statements.remove(&name)),
-            _ => drop(self.portals.remove(&name)),
+            b'P' => drop(self.portals.remove(&name)),
+            _ => return None,
         }
         Some(())
     }

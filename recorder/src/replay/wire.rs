@@ -3,21 +3,45 @@
 use std::collections::HashMap;
 
 use super::event::Event;
+use super::text;
 
 /// Longest message that is decoded, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
+/// Most bytes that are shown of what makes no sense.
+const SENSELESS_BYTES_SHOWN_MAX: usize = 1024;
+
 /// One message of the protocol.
 pub enum Message {
-    Whole { kind: u8, body: Vec<u8> },
-    TooLong { kind: u8, bytes: usize },
+    Whole {
+        kind: u8,
+        body: Vec<u8>,
+    },
+    TooLong {
+        kind: u8,
+        bytes: usize,
+    },
+    /// A length below four: where the next message begins is not known.
+    Impossible {
+        bytes: Vec<u8>,
+    },
 }
 
 impl Message {
     pub fn describe(&self) -> String {
-        let (Message::Whole { kind, .. } | Message::TooLong { kind, .. }) = self;
-        format!("message {:?} cannot be read", char::from(*kind))
+        match self {
+            Message::Whole { kind, body } => {
+                format!("message {:?} cannot be read: {}", char::from(*kind), beginning(body))
+            }
+            Message::TooLong { kind, bytes } => format!("message {:?} of {bytes} bytes", char::from(*kind)),
+            Message::Impossible { bytes } => format!("a message of an impossible length: {}", beginning(bytes)),
+        }
     }
+}
+
+/// What is shown of bytes that make no sense.
+pub fn beginning(bytes: &[u8]) -> String {
+    text::bytes(&bytes[..bytes.len().min(SENSELESS_BYTES_SHOWN_MAX)])
 }
 
 /// Puts messages together from records.
@@ -47,13 +71,18 @@ impl Frames {
         lost
     }
 
+    /// What came of a message whose end did not.
+    pub fn unfinished(&self) -> &[u8] {
+        &self.held
+    }
+
     /// Decodes the message at `at`; gives its size if it is whole or too long.
     fn take_message(&mut self, at: usize, messages: &mut Vec<Message>) -> Option<usize> {
         let held = self.held.get(at..)?;
         let (kind, rest) = held.split_first()?;
         let length = u32::from_be_bytes(*rest.first_chunk()?) as usize;
         if length < 4 {
-            messages.push(Message::Whole { kind: *kind, body: Vec::new() });
+            messages.push(Message::Impossible { bytes: held.to_vec() });
             return Some(held.len());
         }
         let total = 1 + length;

@@ -1,0 +1,153 @@
+//! The names of a snapshot, as others ask for them: judging, and the `wireward policy` commands.
+
+use policy_compiler::artifact::{MaskAction, Masks};
+use policy_compiler::cli;
+use policy_compiler::judge;
+use policy_compiler::policy::MaskedColumn;
+use policy_compiler::statement::Output;
+
+use super::catalogue::{Protected, Snapshot, family};
+use super::certificate;
+use crate::config::Resource;
+
+/// Reads a resource's catalogue once, with the gateway's own credential for it. Blocks until it is there.
+///
+/// # Errors
+/// What could not be read, and why; never the credential.
+pub fn read(resource: &Resource) -> Result<Snapshot, String> {
+    let about = |why: String| format!("the catalogue of resource {} cannot be read: {why}", resource.name);
+    let credential = resource.credential.read().map_err(about)?;
+    let tls = resource.tls.as_ref().map(|tls| certificate::client(&tls.ca)).transpose().map_err(about)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| about(e.to_string()))?;
+    runtime.block_on(Snapshot::read(resource, &credential, tls.as_ref(), 0)).map_err(about)
+}
+
+impl Protected {
+    /// The names of the catalogue, as judging asks for them.
+    pub fn catalogue<'a>(&'a self, snapshot: &'a Snapshot) -> impl judge::Catalogue + 'a {
+        Names { protected: self, snapshot }
+    }
+}
+
+struct Names<'a> {
+    protected: &'a Protected,
+    snapshot: &'a Snapshot,
+}
+
+impl judge::Catalogue for Names<'_> {
+    fn is_protected(&self, schema: Option<&str>, name: &str) -> bool {
+        let mut known = false;
+        let any = self.snapshot.named(schema, name).any(|(oid, _)| {
+            known = true;
+            self.protected.relations.contains(&oid)
+        });
+        any || !known
+    }
+
+    fn columns(&self, schema: Option<&str>, name: &str) -> Option<Vec<String>> {
+        let mut found = self.snapshot.named(schema, name);
+        match (found.next(), found.next()) {
+            (Some((_, relation)), None) => Some(relation.columns.iter().map(|(_, n)| n.clone()).collect()),
+            _ => None,
+        }
+    }
+
+    fn schema_of(&self, name: &str) -> Option<String> {
+        let mut found = self.snapshot.named(None, name);
+        match (found.next(), found.next()) {
+            (Some((_, relation)), None) => Some(relation.schema.clone()),
+            _ => None,
+        }
+    }
+}
+
+impl cli::Upstream for Snapshot {
+    fn names<'a>(&'a self, masks: &Masks) -> Box<dyn cli::Names + 'a> {
+        Box::new(OwnNames {
+            protected: Protected::resolve(self, masks),
+            masked: !masks.columns.is_empty(),
+            snapshot: self,
+        })
+    }
+
+    fn resolves(&self, column: &MaskedColumn) -> bool {
+        let MaskedColumn { schema, relation, column } = column;
+        let mut oids = self.named(schema.as_deref(), relation).flat_map(|(oid, _)| family(self, oid));
+        oids.any(|oid| self.column(oid, column).is_some())
+    }
+
+    fn relations(&self) -> Vec<(&str, &str)> {
+        let own = |schema: &str| schema.starts_with("pg_") || schema == "information_schema";
+        let all = self.relations.values().map(|relation| (relation.schema.as_str(), relation.name.as_str()));
+        all.filter(|(schema, _)| !own(schema)).collect()
+    }
+
+    fn columns_of(&self, schema: Option<&str>, relation: &str) -> Vec<&str> {
+        let columns = self.named(schema, relation).flat_map(|(_, relation)| &relation.columns);
+        columns.map(|(_, name)| name.as_str()).collect()
+    }
+}
+
+/// [`Names`] that own what they resolved.
+struct OwnNames<'a> {
+    protected: Protected,
+    /// Without a mask nothing is masked, not even what is unknown.
+    masked: bool,
+    snapshot: &'a Snapshot,
+}
+
+impl OwnNames<'_> {
+    fn borrowed(&self) -> Names<'_> {
+        Names { protected: &self.protected, snapshot: self.snapshot }
+    }
+}
+
+impl judge::Catalogue for OwnNames<'_> {
+    fn is_protected(&self, schema: Option<&str>, name: &str) -> bool {
+        self.borrowed().is_protected(schema, name)
+    }
+
+    fn columns(&self, schema: Option<&str>, name: &str) -> Option<Vec<String>> {
+        self.borrowed().columns(schema, name)
+    }
+
+    fn schema_of(&self, name: &str) -> Option<String> {
+        self.borrowed().schema_of(name)
+    }
+}
+
+impl cli::Names for OwnNames<'_> {
+    fn mask_of(&self, schema: Option<&str>, relation: &str, column: &str) -> Option<MaskAction> {
+        let mut known = false;
+        let actions = self.snapshot.named(schema, relation).filter_map(|(oid, _)| {
+            known = true;
+            let number = self.snapshot.column(oid, column)?;
+            self.protected.columns.get(&(oid, number)).copied()
+        });
+        let strictest = actions.max();
+        // As on the wire: of a relation that the catalogue does not have, nothing is shown.
+        strictest.or((!known && self.masked).then_some(MaskAction::Redact))
+    }
+
+    fn shows(&self, schema: Option<&str>, relation: &str, column: &str) -> Option<MaskedColumn> {
+        let snapshot = self.snapshot;
+        snapshot.named(schema, relation).find_map(|(oid, found)| {
+            let number = snapshot.column(oid, column)?;
+            let masked = |oid: &u32| {
+                let number = snapshot.column(*oid, column)?;
+                self.protected.columns.get(&(*oid, number))?;
+                snapshot.relations.get(oid).map(|r| MaskedColumn::of(Some(&r.schema), &r.name, column))
+            };
+            let place = found.columns.iter().position(|(n, _)| *n == number)?;
+            match found.output().get(place) {
+                Some(Output::Column { relation: Some(base), name }) => {
+                    let base = snapshot.bases(oid, base).find_map(|oid| snapshot.relations.get(&oid))?;
+                    Some(MaskedColumn::of(Some(&base.schema), &base.name, name))
+                }
+                // Nearest relatives first would need their order; any that a mask names explains the mask.
+                _ => family(snapshot, oid).iter().filter(|relative| **relative != oid).find_map(masked),
+            }
+        })
+    }
+}
