@@ -25,7 +25,7 @@ pub struct Snapshot {
     reads: Vec<(u32, u32)>,
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 struct Relation {
     schema: String,
     name: String,
@@ -33,13 +33,15 @@ struct Relation {
     definition: Option<String>,
     /// (number, name), in order of number.
     columns: Vec<(u16, String)>,
+    /// Numbers of the generated columns.
+    generated: Vec<u16>,
 }
 
 const RELATIONS: &str = "SELECT c.oid, n.nspname::text, c.relname::text, \
      CASE WHEN c.relkind IN ('v', 'm') THEN pg_catalog.pg_get_viewdef(c.oid) END \
      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
      WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 't')";
-const COLUMNS: &str = "SELECT attrelid, attnum, attname::text FROM pg_catalog.pg_attribute \
+const COLUMNS: &str = "SELECT attrelid, attnum, attname::text, attgenerated <> '' FROM pg_catalog.pg_attribute \
      WHERE attnum > 0 AND NOT attisdropped ORDER BY attrelid, attnum";
 const INHERITS: &str = "SELECT inhrelid, inhparent FROM pg_catalog.pg_inherits";
 const READS: &str = "SELECT DISTINCT r.ev_class, d.refobjid FROM pg_catalog.pg_depend d \
@@ -65,12 +67,14 @@ impl Snapshot {
         for row in client.query(RELATIONS, &[]).await? {
             let (oid, name): (u32, String) = (row.get(0), row.get(2));
             snapshot.by_name.entry(name.clone()).or_default().push(oid);
-            let relation = Relation { schema: row.get(1), name, definition: row.get(3), columns: Vec::new() };
+            let relation = Relation { schema: row.get(1), name, definition: row.get(3), ..Relation::default() };
             snapshot.relations.insert(oid, relation);
         }
         for row in client.query(COLUMNS, &[]).await? {
             if let Some(relation) = snapshot.relations.get_mut(&row.get(0)) {
-                relation.columns.push((row.get::<_, i16>(1) as u16, row.get(2)));
+                let number = row.get::<_, i16>(1) as u16;
+                relation.columns.push((number, row.get(2)));
+                relation.generated.extend(row.get::<_, bool>(3).then_some(number));
             }
         }
         snapshot.inherits = client.query(INHERITS, &[]).await?.iter().map(|r| (r.get(0), r.get(1))).collect();
@@ -83,15 +87,17 @@ impl Snapshot {
         let mut snapshot = Self::default();
         for (oid, name, columns) in tables {
             let columns = (1..).zip(columns.iter().map(|c| (*c).to_owned())).collect();
-            let relation = Relation { schema: "public".into(), name: (*name).to_owned(), definition: None, columns };
+            let relation =
+                Relation { schema: "public".into(), name: (*name).to_owned(), columns, ..Relation::default() };
             snapshot.by_name.entry((*name).to_owned()).or_default().push(*oid);
             snapshot.relations.insert(*oid, relation);
         }
         snapshot
     }
 
-    pub fn oids(&self) -> impl Iterator<Item = u32> {
-        self.relations.keys().copied()
+    /// Each relation with its highest column number.
+    pub fn column_maxima(&self) -> impl Iterator<Item = (u32, u16)> {
+        self.relations.iter().map(|(oid, relation)| (*oid, relation.columns.last().map_or(0, |(number, _)| *number)))
     }
 
     /// Nothing that matters to masks or judging differs.
@@ -268,6 +274,17 @@ struct Names<'a> {
     snapshot: &'a Snapshot,
 }
 
+impl Names<'_> {
+    /// The relation of this name, if there is just one.
+    fn only<'n>(&'n self, schema: Option<&'n str>, name: &str) -> Option<&'n Relation> {
+        let mut found = self.snapshot.named(schema, name);
+        match (found.next(), found.next()) {
+            (Some((_, relation)), None) => Some(relation),
+            _ => None,
+        }
+    }
+}
+
 impl judge::Catalogue for Names<'_> {
     fn is_protected(&self, schema: Option<&str>, name: &str) -> bool {
         let mut known = false;
@@ -279,18 +296,20 @@ impl judge::Catalogue for Names<'_> {
     }
 
     fn columns(&self, schema: Option<&str>, name: &str) -> Option<Vec<String>> {
-        let mut found = self.snapshot.named(schema, name);
-        match (found.next(), found.next()) {
-            (Some((_, relation)), None) => Some(relation.columns.iter().map(|(_, n)| n.clone()).collect()),
-            _ => None,
-        }
+        Some(self.only(schema, name)?.columns.iter().map(|(_, n)| n.clone()).collect())
+    }
+
+    fn copied_columns(&self, schema: Option<&str>, name: &str) -> Option<Vec<String>> {
+        let relation = self.only(schema, name)?;
+        let copied = relation.columns.iter().filter(|(number, _)| !relation.generated.contains(number));
+        Some(copied.map(|(_, n)| n.clone()).collect())
+    }
+
+    fn has_column(&self, schema: Option<&str>, name: &str, column: &str) -> bool {
+        self.snapshot.named(schema, name).all(|(_, relation)| relation.columns.iter().any(|(_, n)| n == column))
     }
 
     fn schema_of(&self, name: &str) -> Option<String> {
-        let mut found = self.snapshot.named(None, name);
-        match (found.next(), found.next()) {
-            (Some((_, relation)), None) => Some(relation.schema.clone()),
-            _ => None,
-        }
+        Some(self.only(None, name)?.schema.clone())
     }
 }

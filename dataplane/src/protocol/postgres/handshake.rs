@@ -2,6 +2,7 @@
 //! token of one and the credential of the other cannot be mixed.
 //! Source: <https://www.postgresql.org/docs/18/protocol-flow.html#PROTOCOL-FLOW-START-UP>.
 
+use policy_compiler::judge::hides_catalog;
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 
@@ -18,6 +19,8 @@ use crate::session::{Admission, CancelKey, Upstream};
 const STARTUP_BYTES_MAX: usize = 10_000;
 /// The longest message that a login of an upstream may have, bytes.
 pub const LOGIN_MESSAGE_BYTES_MAX: usize = 16 * 1024;
+/// The longest list of parameters that an upstream may report in its login, bytes. PostgreSQL's has half a KiB.
+const PARAMETERS_BYTES_MAX: usize = 64 * 1024;
 
 /// The client's first message.
 pub enum Hello {
@@ -164,6 +167,10 @@ impl Startup {
                 let text = format!("client_encoding \"{value}\" is not allowed; use UTF8 (PGCLIENTENCODING=UTF8)");
                 return Err(OwnedReport::new("0A000", text));
             }
+            if lower == "search_path" && hides_catalog(value) {
+                let text = format!("search_path \"{value}\" is not allowed: it names pg_catalog after another schema");
+                return Err(OwnedReport::new("0A000", text));
+            }
         }
         Ok(())
     }
@@ -303,6 +310,9 @@ impl Login {
             backend::AUTHENTICATION => self.authenticate(body, answer).map(|()| Progress::More),
             backend::ERROR => Ok(Progress::Refused(refusal(body))),
             backend::PARAMETER_STATUS if self.authenticated => {
+                if self.parameters.len() + frame.len() > PARAMETERS_BYTES_MAX {
+                    return Err(Fault::Protocol(Side::Upstream, "the upstream reports more than 64 KiB of parameters"));
+                }
                 self.parameters.extend_from_slice(frame);
                 Ok(Progress::More)
             }
