@@ -15,12 +15,16 @@ TABLE = """
     truncate vault.customers;
     insert into vault.customers (id, ssn, name, email) values (1, '{0}', 'Ada', '{0}');
     create or replace function vault.computed(c vault.customers) returns text language sql as 'select reverse(c.ssn)';
+    create or replace function vault.told() returns table (told text) language plpgsql as
+        $$begin return query select c.ssn from vault.customers c; end$$;
+    create or replace view vault.hearsay as select told from vault.told();
 """
 
 ROWS = {
     "a whole row": "select c from vault.customers c",
     "a whole row by its table's name": "select customers from vault.customers",
     "a whole row out of a sub-query": "select x from (select c as x from vault.customers c) s",
+    "a view of a function": "select * from vault.hearsay",
     "a whole row in a cursor": "begin; declare k cursor for select c from vault.customers c; fetch k; commit",
 }
 

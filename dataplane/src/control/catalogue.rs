@@ -23,6 +23,19 @@ pub struct Snapshot {
     inherits: Vec<(u32, u32)>,
     /// Views, with what they read.
     reads: Vec<(u32, u32)>,
+    /// Views that call functions which are not the server's own: what these read is not known.
+    calls: BTreeSet<u32>,
+    /// What columns were called since this process began, if otherwise than now: a rename takes no mask away.
+    former: BTreeSet<Former>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Former {
+    schema: String,
+    relation: String,
+    column: String,
+    oid: u32,
+    number: u16,
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -47,6 +60,11 @@ const INHERITS: &str = "SELECT inhrelid, inhparent FROM pg_catalog.pg_inherits";
 const READS: &str = "SELECT DISTINCT r.ev_class, d.refobjid FROM pg_catalog.pg_depend d \
      JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass \
      AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid <> r.ev_class";
+
+const CALLS: &str = "SELECT DISTINCT r.ev_class FROM pg_catalog.pg_depend d \
+     JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid \
+     JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass \
+     AND d.refclassid = 'pg_catalog.pg_proc'::regclass AND n.nspname NOT IN ('pg_catalog', 'information_schema')";
 
 /// Server major versions whose grammar is judged (decision 6).
 const VERSIONS: std::ops::RangeInclusive<i32> = 15..=18;
@@ -79,7 +97,25 @@ impl Snapshot {
         }
         snapshot.inherits = client.query(INHERITS, &[]).await?.iter().map(|r| (r.get(0), r.get(1))).collect();
         snapshot.reads = client.query(READS, &[]).await?.iter().map(|r| (r.get(0), r.get(1))).collect();
+        snapshot.calls = client.query(CALLS, &[]).await?.iter().map(|r| r.get(0)).collect();
         Ok(snapshot)
+    }
+
+    /// Keeps the names that relations and columns had in an older snapshot.
+    pub fn remember(&mut self, older: &Self) {
+        self.former.extend(older.former.iter().filter(|f| self.relations.contains_key(&f.oid)).cloned());
+        for (oid, before) in &older.relations {
+            let Some(now) = self.relations.get(oid).filter(|now| *now != before) else { continue };
+            let moved = (&now.schema, &now.name) != (&before.schema, &before.name);
+            let columns = before.columns.iter().filter(|column| moved || !now.columns.contains(column));
+            self.former.extend(columns.map(|(number, column)| Former {
+                schema: before.schema.clone(),
+                relation: before.name.clone(),
+                column: column.clone(),
+                oid: *oid,
+                number: *number,
+            }));
+        }
     }
 
     /// A catalogue of plain tables in schema `public`, for tests and the simulator: (OID, name, columns numbered from 1).
@@ -106,6 +142,7 @@ impl Snapshot {
         self.relations == other.relations
             && sorted(&self.inherits) == sorted(&other.inherits)
             && sorted(&self.reads) == sorted(&other.reads)
+            && self.calls == other.calls
     }
 
     fn named<'a>(&'a self, schema: Option<&'a str>, name: &str) -> impl Iterator<Item = (u32, &'a Relation)> {
@@ -113,6 +150,10 @@ impl Snapshot {
         oids.iter()
             .filter_map(|oid| Some((*oid, self.relations.get(oid)?)))
             .filter(move |(_, relation)| schema.is_none_or(|s| s == relation.schema))
+    }
+
+    fn column_name(&self, oid: u32, number: u16) -> Option<&str> {
+        self.relations.get(&oid)?.columns.iter().find(|(n, _)| *n == number).map(|(_, name)| name.as_str())
     }
 
     fn column(&self, oid: u32, name: &str) -> Option<u16> {
@@ -171,6 +212,12 @@ impl Protected {
             for (oid, _) in snapshot.named(mask.schema.as_deref(), &mask.relation) {
                 found |= protected.column(snapshot, oid, &mask.column, mask.action);
             }
+            for former in snapshot.former.iter().filter(|f| f.relation == mask.relation && f.column == mask.column) {
+                let meant = mask.schema.as_ref().is_none_or(|schema| *schema == former.schema);
+                if let Some(name) = snapshot.column_name(former.oid, former.number).filter(|_| meant) {
+                    found |= protected.column(snapshot, former.oid, name, mask.action);
+                }
+            }
             if !found {
                 protected.unresolved.push(format!("{}: {}.{}", mask.rule, mask.relation, mask.column));
             }
@@ -198,13 +245,15 @@ impl Protected {
     }
 
     /// A view shows a column under an OID of its own. Views can stand on views, so this goes on until nothing changes.
+    /// What a function reads is not known, so a view that calls one counts as one on a masked table.
     fn views(&mut self, snapshot: &Snapshot) {
+        if self.columns.is_empty() {
+            return;
+        }
         loop {
-            let reads = snapshot.reads.iter();
-            let next: BTreeSet<u32> = reads
-                .filter(|(view, read)| self.relations.contains(read) && !self.relations.contains(view))
-                .map(|(view, _)| *view)
-                .collect();
+            let reads = snapshot.reads.iter().filter(|(_, read)| self.relations.contains(read)).map(|(view, _)| *view);
+            let views = reads.chain(snapshot.calls.iter().copied());
+            let next: BTreeSet<u32> = views.filter(|view| !self.relations.contains(view)).collect();
             // A view is taken only after all masked views that it reads: their columns must be known first.
             let ready = next
                 .iter()

@@ -218,6 +218,21 @@ mod tests {
     }
 
     #[test]
+    fn a_rename_takes_no_mask_away() {
+        let source = Source { name: "policy.toml".into(), text: POLICY.into() };
+        let policy = Policy::from_bytes(compile(&[source]).expect("the policy compiles")).expect("the artifact opens");
+        let roles = policy.role_named("analyst").expect("the role is there");
+        let mut snapshot = Snapshot::of(&[(100, "people", &["id", "name"])]);
+        for renamed in [&[(100, "people", &["id", "label"][..])], &[(100, "folk", &["id", "text"][..])]] {
+            let older = std::mem::replace(&mut snapshot, Snapshot::of(renamed));
+            snapshot.remember(&older);
+        }
+        let subject = Subject::new(policy, roles, "shop".into(), Arc::new(snapshot));
+        assert_eq!(subject.protected.columns.keys().collect::<Vec<_>>(), [&(100, 2)]);
+        assert!(subject.protected.unresolved.is_empty());
+    }
+
+    #[test]
     fn rows_of_a_copy_never_show_a_masked_field_whatever_else_the_text_copies() {
         for (text, row, seen) in [
             ("copy people to stdout", "7\tAda\n", "7\t***\n"),
