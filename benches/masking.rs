@@ -52,7 +52,7 @@ impl Rows {
 fn view(detect: bool, columns: &[(u16, MaskAction)]) -> MaskView {
     let mut view = MaskView::none();
     view.active = true;
-    view.relations.insert(CUSTOMERS);
+    view.relations.insert(CUSTOMERS, 4);
     view.columns.extend(columns.iter().map(|(number, action)| ((CUSTOMERS, *number), *action)));
     view.detect = detect.then(|| DetectView { kinds: KindSet::ALL, actions: [MaskAction::Redact; Kind::ALL.len()] });
     view

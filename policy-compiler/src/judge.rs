@@ -10,6 +10,8 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
+pub use settings::hides_catalog;
+
 use crate::artifact::{MaskAction, Policy, RoleSet};
 use crate::policy::catalogs::{Name, is_catalog_name};
 use crate::statement::{AnalyseError, Analysis, Effect, Output, Statement};
@@ -21,6 +23,16 @@ pub trait Catalogue {
 
     /// Column names of the relation in the order of their numbers, dropped ones left out; `None` unless unambiguous.
     fn columns(&self, schema: Option<&str>, name: &str) -> Option<Vec<String>>;
+
+    /// As [`Catalogue::columns`], for COPY of the table itself, which leaves generated columns out.
+    fn copied_columns(&self, schema: Option<&str>, name: &str) -> Option<Vec<String>> {
+        self.columns(schema, name)
+    }
+
+    /// Whether each relation that may be meant has the column. `c.f` is `f(c)` to the server when it has none.
+    fn has_column(&self, _schema: Option<&str>, _name: &str, _column: &str) -> bool {
+        true
+    }
 
     /// The schema in which the session's search_path finds an unqualified relation, if that is known for sure.
     ///

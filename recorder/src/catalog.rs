@@ -78,7 +78,9 @@ pub fn catalog(directory: &Path) -> io::Result<Catalog> {
             Ok(())
         },
     )?;
-    let sessions = order.iter().filter_map(|id| sessions.remove(id)).collect();
+    let mut sessions: Vec<Session> = order.iter().filter_map(|id| sessions.remove(id)).collect();
+    // Rings are read in turns, so the order of their records says nothing across shards.
+    sessions.sort_by_key(|session| session.started_unix_ns);
     Ok(Catalog { sessions, damage, refused_counted })
 }
 

@@ -362,10 +362,12 @@ fn flood_is_counted(world: &World) {
     drop(gateway);
     let shown = world.evidence_of(&place, "sessions", &["--refused", "--json"]).must_succeed();
     let listed: Vec<Value> = shown.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    let (counted, recorded) = listed.split_last().expect("some are listed");
-    let told = counted["refused_counted"].as_u64().expect("a number") as usize;
-    assert_eq!(told + recorded.len(), TRIES, "each refused login is recorded or counted");
-    assert!((100..=110).contains(&recorded.len()), "{} have a record of their own", recorded.len());
+    let counted = listed.iter().filter_map(|session| session["refused_counted"].as_u64()).sum::<u64>() as usize;
+    let recorded = listed.iter().filter(|session| session["refused"].is_object()).count();
+    assert_eq!(counted + recorded, TRIES, "each refused login is recorded or counted");
+    // So many a shard, of which there is one a CPU.
+    let shards = std::thread::available_parallelism().map_or(1, usize::from);
+    assert!((100..=110 * shards).contains(&recorded), "{recorded} have a record of their own");
     assert!(shown.out.len() < 200 * 1024, "{} bytes", shown.out.len());
     world
         .evidence_of(&place, "replay", &["s_0"])

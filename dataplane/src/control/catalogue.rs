@@ -25,9 +25,22 @@ pub struct Snapshot {
     inherits: Vec<(u32, u32)>,
     /// Views, with what they read.
     reads: Vec<(u32, u32)>,
+    /// Views that call functions which are not the server's own: what these read is not known.
+    calls: BTreeSet<u32>,
+    /// What columns were called since this process began, if otherwise than now: a rename takes no mask away.
+    former: BTreeSet<Former>,
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Former {
+    schema: String,
+    relation: String,
+    column: String,
+    oid: u32,
+    number: u16,
+}
+
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Relation {
     pub schema: String,
     pub name: String,
@@ -35,13 +48,15 @@ pub(super) struct Relation {
     definition: Option<String>,
     /// (number, name), in order of number.
     pub columns: Vec<(u16, String)>,
+    /// Numbers of the generated columns.
+    pub generated: Vec<u16>,
 }
 
 const RELATIONS: &str = "SELECT c.oid, n.nspname::text, c.relname::text, \
      CASE WHEN c.relkind IN ('v', 'm') THEN pg_catalog.pg_get_viewdef(c.oid) END \
      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
      WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 't')";
-const COLUMNS: &str = "SELECT attrelid, attnum, attname::text FROM pg_catalog.pg_attribute \
+const COLUMNS: &str = "SELECT attrelid, attnum, attname::text, attgenerated <> '' FROM pg_catalog.pg_attribute \
      WHERE attnum > 0 AND NOT attisdropped ORDER BY attrelid, attnum";
 const INHERITS: &str = "SELECT inhrelid, inhparent FROM pg_catalog.pg_inherits";
 const READS: &str = "SELECT DISTINCT r.ev_class, d.refobjid FROM pg_catalog.pg_depend d \
@@ -50,6 +65,10 @@ const READS: &str = "SELECT DISTINCT r.ev_class, d.refobjid FROM pg_catalog.pg_d
 
 /// An upstream that takes longer is treated as one that does not answer.
 const READ_MAX: std::time::Duration = std::time::Duration::from_secs(10);
+const CALLS: &str = "SELECT DISTINCT r.ev_class FROM pg_catalog.pg_depend d \
+     JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid \
+     JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass \
+     AND d.refclassid = 'pg_catalog.pg_proc'::regclass AND n.nspname NOT IN ('pg_catalog', 'information_schema')";
 
 /// Server major versions whose grammar is judged (decision 6).
 const VERSIONS: std::ops::RangeInclusive<i32> = 15..=18;
@@ -79,17 +98,37 @@ impl Snapshot {
         for row in client.query(RELATIONS, &[]).await? {
             let (oid, name): (u32, String) = (row.get(0), row.get(2));
             snapshot.by_name.entry(name.clone()).or_default().push(oid);
-            let relation = Relation { schema: row.get(1), name, definition: row.get(3), columns: Vec::new() };
+            let relation = Relation { schema: row.get(1), name, definition: row.get(3), ..Relation::default() };
             snapshot.relations.insert(oid, relation);
         }
         for row in client.query(COLUMNS, &[]).await? {
             if let Some(relation) = snapshot.relations.get_mut(&row.get(0)) {
-                relation.columns.push((row.get::<_, i16>(1) as u16, row.get(2)));
+                let number = row.get::<_, i16>(1) as u16;
+                relation.columns.push((number, row.get(2)));
+                relation.generated.extend(row.get::<_, bool>(3).then_some(number));
             }
         }
         snapshot.inherits = client.query(INHERITS, &[]).await?.iter().map(|r| (r.get(0), r.get(1))).collect();
         snapshot.reads = client.query(READS, &[]).await?.iter().map(|r| (r.get(0), r.get(1))).collect();
+        snapshot.calls = client.query(CALLS, &[]).await?.iter().map(|r| r.get(0)).collect();
         Ok(snapshot)
+    }
+
+    /// Keeps the names that relations and columns had in an older snapshot.
+    pub fn remember(&mut self, older: &Self) {
+        self.former.extend(older.former.iter().filter(|f| self.relations.contains_key(&f.oid)).cloned());
+        for (oid, before) in &older.relations {
+            let Some(now) = self.relations.get(oid).filter(|now| *now != before) else { continue };
+            let moved = (&now.schema, &now.name) != (&before.schema, &before.name);
+            let columns = before.columns.iter().filter(|column| moved || !now.columns.contains(column));
+            self.former.extend(columns.map(|(number, column)| Former {
+                schema: before.schema.clone(),
+                relation: before.name.clone(),
+                column: column.clone(),
+                oid: *oid,
+                number: *number,
+            }));
+        }
     }
 
     /// A catalogue of plain tables in schema `public`, for tests and the simulator: (OID, name, columns numbered from 1).
@@ -97,15 +136,17 @@ impl Snapshot {
         let mut snapshot = Self::default();
         for (oid, name, columns) in tables {
             let columns = (1..).zip(columns.iter().map(|c| (*c).to_owned())).collect();
-            let relation = Relation { schema: "public".into(), name: (*name).to_owned(), definition: None, columns };
+            let relation =
+                Relation { schema: "public".into(), name: (*name).to_owned(), columns, ..Relation::default() };
             snapshot.by_name.entry((*name).to_owned()).or_default().push(*oid);
             snapshot.relations.insert(*oid, relation);
         }
         snapshot
     }
 
-    pub fn oids(&self) -> impl Iterator<Item = u32> {
-        self.relations.keys().copied()
+    /// Each relation with its highest column number.
+    pub fn column_maxima(&self) -> impl Iterator<Item = (u32, u16)> {
+        self.relations.iter().map(|(oid, relation)| (*oid, relation.columns.last().map_or(0, |(number, _)| *number)))
     }
 
     /// Nothing that matters to masks or judging differs.
@@ -114,6 +155,7 @@ impl Snapshot {
         self.relations == other.relations
             && sorted(&self.inherits) == sorted(&other.inherits)
             && sorted(&self.reads) == sorted(&other.reads)
+            && self.calls == other.calls
     }
 
     pub(super) fn named<'a, 's>(
@@ -125,6 +167,10 @@ impl Snapshot {
         oids.iter()
             .filter_map(|oid| Some((*oid, self.relations.get(oid)?)))
             .filter(move |(_, relation)| schema.is_none_or(|s| s == relation.schema))
+    }
+
+    fn column_name(&self, oid: u32, number: u16) -> Option<&str> {
+        self.relations.get(&oid)?.columns.iter().find(|(n, _)| *n == number).map(|(_, name)| name.as_str())
     }
 
     pub(super) fn column(&self, oid: u32, name: &str) -> Option<u16> {
@@ -174,6 +220,12 @@ impl Protected {
             for (oid, _) in snapshot.named(mask.schema.as_deref(), &mask.relation) {
                 found |= protected.column(snapshot, oid, &mask.column, mask.action);
             }
+            for former in snapshot.former.iter().filter(|f| f.relation == mask.relation && f.column == mask.column) {
+                let meant = mask.schema.as_ref().is_none_or(|schema| *schema == former.schema);
+                if let Some(name) = snapshot.column_name(former.oid, former.number).filter(|_| meant) {
+                    found |= protected.column(snapshot, former.oid, name, mask.action);
+                }
+            }
             if !found {
                 protected.unresolved.push(format!("{}: {}.{}", mask.rule, mask.relation, mask.column));
             }
@@ -201,13 +253,15 @@ impl Protected {
     }
 
     /// A view shows a column under an OID of its own. Views can stand on views, so this goes on until nothing changes.
+    /// What a function reads is not known, so a view that calls one counts as one on a masked table.
     fn views(&mut self, snapshot: &Snapshot) {
+        if self.columns.is_empty() {
+            return;
+        }
         loop {
-            let reads = snapshot.reads.iter();
-            let next: BTreeSet<u32> = reads
-                .filter(|(view, read)| self.relations.contains(read) && !self.relations.contains(view))
-                .map(|(view, _)| *view)
-                .collect();
+            let reads = snapshot.reads.iter().filter(|(_, read)| self.relations.contains(read)).map(|(view, _)| *view);
+            let views = reads.chain(snapshot.calls.iter().copied());
+            let next: BTreeSet<u32> = views.filter(|view| !self.relations.contains(view)).collect();
             // A view is taken only after all masked views that it reads: their columns must be known first.
             let ready = next
                 .iter()

@@ -207,10 +207,13 @@ impl Guarded {
         Ok(Self { config: config.clone(), name, credential, tls, snapshot: RwLock::new(None) })
     }
 
-    fn publish(&self, snapshot: Snapshot) -> bool {
+    fn publish(&self, mut snapshot: Snapshot) -> bool {
         let mut current = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
-        if current.as_ref().is_some_and(|old| old.same_as(&snapshot)) {
-            return false;
+        if let Some(older) = current.as_ref() {
+            if older.same_as(&snapshot) {
+                return false;
+            }
+            snapshot.remember(older);
         }
         *current = Some(Arc::new(snapshot));
         true

@@ -6,7 +6,7 @@ use policy_compiler::judge;
 use policy_compiler::policy::MaskedColumn;
 use policy_compiler::statement::Output;
 
-use super::catalogue::{Protected, Snapshot, family};
+use super::catalogue::{Protected, Relation, Snapshot, family};
 use super::certificate;
 use crate::config::Resource;
 
@@ -35,6 +35,17 @@ struct Names<'a> {
     snapshot: &'a Snapshot,
 }
 
+impl Names<'_> {
+    /// The relation of this name, if there is just one.
+    fn only<'n>(&'n self, schema: Option<&'n str>, name: &str) -> Option<&'n Relation> {
+        let mut found = self.snapshot.named(schema, name);
+        match (found.next(), found.next()) {
+            (Some((_, relation)), None) => Some(relation),
+            _ => None,
+        }
+    }
+}
+
 impl judge::Catalogue for Names<'_> {
     fn is_protected(&self, schema: Option<&str>, name: &str) -> bool {
         let mut known = false;
@@ -46,19 +57,21 @@ impl judge::Catalogue for Names<'_> {
     }
 
     fn columns(&self, schema: Option<&str>, name: &str) -> Option<Vec<String>> {
-        let mut found = self.snapshot.named(schema, name);
-        match (found.next(), found.next()) {
-            (Some((_, relation)), None) => Some(relation.columns.iter().map(|(_, n)| n.clone()).collect()),
-            _ => None,
-        }
+        Some(self.only(schema, name)?.columns.iter().map(|(_, n)| n.clone()).collect())
+    }
+
+    fn copied_columns(&self, schema: Option<&str>, name: &str) -> Option<Vec<String>> {
+        let relation = self.only(schema, name)?;
+        let copied = relation.columns.iter().filter(|(number, _)| !relation.generated.contains(number));
+        Some(copied.map(|(_, n)| n.clone()).collect())
+    }
+
+    fn has_column(&self, schema: Option<&str>, name: &str, column: &str) -> bool {
+        self.snapshot.named(schema, name).all(|(_, relation)| relation.columns.iter().any(|(_, n)| n == column))
     }
 
     fn schema_of(&self, name: &str) -> Option<String> {
-        let mut found = self.snapshot.named(None, name);
-        match (found.next(), found.next()) {
-            (Some((_, relation)), None) => Some(relation.schema.clone()),
-            _ => None,
-        }
+        Some(self.only(None, name)?.schema.clone())
     }
 }
 
@@ -110,6 +123,14 @@ impl judge::Catalogue for OwnNames<'_> {
 
     fn columns(&self, schema: Option<&str>, name: &str) -> Option<Vec<String>> {
         self.borrowed().columns(schema, name)
+    }
+
+    fn copied_columns(&self, schema: Option<&str>, name: &str) -> Option<Vec<String>> {
+        self.borrowed().copied_columns(schema, name)
+    }
+
+    fn has_column(&self, schema: Option<&str>, name: &str, column: &str) -> bool {
+        self.borrowed().has_column(schema, name, column)
     }
 
     fn schema_of(&self, name: &str) -> Option<String> {

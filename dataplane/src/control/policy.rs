@@ -68,7 +68,7 @@ impl Subject {
         MaskView {
             active: self.masked,
             columns: self.protected.columns.iter().map(|(k, v)| (*k, *v)).collect(),
-            relations: self.snapshot.oids().collect(),
+            relations: self.snapshot.column_maxima().collect(),
             detect: detect_view(&masks),
             key,
             stale: Cell::new(false),
@@ -206,10 +206,26 @@ mod tests {
         let snapshot = Arc::new(Snapshot::of(&[(100, "people", &["id", "name"]), (200, "items", &["id", "note"])]));
         let roles = policy.role_named("analyst").expect("the role is there");
         let subject = Subject::new(policy.clone(), roles, "shop".into(), snapshot);
-        let copy = CopyOut { plan: Some(Rc::new(subject.decide(text.as_bytes()).into_plan(&policy, 0, None))) };
+        let fields = Some(row.split(['\t', ',']).count());
+        let copy = CopyOut { plan: Some(Rc::new(subject.decide(text.as_bytes()).into_plan(&policy, 0, None))), fields };
         let mut row = row.as_bytes().to_vec();
         let bytes = copy.mask(&subject.mask_view(HashKey::new([1; 32])), &mut row);
         String::from_utf8(row[..bytes].to_vec()).expect("masks keep UTF-8")
+    }
+
+    #[test]
+    fn a_rename_takes_no_mask_away() {
+        let source = Source { name: "policy.toml".into(), text: POLICY.into() };
+        let policy = Policy::from_bytes(compile(&[source]).expect("the policy compiles")).expect("the artifact opens");
+        let roles = policy.role_named("analyst").expect("the role is there");
+        let mut snapshot = Snapshot::of(&[(100, "people", &["id", "name"])]);
+        for renamed in [&[(100, "people", &["id", "label"][..])], &[(100, "folk", &["id", "text"][..])]] {
+            let older = std::mem::replace(&mut snapshot, Snapshot::of(renamed));
+            snapshot.remember(&older);
+        }
+        let subject = Subject::new(policy, roles, "shop".into(), Arc::new(snapshot));
+        assert_eq!(subject.protected.columns.keys().collect::<Vec<_>>(), [&(100, 2)]);
+        assert!(subject.protected.unresolved.is_empty());
     }
 
     #[test]
@@ -217,6 +233,14 @@ mod tests {
         for (text, row, seen) in [
             ("copy people to stdout", "7\tAda\n", "7\t***\n"),
             ("copy people to stdout (format csv)", "7,Ada\n", "7,***\n"),
+            ("copy people to stdout", "7\tAda\t8\n", "*\t***\t*\n"),
+            (
+                "copy (select (select note from (select (case when true then note else note end)::text \
+                 from (select name as note from people) z) s) from items) to stdout",
+                "Ada\n",
+                "***\n",
+            ),
+            ("copy (select p.computed from people p) to stdout", "Ada\n", "***\n"),
             ("copy items to stdout", "7\tAda\n", "7\tAda\n"),
             ("copy people to stdout (format csv); copy people to stdout", "7\tAda\n", "*\t***\n"),
             ("copy items to stdout (delimiter '|'); copy people to stdout", "7\tAda\n", "*\t***\n"),

@@ -1,13 +1,13 @@
 //! Masks, applied in place where the bytes lie. Nothing here makes a value longer, so a row only ever shrinks.
 //!
 //! A column is masked by its origin (relation and column number, as the server's RowDescription gives them), so an alias or a
-//! view changes nothing. A column without an origin, in a result that reads a protected relation, is masked whole. Over all
+//! view changes nothing. A column without an origin, or a whole row, in a result that reads a protected relation, is masked whole. Over all
 //! text that is left run the content detectors, as a second net.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use policy_compiler::artifact::MaskAction;
 use policy_compiler::detect::transform::{self, HashKey, Transform};
 use policy_compiler::detect::{self, Kind, KindSet, Match};
@@ -22,8 +22,8 @@ pub struct MaskView {
     pub active: bool,
     /// Masked columns by relation OID and column number.
     pub columns: HashMap<(u32, u16), MaskAction>,
-    /// Relations of the catalogue snapshot. One that is not here is masked whole.
-    pub relations: HashSet<u32>,
+    /// Relations of the catalogue snapshot with their highest column number. What is not known here is masked whole.
+    pub relations: HashMap<u32, u16>,
     pub detect: Option<DetectView>,
     pub key: HashKey,
     /// A relation was seen that the snapshot does not know: the catalogue should be read again.
@@ -49,7 +49,7 @@ impl MaskView {
         Self {
             active: false,
             columns: HashMap::new(),
-            relations: HashSet::new(),
+            relations: HashMap::new(),
             detect: None,
             key: HashKey::new([0; 32]),
             stale: Cell::new(false),
@@ -64,12 +64,16 @@ impl MaskView {
     }
 
     fn act(&self, column: &Column, unsourced: bool) -> Act {
-        if column.relation == 0 {
+        // A whole row (`select c from customers c`) has an origin too, but no column: its number is 0.
+        if column.relation == 0 || column.number == 0 {
             return if unsourced { whole(MaskAction::Redact, column) } else { self.content(column) };
         }
         match self.columns.get(&(column.relation, column.number)) {
             Some(action) => whole(*action, column),
-            None if self.relations.contains(&column.relation) => self.content(column),
+            // A system column's number is negative and never masked by name.
+            None if self.relations.get(&column.relation).is_some_and(|max| (column.number as i16) <= *max as i16) => {
+                self.content(column)
+            }
             None => {
                 self.stale.set(true);
                 whole(MaskAction::Redact, column)
@@ -86,27 +90,29 @@ impl MaskView {
 }
 
 impl DetectView {
-    /// Masks every match in `text`, in place. Returns whether some match asks for the whole cell to be nulled.
+    /// Masks every match in `text`, in place, in linear time. Returns whether some match asks for the whole cell to be nulled.
     fn apply(&self, key: &HashKey, text: &mut [u8], json: bool) -> bool {
+        const MATCHES: usize = 16;
         let mut null = false;
         let mut from = 0;
         loop {
-            let mut found = [const { Match { start: 0, end: 0, kind: Kind::Email } }; 16];
+            let mut found = [const { Match { start: 0, end: 0, kind: Kind::Email } }; MATCHES];
             let mut n = 0;
-            detect::scan(&text[from..], self.kinds, |m| {
-                if let Some(place) = found.get_mut(n) {
-                    *place = m;
-                }
+            detect::scan_while(&text[from..], self.kinds, |m| {
+                found[n] = m;
                 n += 1;
+                n < MATCHES
             });
-            let Some(last) = n.min(found.len()).checked_sub(1) else { return null };
-            for m in &found[..=last] {
+            // Of a full list the last stays for the next round, which then begins where it does. The rest of a match
+            // that began inside the one before would not be found again, so that is not put off.
+            let put_off = n == MATCHES && found[n - 1].start > found[n - 2].end;
+            for m in &found[..n - usize::from(put_off)] {
                 null |= self.one(key, &mut text[from + m.start..from + m.end], m.kind, json);
             }
-            if n <= found.len() {
+            if n < MATCHES {
                 return null;
             }
-            from += found[last].end;
+            from += if put_off { found[n - 1].start } else { found[n - 1].end };
         }
     }
 
@@ -277,6 +283,8 @@ impl MaskView {
 #[derive(Debug)]
 pub struct CopyOut {
     pub plan: Option<Rc<Plan>>,
+    /// How many fields a row has, by the upstream's word. If the plan knows another number, its places are not theirs.
+    pub fields: Option<usize>,
 }
 
 impl CopyOut {
@@ -284,6 +292,10 @@ impl CopyOut {
     pub fn mask(&self, view: &MaskView, row: &mut [u8]) -> usize {
         let bytes = match self.plan.as_deref().map(|p| (&p.copy, p.mask_unsourced)) {
             Some((Some(copy), _)) => match &copy.masks {
+                CopyMasks::Columns(masks) if self.fields != Some(masks.len()) => {
+                    redact_all(row);
+                    row.len()
+                }
                 CopyMasks::Columns(masks) if masks.iter().all(Option::is_none) => row.len(),
                 _ => super::copy_text::mask_fields(view, copy, row),
             },
@@ -311,7 +323,7 @@ pub fn scrub_report(view: &MaskView, body: &mut [u8], protected: bool) {
         let (from, to) = (at + 1, at + 1 + text.len());
         at = to + 1;
         match code {
-            b'M' if protected => star_quoted(&mut body[from..to]),
+            b'M' if protected => star_values(&mut body[from..to]),
             b'D' | b'W' | b'q' if protected => body[from..to].fill(b'*'),
             _ => {}
         }
@@ -321,10 +333,67 @@ pub fn scrub_report(view: &MaskView, body: &mut [u8], protected: bool) {
     }
 }
 
-/// `invalid input syntax for type integer: "123-45-6789"`: the value is what stands between the outermost quotes.
-fn star_quoted(text: &mut [u8]) {
-    let Some(first) = memchr::memchr(b'"', text) else { return };
-    let last = memchr::memrchr(b'"', text).unwrap_or(first);
-    let end = if last > first { last } else { text.len() };
-    text[first + 1..end].fill(b'*');
+/// What the server puts into its own words: what stands between the outermost quotes, all words with a digit (`index 7 out of
+/// valid range`, `0x41`), all behind a colon. Where its words are not English, quotes are not told from words.
+fn star_values(text: &mut [u8]) {
+    if !text.is_ascii() {
+        return text.fill(b'*');
+    }
+    if let Some(first) = memchr::memchr(b'"', text) {
+        let last = memchr::memrchr(b'"', text).unwrap_or(first);
+        let end = if last > first { last } else { text.len() };
+        text[first + 1..end].fill(b'*');
+    }
+    let words = memchr::memchr(b':', text).unwrap_or(text.len());
+    let (words, behind) = text.split_at_mut(words);
+    for word in words.split_mut(|b| *b == b' ').filter(|w| w.iter().any(u8::is_ascii_digit)) {
+        word.fill(b'*');
+    }
+    behind.iter_mut().skip(1).filter(|b| !matches!(**b, b' ' | b'"')).for_each(|b| *b = b'*');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_matches_in_one_text_are_masked_in_linear_time() {
+        let detect = DetectView { kinds: KindSet::ALL, actions: [MaskAction::Redact; Kind::ALL.len()] };
+        let one = "123-45-6789 ada@example.com, ";
+        for n in [1, 7, 8, 9, 16, 17, 40_000] {
+            let mut text = one.repeat(n).into_bytes();
+            let started = std::time::Instant::now();
+            detect.apply(&HashKey::new([0; 32]), &mut text, false);
+            assert!(started.elapsed().as_secs() < 10, "{n}: {:?}", started.elapsed());
+            assert_eq!(String::from_utf8_lossy(&text), "*********** ***************, ".repeat(n));
+        }
+    }
+
+    #[test]
+    fn no_value_stands_in_a_servers_message_however_it_is_worded() {
+        for (text, seen) in [
+            ("invalid input syntax for type integer: \"ada\"", "invalid input syntax for type integer: \"***\""),
+            (
+                "requested character too large for encoding: 107171049",
+                "requested character too large for encoding: *********",
+            ),
+            ("index 107171049 out of valid range, 0..0", "index ********* out of valid range, ****"),
+            (
+                "setseed parameter 1.07e+08 is out of allowed range [-1,1]",
+                "setseed parameter ******** is out of allowed range ******",
+            ),
+            (
+                "invalid byte sequence for encoding \"UTF8\": 0xf7 0x67",
+                "invalid byte sequence for encoding \"****\": **** ****",
+            ),
+            ("duplicate JSON object key value: ada@example.com", "duplicate JSON object key value: ***************"),
+            ("ungültig: »ada«", "******************"),
+            ("unterminated \"ada", "unterminated \"***"),
+            ("division by zero", "division by zero"),
+        ] {
+            let mut bytes = text.as_bytes().to_vec();
+            star_values(&mut bytes);
+            assert_eq!(String::from_utf8_lossy(&bytes), seen, "{text}");
+        }
+    }
 }

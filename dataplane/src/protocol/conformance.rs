@@ -294,7 +294,7 @@ mod tests {
         if masked {
             masks.active = true;
             masks.columns = HashMap::from_iter([((16401, 2), MaskAction::Redact)]);
-            masks.relations.extend([16400, 16401]);
+            masks.relations.extend([(16400, 9), (16401, 9)]);
             masks.key = HashKey::new([7; 32]);
         }
         Ok(Box::new(Admission {

@@ -36,9 +36,7 @@ impl Session {
                 Ok(false)
             }
             Hello::DirectTls if self.encryption != Encryption::None && negotiations == 0 => {
-                let early = self.take_window(cx);
-                outputs.push(Output::Secure { side: Side::Client, early });
-                self.state = State::Securing(Securing::Direct);
+                self.secure_client(Securing::Direct, cx, outputs);
                 Ok(false)
             }
             Hello::DirectTls => Err(Fault::Protocol(Side::Client, "TLS is not served here, or not at this point")),
@@ -78,16 +76,16 @@ impl Session {
     /// When our `S` has left, all that comes is TLS.
     pub(super) fn begin_tls(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> bool {
         if matches!(self.state, State::Securing(Securing::Answering)) && self.relay.replies.is_flushed() {
-            let early = self.take_window(cx);
-            outputs.push(Output::Secure { side: Side::Client, early });
-            self.state = State::Securing(Securing::Requested);
+            self.secure_client(Securing::Requested, cx, outputs);
         }
         false
     }
 
-    fn take_window(&mut self, cx: &mut Cx<'_>) -> Vec<u8> {
+    /// What is here already belongs to the handshake.
+    fn secure_client(&mut self, how: Securing, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) {
         let early = self.relay.requests.window(cx.slab).to_vec();
         self.relay.requests.drop_bytes(early.len());
-        early
+        outputs.push(Output::Secure { side: Side::Client, early });
+        self.state = State::Securing(how);
     }
 }

@@ -62,16 +62,26 @@ pub struct Match {
 /// given whole and the other only as far as it goes beyond it, so every byte of every candidate is covered. Such a
 /// remainder has the kind of its own candidate. Allocates nothing, never panics, takes linear time.
 pub fn scan(text: &[u8], kinds: KindSet, mut found: impl FnMut(Match)) {
+    scan_while(text, kinds, |hit| {
+        found(hit);
+        true
+    });
+}
+
+/// As [`scan`], until `found` says false: whoever keeps few matches at a time goes on behind the last one, and the whole
+/// stays linear.
+pub fn scan_while(text: &[u8], kinds: KindSet, mut found: impl FnMut(Match) -> bool) {
     let mut covered = 0;
     each_candidate(text, kinds, |trigger, at| {
+        let mut go_on = true;
         verify(text, kinds, trigger, at, |hit| {
             let start = hit.start.max(covered);
             if start < hit.end {
                 covered = hit.end;
-                found(Match { start, ..hit });
+                go_on = found(Match { start, ..hit });
             }
         });
-        true
+        go_on
     });
 }
 

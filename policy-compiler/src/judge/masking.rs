@@ -80,7 +80,7 @@ impl Case<'_> {
     fn masks_of_table(&self, copy: &Copy, schema: Option<&str>, name: &str) -> Option<Vec<Option<MaskAction>>> {
         let relation = Resolved::of(self.catalogue, schema, name);
         let listed = || (!copy.columns.is_empty()).then(|| copy.columns.clone());
-        let columns = listed().or_else(|| self.catalogue.columns(relation.schema(), name))?;
+        let columns = listed().or_else(|| self.catalogue.copied_columns(relation.schema(), name))?;
         Some(columns.iter().map(|column| self.mask_of_column(&relation, column)).collect())
     }
 
@@ -97,7 +97,8 @@ impl Case<'_> {
                     let relation = Resolved::of(self.catalogue, None, relation);
                     // The text says no schema here even if the relation was written with one.
                     let any_schema = Resolved { schema: None, ..relation };
-                    masks.push(self.mask_of_column(&any_schema, name));
+                    let exists = self.catalogue.has_column(None, any_schema.name, name);
+                    masks.push(if exists { self.mask_of_column(&any_schema, name) } else { Some(self.strictest()) });
                 }
                 Output::All { schema, relation } => {
                     let relation = Resolved::of(self.catalogue, schema.as_deref(), relation);

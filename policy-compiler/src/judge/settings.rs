@@ -31,8 +31,9 @@ fn refusal(setting: &Setting) -> Option<String> {
     (!allowed).then(|| format!("{name} cannot be set to {value}: wireward pins it"))
 }
 
-/// The server searches pg_catalog first unless the path names it; analysis and grants rely on that order.
-fn hides_catalog(path: &str) -> bool {
+/// Whether a search_path names pg_catalog after another schema. The server searches it first unless the path names it;
+/// analysis and grants rely on that order.
+pub fn hides_catalog(path: &str) -> bool {
     let mut schemas = path.split(',').map(|schema| schema.trim().trim_matches('"').to_lowercase());
     schemas.position(|schema| schema == "pg_catalog").is_some_and(|place| place > 0)
 }

@@ -88,6 +88,10 @@ impl Catalogue for Shop {
         Some(columns.iter().map(|column| (*column).to_owned()).collect())
     }
 
+    fn has_column(&self, schema: Option<&str>, name: &str, column: &str) -> bool {
+        self.columns(schema, name).is_some_and(|columns| columns.iter().any(|c| c == column))
+    }
+
     fn schema_of(&self, name: &str) -> Option<String> {
         matches!(name, "customers" | "orders" | "v").then(|| "public".to_owned())
     }
@@ -371,6 +375,8 @@ fn each_field_of_a_copy_gets_its_mask_or_all_get_the_strictest() {
         ("analyst", copy(None, &[], vec![star()]), Some(Columns(vec![None, Some(Hash), Some(Hash), None]))),
         ("analyst", copy(None, &[], vec![column(Some("customers"), "id")]), Some(Columns(vec![None]))),
         ("analyst", copy(None, &[], vec![column(Some("customers"), "ssn")]), Some(Columns(vec![Some(Hash)]))),
+        ("analyst", copy(None, &[], vec![column(Some("orders"), "computed")]), Some(Columns(vec![Some(Hash)]))),
+        ("analyst", copy(None, &[], vec![column(Some("orders"), "total")]), Some(Columns(vec![None]))),
         ("analyst", copy(None, &[], vec![column(None, "id")]), Some(Columns(vec![Some(Hash)]))),
         ("analyst", copy(None, &[], vec![Output::Harmless]), Some(Columns(vec![None]))),
         ("analyst", copy(None, &[], vec![Output::Harmless, Output::Unknown]), Some(All(Hash))),

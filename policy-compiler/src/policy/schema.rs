@@ -64,7 +64,7 @@ fn rule() -> Value {
             "effects": list("Any of these; any effect if left out.", json!({ "enum": effects })),
             "relations": patterns("On any of these; any, and statements without relations, if left out."),
             "functions": patterns("Or calling any of these."),
-            "without_where": { "type": "boolean", "description": "Only UPDATE and DELETE without WHERE." },
+            "without_where": { "type": "boolean", "description": "Only UPDATE and DELETE without a WHERE that names a column." },
             "hint": text("Shown to the client."),
         })),
     )

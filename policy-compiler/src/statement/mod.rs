@@ -141,7 +141,8 @@ pub struct Statement {
     pub columns: Vec<ColumnUse>,
     /// Each function called. Operators and casts are not functions.
     pub functions: Vec<FunctionUse>,
-    /// An UPDATE or DELETE without a WHERE clause stands somewhere in it.
+    /// An UPDATE or DELETE stands somewhere in it without a WHERE clause that names a column; so does a MERGE that does
+    /// either on a condition that names none.
     pub without_where: bool,
     /// How each column of the result comes about, as far as the text shows it. Empty if there are no rows. For PREPARE
     /// and DECLARE it is the result of the statement that they name, for COPY TO the columns of the lines sent.

@@ -2,6 +2,7 @@
 //! token of one and the credential of the other cannot be mixed.
 //! Source: <https://www.postgresql.org/docs/18/protocol-flow.html#PROTOCOL-FLOW-START-UP>.
 
+use policy_compiler::judge::hides_catalog;
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
 
@@ -18,6 +19,8 @@ use crate::session::{Admission, CancelKey, Upstream};
 const STARTUP_BYTES_MAX: usize = 10_000;
 /// The longest message that a login of an upstream may have, bytes.
 pub const LOGIN_MESSAGE_BYTES_MAX: usize = 16 * 1024;
+/// The longest list of parameters that an upstream may report in its login, bytes. PostgreSQL's has half a KiB.
+const PARAMETERS_BYTES_MAX: usize = 64 * 1024;
 
 /// ContentType handshake of a TLS record (RFC 8446, 5.1). A startup message's first byte is 0: it is never that long.
 const TLS_HANDSHAKE: u8 = 22;
@@ -200,6 +203,10 @@ impl Startup {
                 let text = format!("client_encoding \"{value}\" is not allowed; use UTF8 (PGCLIENTENCODING=UTF8)");
                 return Err(OwnedReport::new("0A000", text));
             }
+            if lower == "search_path" && hides_catalog(value) {
+                let text = format!("search_path \"{value}\" is not allowed: it names pg_catalog after another schema");
+                return Err(OwnedReport::new("0A000", text));
+            }
         }
         Ok(())
     }
@@ -363,6 +370,9 @@ impl Login {
             backend::AUTHENTICATION => self.authenticate(body, answer).map(|()| Progress::More),
             backend::ERROR => Ok(Progress::Refused(refusal(body))),
             backend::PARAMETER_STATUS if self.authenticated => {
+                if self.ready.parameters.len() + frame.len() > PARAMETERS_BYTES_MAX {
+                    return Err(Fault::Protocol(Side::Upstream, "the upstream reports more than 64 KiB of parameters"));
+                }
                 self.ready.parameters.extend_from_slice(frame);
                 Ok(Progress::More)
             }
@@ -389,27 +399,7 @@ impl Login {
             Some(0) => self.authenticated = true,
             Some(3) if self.upstream.allow_cleartext => password(answer, secret.reveal()),
             Some(5) if self.upstream.allow_md5 => self.md5(rest, &secret, answer)?,
-            Some(10) if self.scram.is_none() => {
-                let offers = |name: &str| rest.split(|b| *b == 0).any(|m| m == name.as_bytes());
-                let (mechanism, binding) = match self.binding.take() {
-                    Some(hash) if offers(SCRAM_SHA_256_PLUS) => {
-                        (SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(hash))
-                    }
-                    // Says that we could have bound, so that a downgrade between us is found out.
-                    Some(_) => (SCRAM_SHA_256, ChannelBinding::unrequested()),
-                    None => (SCRAM_SHA_256, ChannelBinding::unsupported()),
-                };
-                if !offers(mechanism) {
-                    return Err(METHOD);
-                }
-                let scram = ScramSha256::new(secret.reveal(), binding);
-                message(answer, frontend::PASSWORD, |out| {
-                    put_cstr(out, mechanism.as_bytes());
-                    out.extend_from_slice(&(scram.message().len() as u32).to_be_bytes());
-                    out.extend_from_slice(scram.message());
-                });
-                self.scram = Some(scram);
-            }
+            Some(10) if self.scram.is_none() => self.begin_scram(rest, answer).ok_or(METHOD)?,
             Some(11) => {
                 let scram = self.scram.as_mut().ok_or(METHOD)?;
                 scram.update(rest).map_err(|_| PROOF)?;
@@ -422,6 +412,30 @@ impl Login {
             _ => return Err(METHOD),
         }
         Ok(())
+    }
+
+    /// `None` if the upstream offers no mechanism that is good enough.
+    fn begin_scram(&mut self, offered: &[u8], answer: &mut Vec<u8>) -> Option<()> {
+        let offers = |name: &str| offered.split(|b| *b == 0).any(|m| m == name.as_bytes());
+        let (mechanism, binding) = match self.binding.take() {
+            Some(hash) if offers(SCRAM_SHA_256_PLUS) => {
+                (SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(hash))
+            }
+            // Says that we could have bound, so that a downgrade between us is found out.
+            Some(_) => (SCRAM_SHA_256, ChannelBinding::unrequested()),
+            None => (SCRAM_SHA_256, ChannelBinding::unsupported()),
+        };
+        if !offers(mechanism) {
+            return None;
+        }
+        let scram = ScramSha256::new(self.upstream.credential.reveal(), binding);
+        message(answer, frontend::PASSWORD, |out| {
+            put_cstr(out, mechanism.as_bytes());
+            out.extend_from_slice(&(scram.message().len() as u32).to_be_bytes());
+            out.extend_from_slice(scram.message());
+        });
+        self.scram = Some(scram);
+        Some(())
     }
 
     fn md5(&self, salt: &[u8], secret: &Secret, answer: &mut Vec<u8>) -> Result<(), Fault> {

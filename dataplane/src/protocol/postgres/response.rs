@@ -138,7 +138,8 @@ impl Dissector {
         // What Describe says of a statement has no formats yet; rows follow only the description of their own execution.
         if self.masks.active && ask != Ask::DescribeStatement {
             let plan = owed.plan.clone();
-            let mut columns = Columns { body: &frame[HEAD_BYTES + 2..], left: count(frame) };
+            let Some(body) = frame.get(HEAD_BYTES + 2..) else { return MALFORMED };
+            let mut columns = Columns { body, left: count(frame) };
             self.rows.fill(&self.masks, plan.as_deref(), &mut columns);
             if columns.left != 0 || !columns.body.is_empty() {
                 return MALFORMED;
@@ -195,7 +196,8 @@ impl Dissector {
         if self.masks.active && *format != 0 {
             return BINARY_COPY;
         }
-        self.copying_out = Some(CopyOut { plan });
+        let fields = u16_at(frame, HEAD_BYTES + 1).map(usize::from);
+        self.copying_out = Some(CopyOut { plan, fields });
         step
     }
 
@@ -267,8 +269,9 @@ impl Dissector {
     }
 
     fn notification(&mut self, frame: &mut [u8]) -> Step {
+        let Some(names) = frame.get_mut(HEAD_BYTES + 4..) else { return MALFORMED };
         if self.masks.active {
-            self.masks.scrub(&mut frame[HEAD_BYTES + 4..]);
+            self.masks.scrub(names);
         }
         Step::Pass
     }

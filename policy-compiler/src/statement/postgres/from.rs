@@ -56,7 +56,11 @@ impl Walk {
                 self.relation_named(schema.clone(), name.clone(), Effect::Read);
                 match columns.is_empty() {
                     true => self.add_source(Source { alias, rows: Rows::Relation { schema, name } }),
-                    false => self.add(alias, vec![Column::unknown_star()]),
+                    false => {
+                        // Under other names any of its columns may be meant.
+                        self.column(Some(name), "*");
+                        self.add(alias, vec![Column::unknown_star()]);
+                    }
                 }
             }
         }
@@ -84,8 +88,13 @@ impl Walk {
         }
         let Some(scope) = self.scopes.last_mut() else { return };
         scope.merged |= merges;
-        if let Some(alias) = names::alias(item).0 {
-            scope.sources.truncate(first);
+        if let (Some(alias), renamed) = names::alias(item) {
+            let members = scope.sources.split_off(first);
+            for member in members.into_iter().filter(|_| !renamed.is_empty()) {
+                if let Rows::Relation { name, .. } = member.rows {
+                    self.column(Some(name), "*");
+                }
+            }
             self.add(Some(alias), vec![Column::unknown_star()]);
         }
         if let Some(alias) = item.node("join_using_alias") {

@@ -25,34 +25,38 @@ pub fn alias(node: &Node) -> (Option<String>, Vec<&str>) {
     }
 }
 
-/// The name of a result column (`FigureColname` of the server): `None` where it would be `?column?` or is not followed
-/// here. A column of unknown name only makes later lookups of it unknown.
+/// The name of a result column (`FigureColname` of the server); `None` where it is not followed here, which only makes
+/// later lookups of it unknown. A wrong name would send a lookup past the column to a harmless one.
 pub fn of_target(target: &Node) -> Option<String> {
     let given = target.text("name");
-    if given.is_empty() { target.node("val").and_then(of_expression) } else { Some(given.to_owned()) }
+    if !given.is_empty() {
+        return Some(given.to_owned());
+    }
+    target.node("val").and_then(figured).map(|(name, _)| name)
 }
 
-fn of_expression(node: &Node) -> Option<String> {
-    let last = |parts: Vec<&str>| parts.last().map(|p| (*p).to_owned());
+/// The name, and whether it holds against the name of a type that the value is cast to.
+fn figured(node: &Node) -> Option<(String, bool)> {
+    let last = |parts: Vec<&str>| parts.last().map(|p| ((*p).to_owned(), true));
     match node.kind {
+        "ColumnRef" if node.list("fields").any(|field| field.kind == "AStar") => None,
         "ColumnRef" => last(node.name_parts("fields")),
         "FuncCall" => last(node.name_parts("funcname")),
-        "TypeCast" => {
-            let inner = node.node("arg").and_then(of_expression);
-            inner.or_else(|| node.node("type_name").and_then(|t| last(t.name_parts("names"))))
-        }
-        "CollateClause" => node.node("arg").and_then(of_expression),
+        "TypeCast" => match figured(node.node("arg")?)? {
+            (_, false) => last(node.node("type_name")?.name_parts("names")).map(|(name, _)| (name, false)),
+            held => Some(held),
+        },
+        "CollateClause" => figured(node.node("arg")?),
         "SubLink" if node.int("sub_link_type") == pg_query::protobuf::SubLinkType::ExprSublink as i64 => {
             let select = node.node("subselect").filter(|s| s.kind == "SelectStmt")?;
-            let first = select.list("target_list").next()?;
-            of_target(first)
+            of_target(select.list("target_list").next()?).map(|name| (name, true))
         }
         "AExpr" | "AConst" | "BoolExpr" | "ParamRef" | "NullTest" | "BooleanTest" if !is_nullif(node) => {
-            Some("?column?".to_owned())
+            Some(("?column?".to_owned(), false))
         }
-        "CoalesceExpr" => Some("coalesce".to_owned()),
-        "RowExpr" => Some("row".to_owned()),
-        "AArrayExpr" => Some("array".to_owned()),
+        "CoalesceExpr" => Some(("coalesce".to_owned(), true)),
+        "RowExpr" => Some(("row".to_owned(), true)),
+        "AArrayExpr" => Some(("array".to_owned(), true)),
         _ => None,
     }
 }

@@ -240,7 +240,7 @@ impl Walk {
 
     fn update(&mut self, node: &Node) -> Vec<Column> {
         let Some(target) = self.target(node, &[Effect::Update]) else { return Vec::new() };
-        self.out.without_where |= !node.has("where_clause");
+        self.out.without_where |= !picks_rows(node.node("where_clause"));
         self.scopes.push(Scope { sources: vec![target.clone()], ..Scope::default() });
         self.with_literals(true, |w| {
             w.scan_list(node.list("from_clause"));
@@ -254,7 +254,7 @@ impl Walk {
 
     fn delete(&mut self, node: &Node) -> Vec<Column> {
         let Some(target) = self.target(node, &[Effect::Delete]) else { return Vec::new() };
-        self.out.without_where |= !node.has("where_clause");
+        self.out.without_where |= !picks_rows(node.node("where_clause"));
         self.scopes.push(Scope { sources: vec![target.clone()], ..Scope::default() });
         self.with_literals(true, |w| {
             w.scan_list(node.list("using_clause"));
@@ -277,7 +277,10 @@ impl Walk {
             }
             w.maybe(node.node("join_condition"));
         });
+        let joined = picks_rows(node.node("join_condition"));
         for when in node.list("merge_when_clauses") {
+            let changes = matches!(action(when), Some(Effect::Update | Effect::Delete));
+            self.out.without_where |= changes && !joined && !picks_rows(when.node("condition"));
             self.with_literals(true, |w| {
                 w.maybe(when.node("condition"));
                 w.all(when.list("values"));
@@ -329,6 +332,13 @@ impl Walk {
             self.with_literals(false, |w| w.all(column.list("indirection")));
         }
     }
+}
+
+/// `WHERE true` picks as little as no WHERE at all: only what looks at the row picks.
+fn picks_rows(condition: Option<&Node>) -> bool {
+    condition.is_some_and(|c| {
+        matches!(c.kind, "ColumnRef" | "CurrentOfExpr") || c.children().any(|child| picks_rows(Some(child)))
+    })
 }
 
 fn same_rows(target: &Source, alias: &str) -> Source {

@@ -43,6 +43,8 @@ impl Walk {
             "CopyStmt" => return self.copy(node),
             "VariableSetStmt" => self.variable_set(node),
             "DiscardStmt" => self.discard(node),
+            // A prepared transaction belongs to nobody: any session of the upstream's role could end another's.
+            "TransactionStmt" if tag(node).contains("PREPARE") => self.effect(Effect::Admin),
             // `UNLISTEN *` is part of what drivers do to reset a session.
             "UnlistenStmt" => {
                 self.effect(if node.has("conditionname") { Effect::Listen } else { Effect::Session });
