@@ -36,7 +36,8 @@ impl<I: Io> Shard<I> {
             view: None,
             resource: None,
             pending: None,
-            stalled_since_ns: None,
+            shortage: None,
+            stalled_since_ns: 0,
             retrying: false,
         };
         self.entries[index as usize] = Some(Box::new(entry));
