@@ -79,6 +79,7 @@ impl<D: Dissector> Relay<D> {
     }
 
     fn pump_both(&mut self, cx: &mut Cx<'_>) -> Flow {
+        let mut flow = Flow::Idle;
         // Requests may wait for answers, so answers go first.
         for direction in [Direction::ToClient, Direction::ToUpstream] {
             let has_requests = self.requests.window_bytes() > 0 || self.requests.is_collected();
@@ -91,10 +92,12 @@ impl<D: Dissector> Relay<D> {
             }
             match self.pump_one(direction, cx) {
                 Flow::Idle => {}
+                // The other direction may be what gives room.
+                Flow::NothingToGatherIn => flow = Flow::NothingToGatherIn,
                 stopped => return stopped,
             }
         }
-        Flow::Idle
+        flow
     }
 
     fn pump_one(&mut self, direction: Direction, cx: &mut Cx<'_>) -> Flow {

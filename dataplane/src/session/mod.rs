@@ -225,10 +225,12 @@ impl Session {
         }
     }
 
-    /// Whether a completed send moves the session on. Where both receives are armed it only gives a slot back.
+    /// Whether a completed send moves a session on. Where both receives are armed it only gives a slot back, unless a frame
+    /// that was held whole is leaving: its next piece, or other sessions, wait for its room.
     pub fn awaits_sent(&self) -> bool {
         let lanes = [&self.relay.requests, &self.relay.replies];
-        lanes.iter().any(|l| l.is_sending()) && !(self.is_relaying() && lanes.iter().all(|l| l.is_receiving()))
+        let only_a_slot = self.is_relaying() && lanes.iter().all(|l| l.is_receiving()) && !self.relay.sends_gathered();
+        lanes.iter().any(|l| l.is_sending()) && !only_a_slot
     }
 
     pub fn is_draining(&self) -> bool {

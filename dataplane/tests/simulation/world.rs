@@ -38,8 +38,8 @@ const TURNS_MAX: usize = 200_000;
 const DOOMSDAY_NS: u64 = 60_000_000_000;
 pub const RECORDER_ABSENT_MAX: Duration = Duration::from_secs(5);
 
-/// Room for a few of the scripts' large messages, so that sessions meet the limit.
-const GATHERED_BYTES_MAX: usize = 200_000;
+/// As much as one session may hold, a request and a notice, so that two must wait for each other.
+const GATHERED_BYTES_MAX: usize = 210_000;
 
 const POLICY: &str = r#"
 [[role]]

@@ -99,6 +99,10 @@ impl Lane {
         self.collected = Some(collected);
     }
 
+    pub fn sends_gathered(&self) -> bool {
+        self.aside_share.is_some()
+    }
+
     /// A gathered request, recorded as it came, leaves whole.
     pub fn insert_judged(&mut self, collected: Collected) {
         match self.aside.is_empty() {

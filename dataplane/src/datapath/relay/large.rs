@@ -24,6 +24,11 @@ impl<D: Dissector> Relay<D> {
         self.recording.as_ref().is_some_and(|r| r.recorded > 0)
     }
 
+    /// A frame that was held whole is leaving, in either direction.
+    pub fn sends_gathered(&self) -> bool {
+        self.recording.is_some() || self.requests.sends_gathered()
+    }
+
     /// The window ends inside a frame. One that fits a slot only needs more bytes.
     pub(super) fn partial(&mut self, direction: Direction, tag: u8, bytes: usize, cx: &Cx<'_>) -> Option<Flow> {
         if bytes <= SLOT_BYTES {
