@@ -15,12 +15,14 @@ const GROWTH_BYTES_MAX: u64 = 16 << 20;
 const FRESH_MAX: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
-    run(vec![
+    let mut cases = Case::of_script("large_cases.py");
+    cases.extend([
         Case::new("a_text_value_of_40_mb_is_masked_while_it_passes", select_text),
         Case::new("copy_of_a_40_mb_row_is_masked_in_text_and_csv", copy_out),
         Case::new("a_streamed_row_is_replayed_as_it_was_masked", replayed),
         Case::new("a_row_that_must_be_held_whole_ends_above_its_limit_with_the_limits_name", too_long_to_hold),
-    ])
+    ]);
+    run(cases)
 }
 
 /// Makes a table whose rows hold a card and an address every few hundred bytes, at every offset to any border.

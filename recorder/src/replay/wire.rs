@@ -4,13 +4,23 @@ use std::collections::HashMap;
 
 use super::event::Event;
 
-/// Longest message that is decoded, in bytes.
+/// Longest message that is decoded whole, in bytes. Of a longer one the beginning is.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of that beginning.
+const BEGINNING_BYTES: usize = 4096;
 
 /// One message of the protocol.
 pub enum Message {
-    Whole { kind: u8, body: Vec<u8> },
-    TooLong { kind: u8, bytes: usize },
+    Whole {
+        kind: u8,
+        body: Vec<u8>,
+    },
+    /// The beginning of a message that has `bytes` in all.
+    TooLong {
+        kind: u8,
+        beginning: Vec<u8>,
+        bytes: usize,
+    },
 }
 
 impl Message {
@@ -58,7 +68,8 @@ impl Frames {
         }
         let total = 1 + length;
         if total > MESSAGE_BYTES_MAX {
-            messages.push(Message::TooLong { kind: *kind, bytes: total });
+            let beginning = held.get(5..BEGINNING_BYTES)?.to_vec();
+            messages.push(Message::TooLong { kind: *kind, beginning, bytes: total });
             self.skip = total.saturating_sub(held.len());
             return Some(total.min(held.len()));
         }
