@@ -99,7 +99,7 @@ impl<D: Dissector> Relay<D> {
         if lane.window_bytes() == 0 && !lane.is_collected() {
             return Some(Flow::Idle);
         }
-        let Some(mut frame) = lane.gather(cx.slab) else { return None };
+        let mut frame = lane.gather(cx.slab)?;
         let step = match direction {
             Direction::ToUpstream => self.dissector.request(&frame.bytes, cx.judge, cx.scratch),
             Direction::ToClient => self.dissector.response(&mut frame.bytes, cx.scratch),
