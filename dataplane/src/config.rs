@@ -124,6 +124,7 @@ struct RawLimits {
     statement_bytes_max: usize,
     bind_bytes_max: usize,
     row_bytes_max: usize,
+    gathered_bytes_max: usize,
     prepared_statements_max: usize,
     plans_max: usize,
 }
@@ -139,6 +140,7 @@ impl Default for RawLimits {
             statement_bytes_max: 1 << 20,
             bind_bytes_max: 64 << 20,
             row_bytes_max: 16 << 20,
+            gathered_bytes_max: 256 << 20,
             prepared_statements_max: 10_000,
             plans_max: 16_384,
         }
@@ -254,6 +256,8 @@ pub struct Limits {
     pub drain_timeout: Duration,
     pub token_bytes_max: usize,
     pub session: dissector::Limits,
+    /// Bytes of frames above a slot that a shard's sessions hold whole at one moment.
+    pub gathered_bytes_max: usize,
     /// Plans that a shard keeps.
     pub plans_max: usize,
 }
@@ -415,6 +419,9 @@ fn limits(raw: &RawLimits) -> Result<Limits, String> {
     let at_least = |name: &str, value: usize, min: usize| {
         if value < min { Err(format!("limits.{name} = {value} is below its minimum of {min}")) } else { Ok(value) }
     };
+    // One session can hold a request and a row, so it never waits for itself alone.
+    let request_bytes_max = raw.statement_bytes_max.max(raw.bind_bytes_max);
+    let one_session_bytes_max = request_bytes_max.saturating_add(raw.row_bytes_max.max(dissector::REPLY_BYTES_MAX));
     Ok(Limits {
         max_client_conn: at_least("max_client_conn", raw.max_client_conn as usize, 1)? as u32,
         active_sessions_max: at_least("active_sessions_max", raw.active_sessions_max as usize, 1)? as u32,
@@ -427,6 +434,7 @@ fn limits(raw: &RawLimits) -> Result<Limits, String> {
             row_bytes_max: at_least("row_bytes_max", raw.row_bytes_max, 64 * 1024)?,
             prepared_statements_max: at_least("prepared_statements_max", raw.prepared_statements_max, 1)?,
         },
+        gathered_bytes_max: at_least("gathered_bytes_max", raw.gathered_bytes_max, one_session_bytes_max)?,
         plans_max: at_least("plans_max", raw.plans_max, 16)?,
     })
 }

@@ -227,6 +227,24 @@ fn no_recorded_byte_makes_the_viewer_fail_or_reaches_the_terminal_raw() {
 }
 
 #[test]
+fn of_a_row_that_is_too_long_the_beginning_is_shown() {
+    let mut tape = Tape::new();
+    tape.client(&message(b'Q', b"select id, body, last\0"));
+    tape.server(&columns(&[("id", 23, 0), ("body", 25, 0), ("last", 25, 0)]));
+    let body = "é".repeat(9_000_000);
+    let long = row(&[Some(b"7"), Some(body.as_bytes()), Some(b"end")]);
+    let pieces = long.chunks(100_000).collect::<Vec<_>>();
+    // The middle is of no use to the viewer, and more than the ring of a test holds: other bytes stand for it.
+    tape.put(Kind::Response, Flags::BEGIN, &pieces[0][..1000]);
+    tape.put(Kind::Response, Flags::NONE, &pieces[0][1000..]);
+    tape.put(Kind::Response, Flags::END, pieces[pieces.len() - 1]);
+    tape.server(&[row(&[Some(b"8"), None, None]), message(b'C', b"SELECT 2\0")].concat());
+    let text = shown(&tape.into_directory(), Options::default());
+    assert!(text.contains("row       id='7', body='éééé") && text.contains("é… (18000000 bytes)'\n"), "{text}");
+    assert!(text.contains("row       id='8', body=NULL, last=NULL") && text.contains("SELECT 2"), "{text}");
+}
+
+#[test]
 fn a_password_is_never_shown() {
     let mut tape = Tape::new();
     tape.client(&message(b'p', b"s3cret\0"));

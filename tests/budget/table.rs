@@ -189,6 +189,7 @@ fn limits() -> Limits {
             row_bytes_max: 1 << 20,
             prepared_statements_max: 64,
         },
+        gathered_bytes_max: 16 << 20,
         plans_max: 1024,
     }
 }

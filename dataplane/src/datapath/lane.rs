@@ -8,10 +8,14 @@
 //! a [`Receipt`]: what is not recorded cannot leave. Dropped bytes leave a gap that the next cleared bytes close.
 //! Bytes of our own go through `aside`: they leave after what was cleared before them, and nothing is cleared meanwhile.
 
+mod large;
+
 use ring::Receipt;
 
-use crate::buffer::{SLOT_BYTES, Slab, Slot};
+use crate::buffer::{SLOT_BYTES, Share, Slab, Slot};
 use crate::io::Lent;
+use large::Streaming;
+pub use large::{Collected, Passage};
 
 /// Below this much room a slot is not worth another receive: the rest of a frame moves to a fresh slot.
 const ROOM_BYTES_MIN: usize = SLOT_BYTES / 4;
@@ -60,26 +64,14 @@ pub enum Want<'a> {
     Tail(&'a Slot, usize),
 }
 
-/// A frame that is larger than a slot, gathered whole to be judged or masked.
-#[derive(Debug)]
-pub struct Collected {
-    pub bytes: Vec<u8>,
-    need: usize,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Streaming {
-    left: usize,
-    begun: bool,
-    discard: bool,
-}
-
 #[derive(Debug)]
 pub struct Lane {
     fill: Option<Seg>,
     drain: Option<Seg>,
     aside: Vec<u8>,
     aside_sent: usize,
+    /// What a gathered frame among the bytes aside takes of the shard's budget.
+    aside_share: Option<Share>,
     sending: Sending,
     receiving: bool,
     /// A frame that is passed on, or thrown away, without being held.
@@ -98,6 +90,7 @@ impl Default for Lane {
             drain: None,
             aside: Vec::new(),
             aside_sent: 0,
+            aside_share: None,
             sending: Sending::Nothing,
             receiving: false,
             streaming: Streaming::default(),
@@ -262,88 +255,6 @@ impl Lane {
     }
 }
 
-// Frames larger than a slot.
-impl Lane {
-    /// Bytes still to come of a frame that is passed on without being held.
-    pub fn streaming(&self) -> usize {
-        self.streaming.left
-    }
-
-    /// Some bytes of a streamed frame have been passed on, and some are still to come.
-    pub fn is_amid_frame(&self) -> bool {
-        self.streaming.left > 0 && self.streaming.begun && !self.streaming.discard
-    }
-
-    pub fn streaming_begun(&self) -> bool {
-        self.streaming.begun
-    }
-
-    pub fn set_streaming(&mut self, bytes: usize) {
-        self.streaming = Streaming { left: bytes, begun: false, discard: false };
-    }
-
-    pub fn set_discarding(&mut self, bytes: usize) {
-        self.streaming = Streaming { left: bytes, begun: false, discard: true };
-    }
-
-    /// The next `n` bytes of the streamed frame are recorded.
-    pub fn streamed(&mut self, slab: &mut Slab, n: usize, recorded: Receipt) {
-        self.streaming.left -= n;
-        self.streaming.begun = true;
-        match self.streaming.discard {
-            true => self.drop_bytes(n),
-            false => self.clear(slab, n, recorded),
-        }
-    }
-
-    /// Starts to gather a frame of `need` bytes.
-    pub fn collect(&mut self, need: usize) {
-        debug_assert!(self.collected.is_none());
-        self.collected = Some(Box::new(Collected { bytes: Vec::new(), need }));
-    }
-
-    pub fn collecting(&self) -> bool {
-        self.collected.is_some()
-    }
-
-    /// Whether some of the gathered frame is here, and how many bytes of it are still to come.
-    pub fn collected_of(&self) -> Option<(bool, usize)> {
-        self.collected.as_ref().map(|c| (!c.bytes.is_empty(), c.need - c.bytes.len()))
-    }
-
-    /// The gathered frame is whole and waits for its verdict.
-    pub fn is_collected(&self) -> bool {
-        self.collected.as_ref().is_some_and(|c| c.bytes.len() == c.need)
-    }
-
-    /// Moves what has come into the gathered frame; returns the frame when it is whole.
-    pub fn gather(&mut self, slab: &mut Slab) -> Option<Vec<u8>> {
-        let collected = self.collected.as_mut()?;
-        if let Some(seg) = &self.fill {
-            let n = (collected.need - collected.bytes.len()).min(seg.filled - seg.framed);
-            collected.bytes.extend_from_slice(slab.bytes(&seg.slot, seg.framed..seg.framed + n));
-            self.drop_bytes(n);
-        }
-        let whole = self.is_collected();
-        whole.then(|| self.collected.take().expect("checked").bytes)
-    }
-
-    /// The gathered frame must wait: it is looked at again later.
-    pub fn ungather(&mut self, bytes: Vec<u8>) {
-        let need = bytes.len();
-        self.collected = Some(Box::new(Collected { bytes, need }));
-    }
-
-    /// A gathered request, recorded as it came, leaves whole.
-    pub fn insert_judged(&mut self, bytes: Vec<u8>) {
-        match self.aside.is_empty() {
-            // It may have megabytes.
-            true => self.aside = bytes,
-            false => self.append_aside(&bytes),
-        }
-    }
-}
-
 // Sending.
 impl Lane {
     /// The next bytes to send, marked as in flight, or `None`.
@@ -375,6 +286,7 @@ impl Lane {
                 self.aside_sent += n;
                 if self.aside_sent == bytes.len() {
                     self.aside_sent = 0;
+                    self.aside_share = None;
                     // Room for a Describe is kept for the next time; what a login or a refusal took goes back.
                     bytes.clear();
                     bytes.shrink_to(ASIDE_BYTES_KEPT);
@@ -392,6 +304,7 @@ impl Lane {
         self.sending = Sending::Nothing;
         self.aside = Vec::new();
         self.aside_sent = 0;
+        self.aside_share = None;
         for seg in [&mut self.drain, &mut self.fill].into_iter().flatten() {
             seg.sent = seg.cleared;
         }

@@ -13,7 +13,8 @@ use policy_compiler::detect::transform::{self, HashKey, Transform};
 use policy_compiler::detect::{self, Kind, KindSet, Match};
 use policy_compiler::judge::CopyMasks;
 
-use super::verdict::Plan;
+use super::stream::TextStream;
+use super::verdict::{CopyPlan, Plan};
 use crate::protocol::postgres::wire::{HEAD_BYTES, fields, u16_at, u32_at};
 
 /// What one subject does not see of one resource: made once per (subject, policy epoch, catalogue epoch).
@@ -92,42 +93,41 @@ impl MaskView {
 impl DetectView {
     /// Masks every match in `text`, in place, in linear time. Returns whether some match asks for the whole cell to be nulled.
     fn apply(&self, key: &HashKey, text: &mut [u8], json: bool) -> bool {
-        const MATCHES: usize = 16;
+        let mut found = [const { Match { start: 0, end: 0, kind: Kind::Email } }; 16];
+        let mut n = 0;
         let mut null = false;
-        let mut from = 0;
-        loop {
-            let mut found = [const { Match { start: 0, end: 0, kind: Kind::Email } }; MATCHES];
-            let mut n = 0;
-            detect::scan_while(&text[from..], self.kinds, |m| {
-                found[n] = m;
-                n += 1;
-                n < MATCHES
-            });
-            // Of a full list the last stays for the next round, which then begins where it does. The rest of a match
-            // that began inside the one before would not be found again, so that is not put off.
-            let put_off = n == MATCHES && found[n - 1].start > found[n - 2].end;
-            for m in &found[..n - usize::from(put_off)] {
-                null |= self.one(key, &mut text[from + m.start..from + m.end], m.kind, json);
+        detect::scan(text, self.kinds, |m| {
+            if let Some(place) = found.get_mut(n) {
+                *place = m;
             }
-            if n < MATCHES {
-                return null;
-            }
-            from += if put_off { found[n - 1].start } else { found[n - 1].end };
+            n += 1;
+            null |= self.nulls(m.kind) && !(json && is_number(&text[m.start..m.end]));
+        });
+        match found.get(..n) {
+            Some(found) => found.iter().for_each(|m| self.mask_match(key, &mut text[m.start..m.end], m.kind, json)),
+            None => _ = TextStream::new().mask(self, key, text, true, json),
         }
+        null
     }
 
-    fn one(&self, key: &HashKey, value: &mut [u8], kind: Kind, json: bool) -> bool {
+    /// Overwrites one match, in as many bytes as it has.
+    pub(super) fn mask_match(&self, key: &HashKey, value: &mut [u8], kind: Kind, json: bool) {
         // A bare number in JSON must stay a number, or the whole document no longer parses.
-        if json && value.iter().all(u8::is_ascii_digit) {
-            value.fill(b'0');
-            return false;
+        if json && is_number(value) {
+            return value.fill(b'0');
         }
-        match transform(self.actions[kind as usize]) {
-            Some(transform) => transform::apply(transform, key, value),
-            None => return true,
-        }
-        false
+        // Text that is no cell cannot be NULL: it is starred.
+        transform::apply(transform(self.actions[kind as usize]).unwrap_or(Transform::Redact), key, value);
     }
+
+    /// A match of this kind asks for the whole cell to be NULL.
+    fn nulls(&self, kind: Kind) -> bool {
+        self.kinds.has(kind) && self.actions[kind as usize] == MaskAction::Null
+    }
+}
+
+fn is_number(value: &[u8]) -> bool {
+    value.iter().all(u8::is_ascii_digit)
 }
 
 fn transform(action: MaskAction) -> Option<Transform> {
@@ -149,12 +149,29 @@ pub struct Column {
     pub binary: bool,
 }
 
+/// What becomes of a value.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Act {
+pub enum Act {
     Pass,
     Null,
     Whole(Transform),
-    Detect { json: bool },
+    Detect {
+        json: bool,
+    },
+    /// Nothing but tabs and line ends stays.
+    Shape,
+}
+
+impl Act {
+    /// Whether a value can be treated so while it passes, with no more than a detector's width of it at hand.
+    fn streams(self, view: &MaskView) -> bool {
+        match self {
+            Self::Pass | Self::Shape | Self::Whole(Transform::Redact) => true,
+            // Whether a value is NULL stands before it, and a pseudonym or its last characters need all of it.
+            Self::Null | Self::Whole(_) => false,
+            Self::Detect { .. } => view.detect.as_ref().is_none_or(|d| !Kind::ALL.into_iter().any(|k| d.nulls(k))),
+        }
+    }
 }
 
 /// Stars in a number or a date would break every driver; such a value becomes NULL.
@@ -207,6 +224,15 @@ impl RowPlan {
 
     pub fn passes_all(&self) -> bool {
         self.known && self.passes_all
+    }
+
+    /// Whether a row can be masked while it passes: see [`super::stream`].
+    pub fn streams(&self, view: &MaskView) -> bool {
+        self.known && self.acts.iter().all(|act| act.streams(view))
+    }
+
+    pub(super) fn acts(&self) -> &[Act] {
+        &self.acts
     }
 
     /// `plan` is `None` when we are not sure which statement runs: then the strictest masks hold.
@@ -267,6 +293,10 @@ impl MaskView {
         match act {
             Act::Pass => false,
             Act::Null => true,
+            Act::Shape => {
+                redact_all(value);
+                false
+            }
             Act::Whole(transform) => {
                 transform::apply(transform, &self.key, value);
                 false
@@ -290,28 +320,43 @@ pub struct CopyOut {
 impl CopyOut {
     /// Masks one CopyData body in place (the server sends a row in each); its new length.
     pub fn mask(&self, view: &MaskView, row: &mut [u8]) -> usize {
-        let bytes = match self.plan.as_deref().map(|p| (&p.copy, p.mask_unsourced)) {
-            Some((Some(copy), _)) => match &copy.masks {
-                CopyMasks::Columns(masks) if self.fields != Some(masks.len()) => {
-                    redact_all(row);
-                    row.len()
-                }
-                CopyMasks::Columns(masks) if masks.iter().all(Option::is_none) => row.len(),
-                _ => super::copy_text::mask_fields(view, copy, row),
-            },
-            Some((None, false)) => row.len(),
-            // We are not sure which statement runs: nothing but the shape of the row passes.
-            _ => {
+        let bytes = match self.fields_to_mask() {
+            Ok(copy) => super::copy_text::mask_fields(view, copy, row),
+            Err(Act::Shape) => {
                 redact_all(row);
-                row.len()
+                return row.len();
             }
+            Err(_) => row.len(),
         };
         view.scrub(&mut row[..bytes]);
         bytes
     }
+
+    /// How to treat a row while it passes; `None` if its fields must be looked at, which needs all of it.
+    pub fn streams(&self) -> Option<Act> {
+        self.fields_to_mask().err()
+    }
+
+    /// The plan of the fields, or how to treat the row as one text.
+    fn fields_to_mask(&self) -> Result<&CopyPlan, Act> {
+        let copy = self.plan.as_deref().map(|p| (&p.copy, p.mask_unsourced));
+        match copy {
+            // The upstream sends other fields than the plan knows.
+            Some((Some(CopyPlan { masks: CopyMasks::Columns(masks), .. }), _)) if self.fields != Some(masks.len()) => {
+                Err(Act::Shape)
+            }
+            Some((Some(CopyPlan { masks: CopyMasks::Columns(masks), .. }), _)) if masks.iter().all(Option::is_none) => {
+                Err(Act::Detect { json: false })
+            }
+            Some((Some(copy), _)) => Ok(copy),
+            Some((None, false)) => Err(Act::Detect { json: false }),
+            // We are not sure which statement runs: nothing but the shape of the row passes.
+            _ => Err(Act::Shape),
+        }
+    }
 }
 
-fn redact_all(row: &mut [u8]) {
+pub(super) fn redact_all(row: &mut [u8]) {
     row.iter_mut().filter(|b| !matches!(**b, b'\t' | b'\n')).for_each(|b| *b = b'*');
 }
 

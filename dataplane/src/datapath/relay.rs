@@ -3,21 +3,22 @@
 //! Both directions run the same loop. Frames that leave as they are gather into a run, which is recorded and cleared as one:
 //! one copy into the ring, one send. Whatever else the dissector says ends the run first, so order is kept.
 
+mod large;
+
 use ring::{Flags, Kind};
 
 use super::lane::Lane;
 use super::tap::{Evidence, Note};
 use super::verdict::{Judge, Plan};
-use crate::buffer::{SLOT_BYTES, Slab};
+use crate::buffer::{Gathered, Slab};
 use crate::fault::{Fault, Side};
 use crate::protocol::postgres::framer::Framed;
 use crate::protocol::postgres::wire::frontend::PASSWORD;
-use crate::protocol::{Dissector, Large, Scratch, Step};
+use crate::protocol::{Dissector, Scratch, Step};
+use large::Recording;
 
 /// Frames that one pump handles before it records what it has, so that a burst's verdicts stay within the ring's reserve.
 const RUN_FRAMES_MAX: usize = 256;
-/// Bytes of a gathered frame that one record holds.
-const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Bytes that are recorded of a message which ends the session and is larger than a slot, or has no possible length.
 const LAST_WORDS_BYTES_MAX: usize = 4096;
@@ -28,6 +29,8 @@ pub struct Cx<'a> {
     pub tap: &'a mut dyn Evidence,
     pub judge: &'a mut dyn Judge,
     pub scratch: &'a mut Scratch,
+    /// What the shard's sessions may still hold outside slots.
+    pub gathered: &'a Gathered,
     pub now_unix_ns: u64,
     /// Without the recorder no new statement starts (decision 11).
     pub recorder_present: bool,
@@ -40,6 +43,8 @@ pub enum Flow {
     Idle,
     /// The ring is full: try again when the recorder has made room.
     RingFull,
+    /// Other sessions' gathered frames leave no room for one of this session.
+    NothingToGatherIn,
     End(Fault),
 }
 
@@ -64,24 +69,21 @@ pub struct Relay<D> {
     pub refused: u64,
 }
 
-#[derive(Debug)]
-struct Recording {
-    bytes: Vec<u8>,
-    recorded: usize,
-}
-
 impl<D: Dissector> Relay<D> {
     pub fn new(session: u64, requests: Lane, replies: Lane, dissector: D, epoch: [u8; 8]) -> Self {
         Self { session, requests, replies, dissector, recording: None, epoch, statements: 0, refused: 0 }
     }
 
-    /// A large reply is leaving in pieces, and the first has been recorded.
-    pub fn is_recording_gathered(&self) -> bool {
-        self.recording.as_ref().is_some_and(|r| r.recorded > 0)
-    }
-
     /// Moves everything that can be moved, in both directions.
     pub fn pump(&mut self, cx: &mut Cx<'_>) -> Flow {
+        let flow = self.pump_both(cx);
+        self.requests.settle(cx.slab);
+        self.replies.settle(cx.slab);
+        flow
+    }
+
+    fn pump_both(&mut self, cx: &mut Cx<'_>) -> Flow {
+        let mut flow = Flow::Idle;
         // Requests may wait for answers, so answers go first.
         for direction in [Direction::ToClient, Direction::ToUpstream] {
             let has_requests = self.requests.window_bytes() > 0 || self.requests.is_collected();
@@ -94,12 +96,12 @@ impl<D: Dissector> Relay<D> {
             }
             match self.pump_one(direction, cx) {
                 Flow::Idle => {}
+                // The other direction may be what gives room.
+                Flow::NothingToGatherIn => flow = Flow::NothingToGatherIn,
                 stopped => return stopped,
             }
         }
-        self.requests.settle(cx.slab);
-        self.replies.settle(cx.slab);
-        Flow::Idle
+        flow
     }
 
     fn pump_one(&mut self, direction: Direction, cx: &mut Cx<'_>) -> Flow {
@@ -271,127 +273,6 @@ impl<D: Dissector> Relay<D> {
         None
     }
 
-    /// The window ends inside a frame. One that fits a slot only needs more bytes.
-    fn partial(&mut self, direction: Direction, tag: u8, bytes: usize, cx: &mut Cx<'_>) -> Option<Flow> {
-        if bytes <= SLOT_BYTES {
-            return Some(Flow::Idle);
-        }
-        let large = match direction {
-            Direction::ToUpstream => self.dissector.large_request(tag, bytes),
-            Direction::ToClient => self.dissector.large_response(tag, bytes),
-        };
-        let lane = self.lane(direction);
-        match large {
-            Large::Collect => lane.collect(bytes),
-            Large::Stream => lane.set_streaming(bytes),
-            Large::Discard => lane.set_discarding(bytes),
-            Large::Wait => return Some(Flow::Idle),
-            // Its beginning is evidence, and comes with the next receives.
-            Large::End(_) if direction == Direction::ToUpstream && lane.window_bytes() < LAST_WORDS_BYTES_MAX => {
-                return Some(Flow::Idle);
-            }
-            Large::End(fault) => return Some(self.last_words(direction, fault, 0, cx)),
-        }
-        None
-    }
-
-    /// Passes on, or throws away, what has come of a frame that nobody needs whole.
-    fn stream(&mut self, direction: Direction, cx: &mut Cx<'_>) -> Option<Flow> {
-        let lane = self.lane(direction);
-        let left = lane.streaming();
-        let n = left.min(lane.window_bytes());
-        if n == 0 {
-            return Some(Flow::Idle);
-        }
-        if cx.tap.room_bytes() < n {
-            return Some(Flow::RingFull);
-        }
-        let flags = piece(!lane.streaming_begun(), n == left);
-        let note = self.note(direction, flags, cx);
-        let lane = self.lane(direction);
-        let Some(receipt) = cx.tap.record(note, &[&lane.window(cx.slab)[..n]]) else {
-            return Some(Flow::End(Fault::NotRecorded));
-        };
-        lane.streamed(cx.slab, n, receipt);
-        None
-    }
-
-    /// Gathers a large frame; when it is whole, it is treated as any other.
-    fn gather(&mut self, direction: Direction, cx: &mut Cx<'_>) -> Option<Flow> {
-        if direction == Direction::ToUpstream {
-            // Recorded as it comes: what a client typed is evidence whatever becomes of it.
-            if let Some(stopped) = self.record_typed(cx) {
-                return Some(stopped);
-            }
-        }
-        let lane = self.lane(direction);
-        if lane.window_bytes() == 0 && !lane.is_collected() {
-            return Some(Flow::Idle);
-        }
-        let Some(mut frame) = lane.gather(cx.slab) else { return None };
-        let step = match direction {
-            Direction::ToUpstream => self.dissector.request(&frame, cx.judge, cx.scratch),
-            Direction::ToClient => self.dissector.response(&mut frame, cx.scratch),
-        };
-        if let Some(stopped) = self.record_verdicts(cx) {
-            return Some(stopped);
-        }
-        match step {
-            Step::End(fault) => return Some(Flow::End(fault)),
-            Step::Wait | Step::After => {
-                self.lane(direction).ungather(frame);
-                let stopped = self.speak(direction, cx);
-                return stopped.or(Some(Flow::Idle));
-            }
-            Step::Drop => return self.speak(direction, cx),
-            Step::Shrink(bytes) => frame.truncate(bytes),
-            Step::Pass => {}
-        }
-        match direction {
-            Direction::ToUpstream => self.requests.insert_judged(frame),
-            Direction::ToClient => self.recording = Some(Box::new(Recording { bytes: frame, recorded: 0 })),
-        }
-        None
-    }
-
-    fn record_typed(&mut self, cx: &mut Cx<'_>) -> Option<Flow> {
-        let (begun, left) = self.requests.collected_of()?;
-        let n = left.min(self.requests.window_bytes());
-        if n == 0 {
-            return None;
-        }
-        if cx.tap.room_bytes() < n {
-            return Some(Flow::RingFull);
-        }
-        let note = self.note(Direction::ToUpstream, piece(!begun, n == left), cx);
-        match cx.tap.record(note, &[&self.requests.window(cx.slab)[..n]]) {
-            Some(_) => None,
-            None => Some(Flow::End(Fault::NotRecorded)),
-        }
-    }
-
-    /// A gathered reply leaves in pieces, each after its record.
-    fn record_gathered(&mut self, cx: &mut Cx<'_>) -> Option<Flow> {
-        if self.replies.inserting() {
-            return Some(Flow::Idle);
-        }
-        let recording = self.recording.as_ref()?;
-        let (from, whole) = (recording.recorded, recording.bytes.len());
-        let to = whole.min(from + CHUNK_BYTES);
-        if cx.tap.room_bytes() < to - from {
-            return Some(Flow::RingFull);
-        }
-        let note = self.note(Direction::ToClient, piece(from == 0, to == whole), cx);
-        let bytes = &recording.bytes[from..to];
-        let Some(receipt) = cx.tap.record(note, &[bytes]) else { return Some(Flow::End(Fault::NotRecorded)) };
-        self.replies.insert(bytes, receipt);
-        match &mut self.recording {
-            Some(recording) if to < whole => recording.recorded = to,
-            finished => *finished = None,
-        }
-        Some(Flow::Idle)
-    }
-
     fn note(&self, direction: Direction, flags: Flags, cx: &Cx<'_>) -> Note {
         let (kind, flags) = match direction {
             Direction::ToUpstream => (Kind::Request, flags | Flags::CLIENT),
@@ -405,12 +286,6 @@ enum Outcome {
     Empty,
     Partial { tag: u8, bytes: usize },
     Step { step: Step, bytes: usize },
-}
-
-/// The flags of one record of several that hold a frame.
-fn piece(is_first: bool, is_last: bool) -> Flags {
-    let begin = if is_first { Flags::BEGIN } else { Flags::NONE };
-    begin | if is_last { Flags::END } else { Flags::NONE }
 }
 
 fn broken(direction: Direction) -> Step {

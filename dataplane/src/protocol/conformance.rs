@@ -2,7 +2,7 @@
 //! record. Every exchange is run whole, cut in two at every place, and byte by byte: nothing may differ.
 //!
 //! ```text
-//! login masked                              a login as that role, not written out
+//! login masked                              a login as that role (plain, masked, detected), not written out
 //! client>   Q "select 1\0"                  what the client says: tag, then the body's parts
 //! upstream> C "SELECT 1\0" | Z "I"          several messages in a line
 //! to client Z "I"                           what must come out of what was said above
@@ -14,6 +14,8 @@
 
 #[cfg(test)]
 mod tests {
+    mod table;
+
     use std::collections::VecDeque;
     use std::fmt::Write as _;
     use std::path::PathBuf;
@@ -21,29 +23,32 @@ mod tests {
 
     use hashbrown::HashMap;
     use policy_compiler::artifact::MaskAction;
+    use policy_compiler::detect;
     use policy_compiler::detect::transform::HashKey;
-    use policy_compiler::judge::CopyMasks;
     use ring::{Consumer, Kind, Producer, Words};
+    use table::Table;
 
-    use crate::buffer::{SLOT_BYTES, Slab};
+    use crate::buffer::{Gathered, SLOT_BYTES, Slab};
     use crate::control::credential::Secret;
     use crate::control::identity::Identity;
     use crate::datapath::lane::Want;
-    use crate::datapath::mask::MaskView;
+    use crate::datapath::mask::{DetectView, MaskView};
     use crate::datapath::relay::Cx;
-    use crate::datapath::verdict::{CopyPlan, Judge, Judged, Plan, Verdict};
     use crate::fault::{Fault, Side};
     use crate::io::Lent;
     use crate::protocol::Scratch;
-    use crate::protocol::postgres::dissector::{Limits, NameKey};
-    use crate::protocol::postgres::responder::Report;
+    use crate::protocol::postgres::dissector::{Limits, NameKey, REPLY_BYTES_MAX};
     use crate::protocol::postgres::wire::{message, u32_at, untagged};
-    use crate::session::{Admission, CancelKey, Encryption, Input, Output, Request, Session, Settings, Upstream};
+    use crate::session::{
+        Admission, CancelKey, Encryption, Input, Output, Request, Session, Settings, Shortage, Upstream,
+    };
 
     type Memory = Words<std::sync::Arc<[std::sync::atomic::AtomicU64]>>;
 
     const SIDES: [Side; 2] = [Side::Client, Side::Upstream];
     const SLOTS: u32 = 8;
+    /// As much as one session's limits come to, as the configuration demands.
+    const GATHERED_BYTES_MAX: usize = REPLY_BYTES_MAX + (1 << 16);
 
     /// How the bytes of an exchange arrive and leave.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +60,16 @@ mod tests {
         Bytes,
     }
 
+    /// What is hidden from the client.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Login {
+        Plain,
+        /// Two columns of people.
+        Masked,
+        /// These, and what the detectors find.
+        Detected,
+    }
+
     /// A session with all that it needs, and no shard.
     struct Stage {
         session: Session,
@@ -62,13 +77,17 @@ mod tests {
         ring: Producer<Memory>,
         recorder: Consumer<Memory>,
         scratch: Scratch,
-        masked: bool,
+        login: Login,
         cut: Cut,
         dialed: bool,
         closed: bool,
         /// The client reads nothing for now.
         stalled: bool,
+        deaf_upstream: bool,
         recorder_present: bool,
+        /// Shared with other stages, as a shard's sessions share it.
+        gathered: Gathered,
+        shortage: Option<Shortage>,
         judge: Table,
         /// Pieces that have not been received; an empty one is the end of the stream.
         coming: [VecDeque<Vec<u8>>; 2],
@@ -79,45 +98,8 @@ mod tests {
         events: String,
     }
 
-    struct Table {
-        /// The analysis is under way.
-        waits: bool,
-    }
-
-    impl Judge for Table {
-        fn judge(&mut self, text: &[u8]) -> Judged {
-            if self.waits {
-                return Judged::Wait;
-            }
-            let text = String::from_utf8_lossy(text);
-            let denied = text.contains("forbidden");
-            let unsourced = text.contains("||");
-            let copied = text.contains("copy people");
-            let mut refusal = Vec::new();
-            Report::error("42501", "wireward: blocked by rule no-forbidden").write(&mut refusal);
-            let masks = vec![None, Some(MaskAction::Redact)];
-            let copy =
-                CopyPlan { masks: CopyMasks::Columns(masks), csv: false, delimiter: b'\t', quote: b'"', escape: b'"' };
-            Judged::Plan(Rc::new(Plan {
-                view: 0,
-                text: None,
-                verdict: if denied { Verdict::Deny } else { Verdict::Allow },
-                rule: if denied { "no-forbidden" } else { "grants" }.into(),
-                refusal: denied.then(|| refusal.into()),
-                mask_unsourced: unsourced || copied,
-                harmless: Box::default(),
-                touches_names: false,
-                copy: copied.then_some(copy),
-            }))
-        }
-
-        fn view(&self) -> u64 {
-            0
-        }
-    }
-
     impl Stage {
-        fn new(masked: bool, cut: Cut) -> Self {
+        fn new(login: Login, cut: Cut) -> Self {
             let words: std::sync::Arc<[_]> = Words::heap(1 << 20, 1).0.into();
             let limits = Limits {
                 statement_bytes_max: 1 << 16,
@@ -135,12 +117,15 @@ mod tests {
                 ring: Producer::attach(Words(words.clone())).expect("a fresh ring"),
                 recorder: Consumer::attach(Words(words)).expect("a fresh ring"),
                 scratch: Scratch::default(),
-                masked,
+                login,
                 cut,
                 dialed: false,
                 closed: false,
                 stalled: false,
+                deaf_upstream: false,
                 recorder_present: true,
+                gathered: Gathered::new(GATHERED_BYTES_MAX),
+                shortage: None,
                 judge: Table { waits: false },
                 coming: [VecDeque::new(), VecDeque::new()],
                 left: [Vec::new(), Vec::new()],
@@ -195,14 +180,16 @@ mod tests {
                 tap: &mut self.ring,
                 judge: &mut self.judge,
                 scratch: &mut self.scratch,
+                gathered: &self.gathered,
                 now_unix_ns: 0,
                 recorder_present: self.recorder_present,
             };
-            let stalled = self.session.handle(input, &mut cx, &mut outputs);
-            assert!(!stalled || !self.recorder_present, "the ring is large enough");
+            self.shortage = self.session.handle(input, &mut cx, &mut outputs);
+            let ring_full = self.shortage == Some(Shortage::Recorder) && self.recorder_present;
+            assert!(!ring_full, "the ring is large enough");
             for output in outputs {
                 match output {
-                    Output::Admit(request) => self.feed(Input::Admitted(admit(&request, self.masked))),
+                    Output::Admit(request) => self.feed(Input::Admitted(admit(&request, self.login))),
                     Output::Dial => {
                         self.dialed = true;
                         self.feed(Input::Dialed(Ok(())));
@@ -220,7 +207,7 @@ mod tests {
         }
 
         fn send(&mut self, side: Side) -> bool {
-            if self.stalled && side == Side::Client {
+            if self.stalled && side == Side::Client || self.deaf_upstream && side == Side::Upstream {
                 return false;
             }
             let (bytes, heap) = match self.session.outgoing(side).lend() {
@@ -232,6 +219,12 @@ mod tests {
             self.left[side as usize].extend_from_slice(&bytes[..n]);
             self.feed(Input::Sent { side, bytes: n, heap });
             true
+        }
+
+        /// All that has left towards a side when everything has moved.
+        fn left_after(&mut self, side: Side) -> Vec<u8> {
+            while SIDES.into_iter().any(|side| self.send(side) || self.receive(side)) {}
+            self.left[side as usize].clone()
         }
 
         fn log_in(&mut self) {
@@ -286,16 +279,20 @@ mod tests {
         }
     }
 
-    fn admit(request: &Request, masked: bool) -> Result<Box<Admission>, Fault> {
+    fn admit(request: &Request, login: Login) -> Result<Box<Admission>, Fault> {
         if request.token.reveal() != b"good" {
             return Err(Fault::NotAdmitted("the token's signature is wrong"));
         }
         let mut masks = MaskView::none();
-        if masked {
+        if login != Login::Plain {
             masks.active = true;
-            masks.columns = HashMap::from_iter([((16401, 2), MaskAction::Redact)]);
+            masks.columns = HashMap::from_iter([((16401, 2), MaskAction::Redact), ((16401, 3), MaskAction::Last4)]);
             masks.relations.extend([(16400, 9), (16401, 9)]);
             masks.key = HashKey::new([7; 32]);
+        }
+        if login == Login::Detected {
+            let actions = [MaskAction::Redact; detect::Kind::ALL.len()];
+            masks.detect = Some(DetectView { kinds: detect::KindSet::ALL, actions });
         }
         Ok(Box::new(Admission {
             identity: Identity {
@@ -323,8 +320,13 @@ mod tests {
 
     /// Runs an exchange; the file as it would have to be for what came out.
     fn run(golden: &str, cut: Cut) -> String {
-        let masked = golden.lines().any(|l| l == "login masked");
-        let mut stage = Stage::new(masked, cut);
+        let says = |line: &str| golden.lines().any(|l| l == line);
+        let login = match (says("login masked"), says("login detected")) {
+            (true, _) => Login::Masked,
+            (_, true) => Login::Detected,
+            _ => Login::Plain,
+        };
+        let mut stage = Stage::new(login, cut);
         let mut written = String::new();
         let mut greeted = false;
         let said: Vec<&str> = golden.lines().filter(|l| !l.starts_with("to ") && !l.starts_with("recorded ")).collect();
@@ -505,7 +507,7 @@ mod tests {
 
     #[test]
     fn a_refusal_does_not_come_between_the_pieces_of_a_gathered_reply() {
-        let mut stage = Stage::new(false, Cut::Whole);
+        let mut stage = Stage::new(Login::Plain, Cut::Whole);
         stage.log_in();
         stage.stalled = true;
         let notice = parse(r#"N "SNOTICE\0M" "n"*150000 "\0\0""#);
@@ -523,7 +525,7 @@ mod tests {
 
     #[test]
     fn a_gathered_statement_whose_analysis_is_done_waits_for_the_recorder_too() {
-        let mut stage = Stage::new(false, Cut::Whole);
+        let mut stage = Stage::new(Login::Plain, Cut::Whole);
         stage.log_in();
         let statement = parse(r#"Q "select " "1"*40000 "\0""#);
         stage.judge.waits = true;
@@ -536,5 +538,39 @@ mod tests {
         stage.feed(Input::Again);
         while stage.send(Side::Upstream) {}
         assert!(stage.left[Side::Upstream as usize] == statement, "the statement starts when the recorder is back");
+    }
+
+    /// A session that runs a statement with parameters of `bytes`, of which the upstream reads nothing.
+    fn holds_a_request(gathered: &Gathered, bytes: usize) -> Stage {
+        let mut stage = Stage::new(Login::Masked, Cut::Whole);
+        stage.gathered = gathered.clone();
+        stage.log_in();
+        stage.say(Side::Client, &parse(r#"P "\0select name, n from people\0\0\0" | H"#));
+        stage.say(Side::Upstream, &parse("1"));
+        stage.deaf_upstream = true;
+        let bind = format!(r#"B "\0\0\0\0\0\1" "p"*{bytes}"#);
+        stage.say(Side::Client, &parse(&bind));
+        stage
+    }
+
+    #[test]
+    fn two_sessions_that_hold_all_gathered_bytes_wait_and_one_goes_on_when_the_other_ends() {
+        let gathered = Gathered::new(100_000);
+        let mut stages = [holds_a_request(&gathered, 50_000), holds_a_request(&gathered, 40_000)];
+        assert!(gathered.free_bytes() < 10_000, "both hold their requests");
+        let notice = parse(r#"N "SNOTICE\0M" "n"*40000 "\0\0""#);
+        for stage in &mut stages {
+            stage.say(Side::Upstream, &notice);
+            assert_eq!(stage.shortage, Some(Shortage::GatheredBytes));
+        }
+        let [first, second] = &mut stages;
+        first.feed(Input::End(Shortage::GatheredBytes.fault()));
+        assert!(String::from_utf8_lossy(&first.left_after(Side::Client)).contains("limits.gathered_bytes_max"));
+        first.session.release(&mut first.slab);
+        second.deaf_upstream = false;
+        second.feed(Input::Again);
+        assert!(second.left_after(Side::Client).ends_with(&notice), "the other goes on");
+        second.left_after(Side::Upstream);
+        assert_eq!(gathered.free_bytes(), 100_000, "all that was taken is given back");
     }
 }

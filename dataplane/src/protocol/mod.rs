@@ -30,6 +30,8 @@ pub enum Large {
     Collect,
     /// Nothing in it is to be judged or masked: pass it on as it comes.
     Stream,
+    /// Pass it on as [`Dissector::response_piece`] masks it.
+    Mask,
     /// Throw it away as it comes.
     Discard,
     Wait,
@@ -57,4 +59,7 @@ pub trait Dissector {
     /// A whole frame from the upstream. Masks are applied in place.
     fn response(&mut self, frame: &mut [u8], scratch: &mut Scratch) -> Step;
     fn large_response(&mut self, tag: u8, bytes: usize) -> Large;
+    /// Bytes of a frame that is masked while it passes, from the first that may not leave yet, masked in place. How many of
+    /// them may leave now, perhaps none: then more must have come before it is asked again.
+    fn response_piece(&mut self, piece: &mut [u8]) -> Result<usize, Fault>;
 }

@@ -28,7 +28,7 @@ impl Session {
         let lane = &mut self.relay.requests;
         if lane.collecting() {
             return match lane.gather(cx.slab) {
-                Some(frame) => secret(&frame).map(Some),
+                Some(frame) => secret(&frame.bytes).map(Some),
                 None => Ok(None),
             };
         }
@@ -45,7 +45,8 @@ impl Session {
             return Err(Fault::Limit("the token is longer than token_bytes_max"));
         }
         if bytes > window.len() {
-            lane.collect(bytes);
+            // Strangers have no part in the shard's budget: what they can hold is bounded by max_client_conn.
+            lane.collect(bytes, None);
             let _ = lane.gather(cx.slab);
             return Ok(None);
         }

@@ -90,6 +90,28 @@ pub enum Output {
     Close,
 }
 
+/// What a session waits for that others use up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    /// The recorder, or room in the ring.
+    Recorder,
+    /// Room in the budget of frames that are held whole.
+    GatheredBytes,
+}
+
+impl Shortage {
+    /// What ends a session that has waited too long.
+    pub fn fault(self) -> Fault {
+        match self {
+            Self::Recorder => Fault::NotRecorded,
+            Self::GatheredBytes => Fault::Limit(
+                "other sessions hold all of limits.gathered_bytes_max, which messages above 32 KiB need; try again, \
+                 or ask the operator to raise it",
+            ),
+        }
+    }
+}
+
 /// What a client asks to be let in with.
 #[derive(Debug)]
 pub struct Request {
@@ -288,10 +310,12 @@ impl Session {
         }
     }
 
-    /// Whether a completed send moves the session on. Where both receives are armed it only gives a slot back.
+    /// Whether a completed send moves a session on. Where both receives are armed it only gives a slot back, unless a frame
+    /// that was held whole is leaving: its next piece, or other sessions, wait for its room.
     pub fn awaits_sent(&self) -> bool {
         let lanes = [&self.relay.requests, &self.relay.replies];
-        lanes.iter().any(|l| l.is_sending()) && !(self.is_relaying() && lanes.iter().all(|l| l.is_receiving()))
+        let only_a_slot = self.is_relaying() && lanes.iter().all(|l| l.is_receiving()) && !self.relay.sends_gathered();
+        lanes.iter().any(|l| l.is_sending()) && !only_a_slot
     }
 
     pub fn is_draining(&self) -> bool {
@@ -321,8 +345,8 @@ impl Session {
         matches!(self.state, State::Relaying)
     }
 
-    /// Everything that can happen, in one place. True if the ring was full: the shell comes back with [`Input::Again`].
-    pub fn handle(&mut self, input: Input, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> bool {
+    /// Everything that can happen, in one place. If it must wait, the shell comes back with [`Input::Again`], or ends it.
+    pub fn handle(&mut self, input: Input, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Option<Shortage> {
         if let Some(fault) = self.absorb(input, cx, outputs) {
             self.end(fault, cx, outputs);
         }
@@ -369,7 +393,7 @@ impl Session {
     }
 
     /// Moves on as far as the bytes at hand allow.
-    fn advance(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> bool {
+    fn advance(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Option<Shortage> {
         loop {
             let moved = match &mut self.state {
                 State::Greeting { .. } => self.greet(cx, outputs),
@@ -381,7 +405,7 @@ impl Session {
                 State::Relaying => return self.relay(cx, outputs),
                 State::Draining { .. } => {
                     self.drain(outputs);
-                    return false;
+                    return None;
                 }
             };
             match moved {
@@ -392,20 +416,21 @@ impl Session {
         }
         self.relay.requests.settle(cx.slab);
         self.relay.replies.settle(cx.slab);
-        false
+        None
     }
 
-    fn relay(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> bool {
+    fn relay(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Option<Shortage> {
         let fault = match self.relay.pump(cx) {
-            Flow::RingFull => return true,
+            Flow::RingFull => return Some(Shortage::Recorder),
+            Flow::NothingToGatherIn => return Some(Shortage::GatheredBytes),
             Flow::End(fault) => fault,
             Flow::Idle if self.relay.replies.ended() => Fault::Gone(Side::Upstream),
             Flow::Idle if self.relay.requests.ended() => Fault::Gone(Side::Client),
-            Flow::Idle => return false,
+            Flow::Idle => return None,
         };
         self.end(fault, cx, outputs);
         self.drain(outputs);
-        false
+        None
     }
 
     /// Records an event of the session itself. The ring keeps a reserve for these.

@@ -39,7 +39,8 @@ impl<I: SecureIo> Shard<I> {
             view: None,
             resource: None,
             pending: None,
-            stalled_since_ns: None,
+            shortage: None,
+            stalled_since_ns: 0,
             retrying: false,
             cancelled_ns: None,
         };

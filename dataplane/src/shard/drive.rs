@@ -92,17 +92,18 @@ impl<I: SecureIo> Shard<I> {
             tap: &mut *self.tap,
             judge: &mut judge,
             scratch: &mut self.scratch,
+            gathered: &self.gathered,
             now_unix_ns: self.now.unix_ns,
             recorder_present,
         };
-        let stalled = entry.session.handle(input, &mut cx, &mut self.outputs);
+        let shortage = entry.session.handle(input, &mut cx, &mut self.outputs);
         let queue_full = judge.queue_full;
-        match stalled {
-            true => _ = entry.stalled_since_ns.get_or_insert(self.now.monotonic_ns),
-            false => entry.stalled_since_ns = None,
+        if entry.shortage != shortage {
+            entry.shortage = shortage;
+            entry.stalled_since_ns = self.now.monotonic_ns;
         }
         // A full analyser queue empties by itself, so that wait has no limit of its own.
-        if (stalled || queue_full) && !std::mem::replace(&mut entry.retrying, true) {
+        if (shortage.is_some() || queue_full) && !std::mem::replace(&mut entry.retrying, true) {
             self.stalled.push(index);
         }
         if let Some(view) = &entry.view

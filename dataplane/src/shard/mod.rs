@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use policy_compiler::artifact::RoleSet;
 
-use crate::buffer::Slab;
+use crate::buffer::{Gathered, Slab};
 use crate::config::Limits;
 use crate::control::Control;
 use crate::control::analyser::Analyser;
@@ -28,7 +28,7 @@ use crate::io::tls::SecureIo;
 use crate::io::{Conn, Event};
 use crate::protocol::Scratch;
 use crate::protocol::postgres::dissector::NameKey;
-use crate::session::{Encryption, Input, Output, Session};
+use crate::session::{Encryption, Input, Output, Session, Shortage};
 use cancel::Guesses;
 use judging::View;
 use mailbox::{Mail, Mailbox, Postbox};
@@ -43,6 +43,8 @@ const SHARDS_MAX: u64 = 128;
 const IDLE_WAIT: Duration = Duration::from_millis(250);
 /// How often a shard that stops looks who has finished.
 const STOPPING_WAIT: Duration = Duration::from_millis(20);
+/// How long a session waits for other sessions' gathered frames to leave.
+const GATHERING_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How often sessions that wait for the ring look again.
 const STALLED_WAIT: Duration = Duration::from_millis(1);
 
@@ -80,8 +82,9 @@ pub struct Entry {
     resource: Option<usize>,
     /// A text of this session is with the analyser.
     pending: Option<u128>,
-    /// Since when the ring or the recorder has held it up.
-    stalled_since_ns: Option<u64>,
+    /// What it waits for, and since when.
+    shortage: Option<Shortage>,
+    stalled_since_ns: u64,
     /// It stands in [`Shard::stalled`].
     retrying: bool,
     /// When its statement was last cancelled.
@@ -119,7 +122,8 @@ pub struct Shard<I> {
     scratch: Scratch,
     name_key: NameKey,
     random: Box<dyn FnMut(&mut [u8])>,
-    /// Sessions that the ring or the recorder holds up.
+    gathered: Gathered,
+    /// Sessions that wait for the ring, the recorder or the budget.
     stalled: Vec<u32>,
     refusals: Refusals,
     next_session: u64,
@@ -176,6 +180,7 @@ impl<I: SecureIo> Shard<I> {
             scratch: Scratch::default(),
             name_key: NameKey(key),
             random,
+            gathered: Gathered::new(parts.limits.gathered_bytes_max),
             stalled: Vec::new(),
             refusals: Refusals::default(),
             // Counts on from the nanosecond of the start, so no later start gives a number again.
@@ -281,16 +286,23 @@ impl<I: SecureIo> Shard<I> {
         }
     }
 
-    /// The ring may have room again, or the recorder be back; after `recorder_absent_max` there is no more waiting.
+    /// Bytes that messages above a slot may still take of the budget; after the last session all of it.
+    pub fn gathered_bytes_free(&self) -> usize {
+        self.gathered.free_bytes()
+    }
+
+    /// What was short may be there again. There is no waiting for ever: of two that wait for each other, one must go.
     fn retry_stalled(&mut self) {
         for index in std::mem::take(&mut self.stalled) {
             let Some(entry) = self.entries[index as usize].as_mut() else { continue };
             entry.retrying = false;
-            let since = entry.stalled_since_ns.unwrap_or(self.now.monotonic_ns);
-            let waited = Duration::from_nanos(self.now.monotonic_ns.saturating_sub(since));
-            let input = match waited > self.recorder_absent_max {
-                true => Input::End(crate::fault::Fault::NotRecorded),
-                false => Input::Again,
+            let waited = Duration::from_nanos(self.now.monotonic_ns.saturating_sub(entry.stalled_since_ns));
+            let input = match entry.shortage {
+                Some(Shortage::Recorder) if waited > self.recorder_absent_max => Input::End(Shortage::Recorder.fault()),
+                Some(Shortage::GatheredBytes) if waited > GATHERING_WAIT_MAX => {
+                    Input::End(Shortage::GatheredBytes.fault())
+                }
+                _ => Input::Again,
             };
             self.feed(index, input);
         }

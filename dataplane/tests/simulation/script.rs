@@ -68,8 +68,8 @@ impl Writer<'_> {
             10 => "SELECT 1 / 0".to_owned(),
             11..=12 => format!("DROP TABLE forbidden_{k}"),
             13 => String::new(),
-            14 => "COPY items TO STDOUT".to_owned(),
-            _ => "COPY people (name, ssn, note) TO STDOUT".to_owned(),
+            14 => format!("COPY items TO STDOUT{}", copied(big, k)),
+            _ => format!("COPY people (name, ssn, note) TO STDOUT{}", copied(big, k)),
         };
         self.lengthen(text)
     }
@@ -188,6 +188,11 @@ impl Writer<'_> {
         query(&format!("SELECT ssn || '' FROM people WHERE k = {}", self.sequence), &mut bytes);
         self.push(bytes);
     }
+}
+
+/// A COPY has no condition; a comment tells the model server what its rows are.
+fn copied(big: &str, k: usize) -> String {
+    if big.is_empty() { String::new() } else { format!(" /* big k = {k} */") }
 }
 
 pub fn query(text: &str, out: &mut Vec<u8>) {

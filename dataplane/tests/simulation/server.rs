@@ -28,6 +28,9 @@ pub enum Class {
     Drop,
 }
 
+/// What the detectors find in a long value; the oracle looks for its first word.
+const ADDRESS: &str = "CANARY-card@example.com";
+
 /// Marks the refusals of [`Mode::Direct`]; the gateway's own have its words in their place.
 pub const REFUSED: &[u8] = b"C42501\0";
 
@@ -366,7 +369,7 @@ impl Server {
             "ssn" | "?column?" => format!("CANARY-{place}-").into_bytes(),
             _ if text.contains("big") && row == 0 && column.name == "note" => {
                 let length = 20_000 + number(text) * 7919 % 60_000;
-                format!("tok-{place}-").into_bytes().into_iter().cycle().take(length).collect()
+                big_note(&format!("tok-{place}-"), length, masked)
             }
             _ => format!("tok-{place}-").into_bytes(),
         }
@@ -401,6 +404,17 @@ impl Server {
             }
         });
     }
+}
+
+/// A long value with an address every few hundred bytes, so that some lie across every border there may be.
+fn big_note(token: &str, length: usize, masked: bool) -> Vec<u8> {
+    let address = if masked { "*".repeat(ADDRESS.len()) } else { ADDRESS.to_owned() };
+    let mut note = String::new();
+    while note.len() < length {
+        note += &token.repeat(1 + note.len() % 40);
+        note += &format!(" {address} ");
+    }
+    note.into_bytes()
 }
 
 struct Column {

@@ -38,6 +38,9 @@ const TURNS_MAX: usize = 200_000;
 const DOOMSDAY_NS: u64 = 60_000_000_000;
 pub const RECORDER_ABSENT_MAX: Duration = Duration::from_secs(5);
 
+/// As much as one session may hold, a request and a notice, so that two must wait for each other.
+const GATHERED_BYTES_MAX: usize = 210_000;
+
 const POLICY: &str = r#"
 [[role]]
 name = "plain"
@@ -55,6 +58,12 @@ effects = ["ddl"]
 [[mask]]
 name = "numbers"
 columns = ["people.ssn"]
+action = "redact"
+except = ["plain"]
+resources = ["shop"]
+[[detect]]
+name = "content"
+kinds = ["*"]
 action = "redact"
 except = ["plain"]
 resources = ["shop"]
@@ -234,6 +243,7 @@ impl World {
         }
         assert_eq!(self.shard.sessions(), 0, "a session is left");
         assert_eq!(self.shard.slots_free(), self.slots, "a slot is lost");
+        assert_eq!(self.shard.gathered_bytes_free(), GATHERED_BYTES_MAX, "gathered bytes are lost");
     }
 
     /// (f) Nobody has waited for the recorder for longer than the limit. What is slow by itself does not count.
@@ -405,6 +415,7 @@ fn limits() -> Limits {
             row_bytes_max: 1 << 20,
             prepared_statements_max: 100,
         },
+        gathered_bytes_max: GATHERED_BYTES_MAX,
         plans_max: 64,
     }
 }

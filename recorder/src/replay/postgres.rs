@@ -80,7 +80,10 @@ impl Conversation {
         for message in messages {
             let before = events.len();
             let decoded = match (side, &message) {
-                (_, Message::TooLong { kind, bytes }) => {
+                (Side::Server, Message::TooLong { kind: b'D', beginning, .. }) => {
+                    self.beginning_of_row(Body(beginning), events)
+                }
+                (_, Message::TooLong { kind, bytes, .. }) => {
                     let what =
                         format!("message {} of {bytes} bytes, too long to show", char::from(*kind).escape_debug());
                     events.push(Event::Other { what });
@@ -271,6 +274,31 @@ impl Conversation {
         Some(())
     }
 
+    /// A row that is too long to be shown whole: its values up to where it is cut.
+    fn beginning_of_row(&mut self, mut body: Body<'_>, events: &mut Vec<Event>) -> Option<()> {
+        self.rows += 1;
+        if self.rows > ROWS_SHOWN_MAX && !self.all_rows {
+            return Some(());
+        }
+        let columns = self.columns_of_reply();
+        let count = body.count()?;
+        let mut values = Vec::new();
+        for place in 0..count {
+            let column = columns.get(place).cloned().unwrap_or_default();
+            let mut rest = Body(body.0);
+            if let Some(value) = body.value() {
+                values.push(value.map(|value| show_value(value, column.is_binary, column.oid)));
+                continue;
+            }
+            if let Some(bytes) = rest.u32() {
+                values.push(Some(format!("{}… ({bytes} bytes)", text::bytes(whole_characters(rest.0)))));
+            }
+            break;
+        }
+        events.push(Event::Row { columns: columns.into_iter().map(|column| column.name).collect(), values });
+        Some(())
+    }
+
     /// The columns of the rows that come now, with the formats that Bind asked for.
     fn columns_of_reply(&self) -> Vec<Column> {
         let Some(Due::Execute { statement, formats }) = self.due.front() else { return self.columns.clone() };
@@ -325,6 +353,14 @@ fn remember<T>(names: &mut HashMap<String, T>, name: String, value: T) {
 fn is_binary(formats: &[i16], place: usize) -> bool {
     let format = if formats.len() == 1 { formats.first() } else { formats.get(place) };
     format == Some(&1)
+}
+
+/// Without a character that is cut at the end.
+fn whole_characters(bytes: &[u8]) -> &[u8] {
+    match std::str::from_utf8(bytes) {
+        Err(cut) if cut.error_len().is_none() => &bytes[..cut.valid_up_to()],
+        _ => bytes,
+    }
 }
 
 fn show_value(value: &[u8], is_binary: bool, oid: u32) -> String {

@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use super::event::Event;
 use super::text;
 
-/// Longest message that is decoded, in bytes.
+/// Longest message that is decoded whole, in bytes. Of a longer one the beginning is.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of that beginning.
+const BEGINNING_BYTES: usize = 4096;
 
 /// Most bytes that are shown of what makes no sense.
 const SENSELESS_BYTES_SHOWN_MAX: usize = 1024;
@@ -17,8 +19,10 @@ pub enum Message {
         kind: u8,
         body: Vec<u8>,
     },
+    /// The beginning of a message that has `bytes` in all.
     TooLong {
         kind: u8,
+        beginning: Vec<u8>,
         bytes: usize,
     },
     /// A length below four: where the next message begins is not known.
@@ -33,7 +37,7 @@ impl Message {
             Message::Whole { kind, body } => {
                 format!("message {:?} cannot be read: {}", char::from(*kind), beginning(body))
             }
-            Message::TooLong { kind, bytes } => format!("message {:?} of {bytes} bytes", char::from(*kind)),
+            Message::TooLong { kind, bytes, .. } => format!("message {:?} of {bytes} bytes", char::from(*kind)),
             Message::Impossible { bytes } => format!("a message of an impossible length: {}", beginning(bytes)),
         }
     }
@@ -87,7 +91,8 @@ impl Frames {
         }
         let total = 1 + length;
         if total > MESSAGE_BYTES_MAX {
-            messages.push(Message::TooLong { kind: *kind, bytes: total });
+            let beginning = held.get(5..BEGINNING_BYTES)?.to_vec();
+            messages.push(Message::TooLong { kind: *kind, beginning, bytes: total });
             self.skip = total.saturating_sub(held.len());
             return Some(total.min(held.len()));
         }

@@ -10,7 +10,9 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use super::framer::{self, Framed};
 use crate::datapath::mask::{CopyOut, MaskView, RowPlan};
 use crate::datapath::replies::Replies;
+use crate::datapath::stream::StreamedFrame;
 use crate::datapath::verdict::{Judge, Plan};
+use crate::fault::Fault;
 use crate::protocol::{self, Large, Scratch, Step};
 
 /// Limits of one session. Each is a key of `[limits]` in the configuration.
@@ -59,6 +61,8 @@ pub struct Dissector {
     pub(super) described: Option<NameId>,
     pub(super) masks: Rc<MaskView>,
     pub(super) rows: RowPlan,
+    /// The row that is masked while it passes.
+    pub(super) streamed: Option<Box<StreamedFrame>>,
     /// The upstream has said its last word: a FATAL error.
     pub(super) farewell: bool,
     /// Counts Syncs and simple queries: a pipeline's number.
@@ -80,6 +84,7 @@ impl Dissector {
             described: None,
             masks,
             rows: RowPlan::default(),
+            streamed: None,
             farewell: false,
             pipeline: 0,
         }
@@ -129,6 +134,10 @@ impl protocol::Dissector for Dissector {
 
     fn large_response(&mut self, tag: u8, bytes: usize) -> Large {
         self.on_large_response(tag, bytes)
+    }
+
+    fn response_piece(&mut self, piece: &mut [u8]) -> Result<usize, Fault> {
+        self.on_response_piece(piece)
     }
 }
 

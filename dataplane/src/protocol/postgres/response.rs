@@ -4,15 +4,20 @@ use super::dissector::{CopyIn, Dissector, REPLY_BYTES_MAX, Skip};
 use super::wire::{HEAD_BYTES, backend, cstr_at, fields, u16_at, u32_at};
 use crate::datapath::mask::{self, Column, CopyOut};
 use crate::datapath::replies::{Ask, Owner};
+use crate::datapath::stream::StreamedFrame;
 use crate::fault::{Fault, Side};
 use crate::protocol::{Large, Scratch, Step};
 
 const UNASKED: Step = Step::End(Fault::Protocol(Side::Upstream, "the upstream sent an answer that nobody asked for"));
-const MALFORMED: Step = Step::End(Fault::Protocol(Side::Upstream, "a message of the upstream is malformed"));
+const MALFORMED_FAULT: Fault = Fault::Protocol(Side::Upstream, "a message of the upstream is malformed");
+const MALFORMED: Step = Step::End(MALFORMED_FAULT);
 const UNPINNED: Step = Step::End(Fault::Protocol(
     Side::Upstream,
     "the upstream changed a setting that wireward pins (standard_conforming_strings or client_encoding)",
 ));
+/// A row leaves whole or not at all where a mask needs all of a value, or makes the row shorter.
+const ROW_TOO_LONG: &str = "a row to be masked is longer than limits.row_bytes_max, and a mask of it (null, hash, last4, \
+    or any of a column in COPY) needs the row whole; select fewer columns or shorter values, or ask the operator to raise it";
 const BINARY_COPY: Step =
     Step::End(Fault::Protocol(Side::Wireward, "a binary COPY cannot be masked; use the text or csv format"));
 
@@ -47,12 +52,27 @@ impl Dissector {
         match tag {
             backend::DATA_ROW if in_result && !self.rows_to_mask() => Large::Stream,
             backend::COPY_DATA if self.copying_out.is_some() && !self.masks.active => Large::Stream,
-            backend::DATA_ROW | backend::COPY_DATA if in_result => {
-                limited(self.limits.row_bytes_max, "a row to be masked is longer than row_bytes_max")
+            backend::DATA_ROW if in_result && self.rows.streams(&self.masks) => {
+                self.streamed = Some(Box::new(StreamedFrame::row(self.masks.clone(), bytes)));
+                Large::Mask
             }
+            backend::COPY_DATA if let Some(act) = self.copying_out.as_ref().and_then(CopyOut::streams) => {
+                self.streamed = Some(Box::new(StreamedFrame::copy_data(self.masks.clone(), bytes, act)));
+                Large::Mask
+            }
+            backend::DATA_ROW | backend::COPY_DATA if in_result => limited(self.limits.row_bytes_max, ROW_TOO_LONG),
             backend::DATA_ROW | backend::COPY_DATA => unasked_large(),
             _ => limited(REPLY_BYTES_MAX, "a message of the upstream is longer than 1 MiB"),
         }
+    }
+
+    pub(super) fn on_response_piece(&mut self, piece: &mut [u8]) -> Result<usize, Fault> {
+        let Some(streamed) = &mut self.streamed else { return Err(MALFORMED_FAULT) };
+        let bytes = streamed.mask(&self.rows, piece).ok_or(MALFORMED_FAULT)?;
+        if streamed.is_finished() {
+            self.streamed = None;
+        }
+        Ok(bytes)
     }
 
     fn rows_to_mask(&self) -> bool {

@@ -1,0 +1,175 @@
+//! Frames larger than a slot: passed on as they come, masked while they pass, or gathered whole within the shard's budget.
+
+use ring::Flags;
+
+use super::{Cx, Direction, Flow, LAST_WORDS_BYTES_MAX, Relay};
+use crate::buffer::SLOT_BYTES;
+use crate::datapath::lane::{Collected, Passage};
+use crate::fault::Fault;
+use crate::protocol::{Dissector, Large, Step};
+
+/// Bytes of a gathered frame that one record holds.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// A gathered reply that is leaving.
+#[derive(Debug)]
+pub(super) struct Recording {
+    frame: Collected,
+    recorded: usize,
+}
+
+impl<D: Dissector> Relay<D> {
+    /// A large reply is leaving in pieces, and the first has been recorded.
+    pub fn is_recording_gathered(&self) -> bool {
+        self.recording.as_ref().is_some_and(|r| r.recorded > 0)
+    }
+
+    /// A frame that was held whole is leaving, in either direction.
+    pub fn sends_gathered(&self) -> bool {
+        self.recording.is_some() || self.requests.sends_gathered()
+    }
+
+    /// The window ends inside a frame. One that fits a slot only needs more bytes.
+    pub(super) fn partial(&mut self, direction: Direction, tag: u8, bytes: usize, cx: &mut Cx<'_>) -> Option<Flow> {
+        if bytes <= SLOT_BYTES {
+            return Some(Flow::Idle);
+        }
+        let large = match direction {
+            Direction::ToUpstream => self.dissector.large_request(tag, bytes),
+            Direction::ToClient => self.dissector.large_response(tag, bytes),
+        };
+        let lane = self.lane(direction);
+        match large {
+            Large::Collect => match cx.gathered.take(bytes) {
+                Some(share) => lane.collect(bytes, Some(share)),
+                None => return Some(Flow::NothingToGatherIn),
+            },
+            Large::Stream => lane.stream(bytes, Passage::AsItIs),
+            Large::Mask => lane.stream(bytes, Passage::Masked),
+            Large::Discard => lane.stream(bytes, Passage::Discarded),
+            Large::Wait => return Some(Flow::Idle),
+            // Its beginning is evidence, and comes with the next receives.
+            Large::End(_) if direction == Direction::ToUpstream && lane.window_bytes() < LAST_WORDS_BYTES_MAX => {
+                return Some(Flow::Idle);
+            }
+            Large::End(fault) => return Some(self.last_words(direction, fault, 0, cx)),
+        }
+        None
+    }
+
+    /// Passes on, or throws away, what has come of a frame that nobody needs whole.
+    pub(super) fn stream(&mut self, direction: Direction, cx: &mut Cx<'_>) -> Option<Flow> {
+        let lane = self.lane(direction);
+        let left = lane.streaming();
+        let come = left.min(lane.window_bytes());
+        if come == 0 {
+            return Some(Flow::Idle);
+        }
+        if cx.tap.room_bytes() < come {
+            return Some(Flow::RingFull);
+        }
+        let (is_first, passage) = (!lane.streaming_begun(), lane.passage());
+        let n = match passage {
+            Passage::Masked => match self.mask_piece(come, cx) {
+                Ok(0) => return Some(Flow::Idle),
+                Ok(n) => n,
+                Err(fault) => return Some(Flow::End(fault)),
+            },
+            Passage::AsItIs | Passage::Discarded => come,
+        };
+        let note = self.note(direction, piece(is_first, n == left), cx);
+        let lane = self.lane(direction);
+        let Some(receipt) = cx.tap.record(note, &[&lane.window(cx.slab)[..n]]) else {
+            return Some(Flow::End(Fault::NotRecorded));
+        };
+        lane.streamed(cx.slab, n, receipt);
+        None
+    }
+
+    /// How many of the `come` bytes at hand are masked and may leave.
+    fn mask_piece(&mut self, come: usize, cx: &mut Cx<'_>) -> Result<usize, Fault> {
+        self.dissector.response_piece(&mut self.replies.window(cx.slab)[..come])
+    }
+
+    /// Gathers a large frame; when it is whole, it is treated as any other.
+    pub(super) fn gather(&mut self, direction: Direction, cx: &mut Cx<'_>) -> Option<Flow> {
+        if direction == Direction::ToUpstream {
+            // Recorded as it comes: what a client typed is evidence whatever becomes of it.
+            if let Some(stopped) = self.record_typed(cx) {
+                return Some(stopped);
+            }
+        }
+        let lane = self.lane(direction);
+        if lane.window_bytes() == 0 && !lane.is_collected() {
+            return Some(Flow::Idle);
+        }
+        let mut frame = lane.gather(cx.slab)?;
+        let step = match direction {
+            Direction::ToUpstream => self.dissector.request(&frame.bytes, cx.judge, cx.scratch),
+            Direction::ToClient => self.dissector.response(&mut frame.bytes, cx.scratch),
+        };
+        if let Some(stopped) = self.record_verdicts(cx) {
+            return Some(stopped);
+        }
+        match step {
+            Step::End(fault) => return Some(Flow::End(fault)),
+            Step::Wait | Step::After => {
+                self.lane(direction).ungather(frame);
+                let stopped = self.speak(direction, cx);
+                return stopped.or(Some(Flow::Idle));
+            }
+            Step::Drop => return self.speak(direction, cx),
+            Step::Shrink(bytes) => frame.bytes.truncate(bytes),
+            Step::Pass => {}
+        }
+        match direction {
+            Direction::ToUpstream => self.requests.insert_judged(*frame),
+            Direction::ToClient => self.recording = Some(Box::new(Recording { frame: *frame, recorded: 0 })),
+        }
+        None
+    }
+
+    fn record_typed(&mut self, cx: &mut Cx<'_>) -> Option<Flow> {
+        let (begun, left) = self.requests.collected_of()?;
+        let n = left.min(self.requests.window_bytes());
+        if n == 0 {
+            return None;
+        }
+        if cx.tap.room_bytes() < n {
+            return Some(Flow::RingFull);
+        }
+        let note = self.note(Direction::ToUpstream, piece(!begun, n == left), cx);
+        match cx.tap.record(note, &[&self.requests.window(cx.slab)[..n]]) {
+            Some(_) => None,
+            None => Some(Flow::End(Fault::NotRecorded)),
+        }
+    }
+
+    /// A gathered reply leaves in pieces, each after its record.
+    pub(super) fn record_gathered(&mut self, cx: &mut Cx<'_>) -> Option<Flow> {
+        if self.replies.inserting() {
+            return Some(Flow::Idle);
+        }
+        let recording = self.recording.as_ref()?;
+        let (from, whole) = (recording.recorded, recording.frame.bytes.len());
+        let to = whole.min(from + CHUNK_BYTES);
+        if cx.tap.room_bytes() < to - from {
+            return Some(Flow::RingFull);
+        }
+        let note = self.note(Direction::ToClient, piece(from == 0, to == whole), cx);
+        let bytes = &recording.frame.bytes[from..to];
+        let Some(receipt) = cx.tap.record(note, &[bytes]) else { return Some(Flow::End(Fault::NotRecorded)) };
+        self.replies.insert(bytes, receipt);
+        match &mut self.recording {
+            Some(recording) if to < whole => recording.recorded = to,
+            finished => *finished = None,
+        }
+        Some(Flow::Idle)
+    }
+}
+
+/// The flags of one record of several that hold a frame.
+fn piece(is_first: bool, is_last: bool) -> Flags {
+    let begin = if is_first { Flags::BEGIN } else { Flags::NONE };
+    begin | if is_last { Flags::END } else { Flags::NONE }
+}
