@@ -122,6 +122,8 @@ pub struct Settings {
     pub name_key: NameKey,
     pub token_bytes_max: usize,
     pub encryption: Encryption,
+    /// It stands above `max_client_conn`, and is here to be told.
+    pub surplus: bool,
 }
 
 /// What a listener does about TLS.
@@ -187,6 +189,7 @@ pub struct Session {
     relay: Relay<Dissector>,
     token_bytes_max: usize,
     encryption: Encryption,
+    surplus: bool,
     /// What the client's handshake has found out, once it is done.
     secured: Option<Box<Secured>>,
     peer: std::net::SocketAddr,
@@ -221,6 +224,7 @@ impl Session {
             relay: Relay::new(id, Lane::default(), Lane::default(), dissector, [0; 8]),
             token_bytes_max: settings.token_bytes_max,
             encryption: settings.encryption,
+            surplus: settings.surplus,
             secured: None,
             peer,
             cancel_key,
@@ -253,7 +257,7 @@ impl Session {
     /// Whether bytes of this side are awaited now. While we are dialing, a client's wait in its socket.
     pub fn listens_to(&self, side: Side) -> bool {
         match (&self.state, side) {
-            (State::Draining { .. }, _) | (State::Securing(Securing::Requested | Securing::Direct), _) => false,
+            (State::Draining { .. } | State::Securing(_), _) => false,
             (State::Relaying, _) => true,
             (State::Dialing(_), Side::Client) | (State::Admitting { asked: true }, _) => false,
             // A connection that does not stand yet has nothing to say.
