@@ -158,6 +158,24 @@ struct Shell {
 }
 
 impl Shell {
+    fn new(io: Tls<Sim>, slab: Slab, random: Random, say: Vec<u8>) -> Shell {
+        Shell {
+            io,
+            slab,
+            random,
+            say,
+            said: 0,
+            sending: None,
+            received: Vec::new(),
+            open: None,
+            receiving: false,
+            secured: false,
+            ended: false,
+            failed: false,
+            closed: false,
+        }
+    }
+
     fn send(&mut self, conn: Conn) {
         let rest = &self.say[self.said..];
         let bytes = rest.len().min(1 + self.random.below(2 * SLOT_BYTES));
@@ -277,21 +295,7 @@ fn live(seed: u64, trouble: Trouble) {
     let mut sim = Sim::new(seed, trouble.weather, bell, clock);
     sim.on_dial(Box::new(move |_, _| Some(Box::new(other.borrow_mut().take()?))));
     let (slab, say) = (Slab::new(6).unwrap(), text(&mut random));
-    let mut shell = Shell {
-        io: Tls::new(sim),
-        slab,
-        random,
-        say,
-        said: 0,
-        sending: None,
-        received: Vec::new(),
-        open: None,
-        receiving: false,
-        secured: false,
-        ended: false,
-        failed: false,
-        closed: false,
-    };
+    let mut shell = Shell::new(Tls::new(sim), slab, random, say);
     let conn = shell.io.connect(([127, 0, 0, 1], PORT).into()).unwrap();
     if !wait_for_connect(&mut shell) {
         return;
@@ -310,6 +314,13 @@ fn wait_for_connect(shell: &mut Shell) -> bool {
     matches!(events[..], [Event::Connected { result: Ok(()), .. }])
 }
 
+/// Other sessions give slots back and take some.
+fn starve(shell: &mut Shell, hidden: &mut Vec<Slot>) {
+    hidden.drain(..).for_each(|slot| shell.slab.give(slot));
+    let wanted = shell.random.below(7);
+    hidden.extend((0..wanted).filter_map(|_| shell.slab.take()));
+}
+
 /// Turns until the connection is closed; everything that is held comes back then.
 fn run(shell: &mut Shell, conn: Conn, trouble: Trouble, peer_says: usize) {
     let mut events = Vec::new();
@@ -318,11 +329,10 @@ fn run(shell: &mut Shell, conn: Conn, trouble: Trouble, peer_says: usize) {
     for round in 0..ROUNDS_MAX {
         shell.io.wait(&mut shell.slab, Duration::from_millis(5), &mut events);
         for event in events.drain(..) {
-            match (closing, event) {
-                (true, Event::Received { slot, .. }) => slot.into_iter().for_each(|s| shell.slab.give(s)),
-                (true, Event::Closed { .. }) | (false, Event::Closed { .. }) => shell.closed = true,
-                (true, _) => {}
-                (false, event) => shell.on(event),
+            match event {
+                Event::Received { slot, .. } if closing => slot.into_iter().for_each(|s| shell.slab.give(s)),
+                Event::Sent { .. } | Event::Secured { .. } if closing => {}
+                event => shell.on(event),
             }
         }
         if shell.closed {
@@ -333,9 +343,7 @@ fn run(shell: &mut Shell, conn: Conn, trouble: Trouble, peer_says: usize) {
             shell.io.close(conn, b"");
         }
         if trouble.starve && shell.random.per_mille(300) {
-            hidden.drain(..).for_each(|slot| shell.slab.give(slot));
-            let wanted = shell.random.below(7);
-            hidden.extend((0..wanted).filter_map(|_| shell.slab.take()));
+            starve(shell, &mut hidden);
         }
         if shell.secured && !closing && !shell.failed {
             shell.receive(conn);
@@ -345,18 +353,7 @@ fn run(shell: &mut Shell, conn: Conn, trouble: Trouble, peer_says: usize) {
                 shell.io.hurry();
             }
         }
-        assert!(
-            round + 1 < ROUNDS_MAX,
-            "it does not end: secured {} failed {} ended {} receiving {} sending {:?} said {} of {} received {} of {peer_says}",
-            shell.secured,
-            shell.failed,
-            shell.ended,
-            shell.receiving,
-            shell.sending,
-            shell.said,
-            shell.say.len(),
-            shell.received.len()
-        );
+        assert!(round + 1 < ROUNDS_MAX, "it does not end: said {}, received {}", shell.said, shell.received.len());
     }
     let lent = shell.sending.take().flatten();
     hidden.into_iter().chain(lent).chain(shell.open.take().map(|(slot, _)| slot)).for_each(|s| shell.slab.give(s));

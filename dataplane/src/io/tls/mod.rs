@@ -56,6 +56,21 @@ fn linked(links: &mut [Option<Box<Link>>], conn: Conn) -> Option<&mut Link> {
     links.get_mut(conn.0 as usize)?.as_deref_mut()
 }
 
+/// No more plaintext will come: whatever the shell waits for is answered with that.
+fn tell_the_end(link: &mut Link, conn: Conn, events: &mut Vec<Event>) {
+    if !std::mem::replace(&mut link.told, true) {
+        let why = link.why.as_ref().map_or("the connection was closed in the handshake".into(), ToString::to_string);
+        events.push(Event::Secured { conn, result: Err(why) });
+    } else if link.target.take().is_some() {
+        let result = if link.failed { Err(Errno::PROTO) } else { Ok(0) };
+        events.push(Event::Received { conn, slot: None, result });
+    }
+    if link.failed {
+        let owed = link.owed.take();
+        events.extend(owed.map(|(_, heap)| Event::Sent { conn, result: Err(Errno::PIPE), heap }));
+    }
+}
+
 impl<I: Io> Tls<I> {
     pub fn new(inner: I) -> Self {
         let (links, ready, spare) = (Vec::new(), Vec::new(), Vec::new());
@@ -85,23 +100,13 @@ impl<I: Io> Tls<I> {
             events.push(Event::Received { conn, slot, result: Ok(bytes) });
         }
         link.compact(slab);
-        let over = link.failed || link.ended && link.surplus.is_empty() && !delivered;
         if link.failed && (link.sending || !link.outbound.is_empty()) {
             // The shell closes as soon as it is told, and the alert would not leave.
             self.fly(conn, slab);
             return self.inner.hurry();
         }
-        if over && !std::mem::replace(&mut link.told, true) {
-            let why =
-                link.why.as_ref().map_or("the connection was closed in the handshake".into(), ToString::to_string);
-            events.push(Event::Secured { conn, result: Err(why) });
-        } else if over && link.target.take().is_some() {
-            let result = if link.failed { Err(Errno::PROTO) } else { Ok(0) };
-            events.push(Event::Received { conn, slot: None, result });
-        }
-        if link.failed {
-            let owed = link.owed.take();
-            events.extend(owed.map(|(_, heap)| Event::Sent { conn, result: Err(Errno::PIPE), heap }));
+        if link.failed || link.ended && link.surplus.is_empty() && !delivered {
+            tell_the_end(link, conn, events);
         }
         if slotless && (link.has_cipher() || !link.surplus.is_empty()) {
             self.ready.push(conn);
