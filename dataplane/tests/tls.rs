@@ -196,6 +196,8 @@ impl Shell {
             self.io.send(&mut self.slab, conn, Lent::Heap { bytes, from });
             self.sending = Some(None);
         }
+        // Once, as a shell does that waits for it; the rest of a short send is not the shell's to hurry.
+        self.io.hurry();
     }
 
     fn receive(&mut self, conn: Conn) {
@@ -338,20 +340,16 @@ fn run(shell: &mut Shell, conn: Conn, trouble: Trouble, peer_says: usize) {
         if shell.closed {
             break;
         }
+        if shell.secured && !closing && !shell.failed {
+            shell.receive(conn);
+            shell.send(conn);
+        }
         if !closing && (shell.is_done(peer_says) || trouble.close_after.is_some_and(|at| round >= at)) {
             closing = true;
             shell.io.close(conn, b"");
         }
         if trouble.starve && shell.random.per_mille(300) {
             starve(shell, &mut hidden);
-        }
-        if shell.secured && !closing && !shell.failed {
-            shell.receive(conn);
-            shell.send(conn);
-            // A send that nobody hurries may be told of with the next event only, and there may be none.
-            if shell.random.per_mille(200) {
-                shell.io.hurry();
-            }
         }
         assert!(round + 1 < ROUNDS_MAX, "it does not end: said {}, received {}", shell.said, shell.received.len());
     }
