@@ -16,6 +16,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use tests::gateway::{Gateway, Place};
 use tests::suite::{Case, run};
+use tests::wire::Wire;
 use tests::world::{Login, Shown, World};
 
 fn main() -> ExitCode {
@@ -75,6 +76,8 @@ fn required(world: &World) {
     psql(world, &login, &verified(root.to_str().expect("a plain path")), &["select 'in'"]).must_print("in\n");
     let refused = psql(world, &login, &[("PGSSLMODE", "disable")], &["select 1"]);
     assert!(!refused.success);
+    let in_clear = Wire::login(login.port, &login.user, "shop", login.password.as_bytes()).err();
+    assert_eq!(in_clear.map(|error| error.sqlstate()).as_deref(), Some("28000"));
     refused.must_complain("FATAL:  wireward: this listener asks for TLS; connect with sslmode=require or better");
 }
 
@@ -339,8 +342,9 @@ fn man_in_the_middle(world: &World) {
     serve(world, Some(authority.sign("db", &["db.test"])));
     // He has a certificate that the gateway trusts, but not the server's own.
     let between = Between::start(world, &authority.sign("db", &["db.test"]));
+    between.behave(world, "pass");
+    let (place, gateway) = behind_tls(world, "between", &authority, between.port);
     between.behave(world, "read");
-    let (_place, gateway) = behind_tls(world, "between", &authority, between.port);
     let login = at(&gateway, world);
     let refused = "the upstream refused the gateway's login";
     let reached = |text| assert!(world.reached_the_server(text), "the server does not say {text:?}");
@@ -350,4 +354,8 @@ fn man_in_the_middle(world: &World) {
     world.psql(&login, &["select 'not bound at all'"]).must_complain(refused);
     reached("SCRAM channel binding negotiation error");
     assert!(!world.reached_the_server("not bound at all"));
+    // The catalogue is read every 5 seconds, and with the same restraint.
+    sleep(Duration::from_secs(6));
+    let log = fs::read_to_string(place.log()).expect("the log is readable");
+    assert!(log.contains("catalogue of resource shop: ") && log.contains("channel binding"), "{log}");
 }
