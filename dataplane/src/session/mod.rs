@@ -3,6 +3,7 @@
 //! | state     | waits for                         | then                                             |
 //! |-----------|-----------------------------------|--------------------------------------------------|
 //! | Greeting  | a startup message ([`greet`])     | asks for a token → Admitting                     |
+//! | Securing  | the end of the client's handshake | Greeting again, over TLS                         |
 //! | Admitting | the token ([`admit`])             | [`Output::Admit`]; `Input::Admitted` → Dialing   |
 //! | Dialing   | the upstream's login ([`dial`])   | both sides are ready → Relaying                  |
 //! | Relaying  | bytes, answers, plans             | [`crate::datapath::relay`] moves everything      |
