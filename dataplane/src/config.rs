@@ -247,7 +247,7 @@ pub struct Resource {
 
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Client connections of a shard (pgbouncer's name).
+    /// Client connections of all shards (pgbouncer's name).
     pub max_client_conn: u32,
     /// Sessions that move data at the same moment: sizes the slab.
     pub active_sessions_max: u32,

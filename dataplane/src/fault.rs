@@ -26,6 +26,8 @@ pub enum Fault {
     NotRecorded,
     /// The login took longer than `login_timeout`.
     LoginTimeout,
+    /// The client stands above `max_client_conn`.
+    TooManyClients,
     ShuttingDown,
 }
 
@@ -35,7 +37,7 @@ impl Fault {
             Self::Gone(side) | Self::Protocol(side, _) => side,
             Self::NotAdmitted(_) | Self::LoginTimeout => Side::Client,
             Self::Unreachable(_) => Side::Upstream,
-            Self::Limit(_) | Self::NotRecorded | Self::ShuttingDown => Side::Wireward,
+            Self::Limit(_) | Self::NotRecorded | Self::TooManyClients | Self::ShuttingDown => Side::Wireward,
         }
     }
 
@@ -49,6 +51,7 @@ impl Fault {
             Self::Unreachable(_) => "08001",
             Self::NotRecorded | Self::ShuttingDown => "57P01",
             Self::LoginTimeout => "57014",
+            Self::TooManyClients => "53300",
         }
     }
 
@@ -60,6 +63,9 @@ impl Fault {
             Self::Protocol(_, text) | Self::Limit(text) | Self::NotAdmitted(text) | Self::Unreachable(text) => text,
             Self::NotRecorded => "the session cannot be recorded, so it ends; ask the operator about the recorder",
             Self::LoginTimeout => "the login was not finished within login_timeout",
+            Self::TooManyClients => {
+                "sorry, too many clients already; the gateway serves limits.max_client_conn at once"
+            }
             Self::ShuttingDown => "the gateway is shutting down",
         }
     }

@@ -94,7 +94,7 @@ impl Desk {
 }
 
 impl SecureIo for Desk {
-    fn secure(&mut self, _slab: &mut Slab, conn: Conn, _role: Role, _early: &[u8], _receiving: bool) {
+    fn secure(&mut self, _slab: &mut Slab, conn: Conn, _role: Role, _early: &[u8]) {
         panic!("TLS was not asked for on {conn:?}");
     }
 }

@@ -9,3 +9,4 @@ mod known;
 mod memory;
 mod system_calls;
 mod table;
+mod tls;

@@ -92,6 +92,7 @@ impl Table {
             mailbox,
             limits: limits(),
             siblings: Vec::new(),
+            census: dataplane::shard::census::Census::default(),
             encryption: Vec::new(),
             recorder_absent_max: Duration::from_secs(5),
             random: Box::new(|bytes| bytes.fill(5)),

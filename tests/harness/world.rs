@@ -121,8 +121,14 @@ impl World {
 
     /// Runs one case of a script of `tests/e2e/` and panics with what it printed if it fails.
     pub fn python(&self, script: &str, case: &str) {
+        let shown = Shown::of(self.script(script, case));
+        assert!(shown.success, "{script} {case}:\n{}{}", shown.out, shown.err);
+    }
+
+    /// A script of `tests/e2e/` with one argument, limited in time, with every login in its environment.
+    pub fn script(&self, script: &str, argument: &str) -> Command {
         let mut command = Command::new("timeout");
-        command.args(["-k", "5", CLIENT_MAX_S]).arg(python()).arg(script_path(script)).arg(case);
+        command.args(["-k", "5", CLIENT_MAX_S]).arg(python()).arg(script_path(script)).arg(argument);
         command.env("GATEWAY_PORT", self.gateway.port.to_string()).env("SERVER_PORT", self.server.port.to_string());
         command.env("SERVER_USER", &self.upstream.user).env("SERVER_PASSWORD", &self.upstream.password);
         command.env("SERVER_LOG", &self.server.log).env("GATEWAY_USER", NAME).env("PYTHONDONTWRITEBYTECODE", "1");
@@ -130,8 +136,7 @@ impl World {
             command.env(format!("{}_TOKEN", role.to_uppercase()), self.through(role).password);
         }
         command.current_dir(&self.directory.0);
-        let shown = Shown::of(command);
-        assert!(shown.success, "{script} {case}:\n{}{}", shown.out, shown.err);
+        command
     }
 
     pub fn list_python_cases(script: &str) -> Vec<String> {
@@ -152,6 +157,24 @@ impl World {
         let mut program = Command::new(wireward());
         program.arg(command).args(arguments).arg("--config").arg(place.configuration());
         Shown::of(program)
+    }
+
+    /// One more gateway, in a directory of its own below ours: furnished like the first, then `change` is made to its
+    /// configuration.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn another(&self, name: &str, change: impl FnOnce(String) -> String) -> (Place, Gateway) {
+        let directory = self.directory.0.join(name);
+        fs::create_dir_all(&directory).expect("our directory is writable");
+        let place = Place::new(&directory);
+        let port = free_port().expect("a port is free");
+        let bundle = policy::compile(None).expect("the policy is right");
+        place.furnish(&self.issuer, &bundle, &self.upstream, port).expect("our directory is writable");
+        let written = fs::read_to_string(place.configuration()).expect("it has just been written");
+        fs::write(place.configuration(), change(written)).expect("our directory is writable");
+        let gateway = place.start(&wireward(), port).unwrap_or_else(|why| panic!("{why}"));
+        (place, gateway)
     }
 
     /// All processes of the gateway.

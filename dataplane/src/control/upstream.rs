@@ -8,9 +8,12 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
+use tokio_postgres::config::{SslMode, SslNegotiation};
+use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 use tokio_rustls::TlsConnector;
 
+use super::certificate;
 use super::credential::Secret;
 use crate::config::Resource;
 use crate::protocol::postgres::handshake;
@@ -34,24 +37,30 @@ pub async fn connect(
 async fn log_in(resource: &Resource, credential: &Secret, tls: Option<&Arc<ClientConfig>>) -> Result<Client, String> {
     let stream = TcpStream::connect(resource.address).await.map_err(|e| format!("{}: {e}", resource.address))?;
     let (allow_md5, allow_cleartext) = (resource.allow_md5, resource.allow_cleartext);
-    let stream: Box<dyn Stream> = match (tls, &resource.tls) {
-        (Some(config), Some(named)) => Box::new(secure(stream, config.clone(), named.name.clone()).await?),
-        _ => Box::new(stream),
-    };
     let mut config = tokio_postgres::Config::new();
+    config.ssl_mode(SslMode::Disable);
+    let (mut binding, mut stream): (_, Box<dyn Stream>) = (None, Box::new(stream));
+    if let (Some(tls), Some(named)) = (tls, &resource.tls) {
+        let secured = secure(stream, tls.clone(), named.name.clone()).await?;
+        let certificate = secured.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        binding = certificate.and_then(|c| certificate::server_end_point(c));
+        stream = Box::new(secured);
+        config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
+    }
     config.dbname(&resource.database).user(&resource.user).password(credential.reveal());
-    config.application_name("wireward catalogue").ssl_mode(tokio_postgres::config::SslMode::Disable);
-    let watched = Watched { stream, allow_md5, allow_cleartext, head: Vec::new(), skip: 0, authenticated: false };
-    let (client, connection) = config.connect_raw(watched, NoTls).await.map_err(|e| chain(&e))?;
+    config.application_name("wireward catalogue");
+    let watched =
+        Watched { stream, binding, allow_md5, allow_cleartext, head: Vec::new(), skip: 0, authenticated: false };
+    let (client, connection) = config.connect_raw(watched, Secured).await.map_err(|e| chain(&e))?;
     tokio::spawn(connection);
     Ok(client)
 }
 
 async fn secure(
-    mut stream: TcpStream,
+    mut stream: Box<dyn Stream>,
     config: Arc<ClientConfig>,
     name: rustls::pki_types::ServerName<'static>,
-) -> Result<tokio_rustls::client::TlsStream<TcpStream>, String> {
+) -> Result<tokio_rustls::client::TlsStream<Box<dyn Stream>>, String> {
     let mut request = Vec::new();
     handshake::ask_tls(&mut request);
     stream.write_all(&request).await.map_err(|e| e.to_string())?;
@@ -76,6 +85,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 /// credential.
 struct Watched {
     stream: Box<dyn Stream>,
+    /// tls-server-end-point of the upstream's certificate, if it is reached by TLS.
+    binding: Option<Vec<u8>>,
     allow_md5: bool,
     allow_cleartext: bool,
     /// Tag, length and, of an authentication request, its code.
@@ -83,6 +94,25 @@ struct Watched {
     /// Bytes of a message that are of no interest.
     skip: usize,
     authenticated: bool,
+}
+
+impl TlsStream for Watched {
+    fn channel_binding(&self) -> ChannelBinding {
+        self.binding.clone().map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
+    }
+}
+
+/// Tells the driver of a stream that is TLS already.
+struct Secured;
+
+impl TlsConnect<Watched> for Secured {
+    type Stream = Watched;
+    type Error = std::convert::Infallible;
+    type Future = std::future::Ready<Result<Watched, Self::Error>>;
+
+    fn connect(self, stream: Watched) -> Self::Future {
+        std::future::ready(Ok(stream))
+    }
 }
 
 impl Watched {
@@ -154,8 +184,15 @@ mod tests {
         let (stream, _other) = tokio::io::duplex(1);
         let (allow_md5, allow_cleartext) = allow;
         let stream = Box::new(stream);
-        let mut watched =
-            Watched { stream, allow_md5, allow_cleartext, head: Vec::new(), skip: 0, authenticated: false };
+        let mut watched = Watched {
+            stream,
+            binding: None,
+            allow_md5,
+            allow_cleartext,
+            head: Vec::new(),
+            skip: 0,
+            authenticated: false,
+        };
         watched.look(&bytes[..cut]).and_then(|()| watched.look(&bytes[cut..])).is_ok()
     }
 

@@ -457,7 +457,7 @@ impl Connection {
 }
 
 impl SecureIo for Sim {
-    fn secure(&mut self, _slab: &mut Slab, conn: Conn, _role: Role, early: &[u8], _receiving: bool) {
+    fn secure(&mut self, _slab: &mut Slab, conn: Conn, _role: Role, early: &[u8]) {
         let connection = self.submitting(conn);
         // What came early stays in front of what is still to come.
         early.iter().rev().for_each(|byte| connection.inbound.push_front(*byte));

@@ -107,8 +107,13 @@ mod tests {
                 row_bytes_max: 1 << 17,
                 prepared_statements_max: 10,
             };
-            let settings =
-                Settings { limits, name_key: NameKey([1; 16]), token_bytes_max: 4096, encryption: Encryption::None };
+            let settings = Settings {
+                limits,
+                name_key: NameKey([1; 16]),
+                token_bytes_max: 4096,
+                encryption: Encryption::None,
+                surplus: false,
+            };
             let key = CancelKey { process_id: 7, secret: *b"0123456789abcdef0123456789abcdef" };
             let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 4000));
             Self {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use dataplane::config::{Config, Listener};
 use dataplane::control::Control;
 use dataplane::control::analyser::Analyser;
+use dataplane::shard::census::Census;
 use dataplane::shard::mailbox::{Mail, Postbox, mailbox};
 use dataplane::shard::spawn;
 
@@ -74,6 +75,7 @@ fn start(
     let mailboxes = mailboxes.map_err(|e| format!("no event descriptor: {e}"))?;
     let postboxes: Vec<Postbox> = mailboxes.iter().map(|(_, postbox, _)| postbox.clone()).collect();
     let listen = |l: &Listener| spawn::listen(l.address).map_err(|e| format!("cannot listen on {}: {e}", l.address));
+    let census = Census::default();
     let mut shards = Vec::new();
     for (number, (ring, (mailbox, _, bell))) in rings.into_iter().zip(mailboxes).enumerate() {
         let assignment = spawn::Assignment {
@@ -83,6 +85,7 @@ fn start(
             bell,
             mailbox,
             siblings: postboxes.clone(),
+            census: census.clone(),
             control: control.clone(),
             analyser: analyser.clone(),
             limits: config.limits,

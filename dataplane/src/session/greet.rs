@@ -15,6 +15,7 @@ impl Session {
     /// True if the session has moved on.
     pub(super) fn greet(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Result<bool, Fault> {
         const TOO_EARLY: Fault = Fault::Protocol(Side::Client, "bytes came before the answer to an encryption request");
+        const TWICE: Fault = Fault::Protocol(Side::Client, "encryption has been negotiated already");
         let State::Greeting { negotiations } = self.state else { return Ok(false) };
         let window = self.relay.requests.window(cx.slab);
         let window_bytes = window.len();
@@ -22,7 +23,8 @@ impl Session {
             return if self.relay.requests.ended() { Err(Fault::Gone(Side::Client)) } else { Ok(false) };
         };
         match hello {
-            Hello::Tls | Hello::Gss if negotiations >= NEGOTIATIONS_MAX || bytes < window_bytes => Err(TOO_EARLY),
+            Hello::Tls | Hello::Gss if bytes < window_bytes => Err(TOO_EARLY),
+            Hello::Tls | Hello::Gss if negotiations >= NEGOTIATIONS_MAX => Err(TWICE),
             Hello::Tls if self.encryption != Encryption::None => {
                 self.relay.requests.drop_bytes(bytes);
                 self.relay.replies.insert_unrecorded(b"S");
@@ -54,6 +56,9 @@ impl Session {
     }
 
     fn start(&mut self, startup: Startup) -> Result<bool, Fault> {
+        if self.surplus {
+            return Err(Fault::TooManyClients);
+        }
         if self.encryption == Encryption::Required && self.secured.is_none() {
             return Err(Fault::NotAdmitted("this listener asks for TLS; connect with sslmode=require or better"));
         }

@@ -3,6 +3,7 @@
 //! | state     | waits for                         | then                                             |
 //! |-----------|-----------------------------------|--------------------------------------------------|
 //! | Greeting  | a startup message ([`greet`])     | asks for a token → Admitting                     |
+//! | Securing  | the end of the client's handshake | Greeting again, over TLS                         |
 //! | Admitting | the token ([`admit`])             | [`Output::Admit`]; `Input::Admitted` → Dialing   |
 //! | Dialing   | the upstream's login ([`dial`])   | both sides are ready → Relaying                  |
 //! | Cancelling| leave, then the upstream ([`cancel`]) | said, and closed by the upstream → Draining  |
@@ -163,6 +164,8 @@ pub struct Settings {
     pub name_key: NameKey,
     pub token_bytes_max: usize,
     pub encryption: Encryption,
+    /// It stands above `max_client_conn`, and is here to be told.
+    pub surplus: bool,
 }
 
 /// What a listener does about TLS.
@@ -231,6 +234,7 @@ pub struct Session {
     encryption: Encryption,
     /// The upstream's own process id and secret.
     upstream_key: Option<[u8; 8]>,
+    surplus: bool,
     /// What the client's handshake has found out, once it is done.
     secured: Option<Box<Secured>>,
     peer: std::net::SocketAddr,
@@ -266,6 +270,7 @@ impl Session {
             token_bytes_max: settings.token_bytes_max,
             encryption: settings.encryption,
             upstream_key: None,
+            surplus: settings.surplus,
             secured: None,
             peer,
             cancel_key,
@@ -298,7 +303,7 @@ impl Session {
     /// Whether bytes of this side are awaited now. While we are dialing, a client's wait in its socket.
     pub fn listens_to(&self, side: Side) -> bool {
         match (&self.state, side) {
-            (State::Draining { .. }, _) | (State::Securing(Securing::Requested | Securing::Direct), _) => false,
+            (State::Draining { .. } | State::Securing(_), _) => false,
             (State::Relaying, _) => true,
             (State::Cancelling(step), side) => {
                 side != Side::Client && matches!(step, Cancelling::AskedTls(_) | Cancelling::Said)

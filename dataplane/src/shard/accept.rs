@@ -9,10 +9,14 @@ use crate::io::Conn;
 use crate::io::tls::SecureIo;
 use crate::session::{CancelKey, Encryption, Session, Settings};
 
+/// Connections above `max_client_conn` that are kept until they can be told. Beyond these they are closed without a word.
+const SURPLUS_MAX: usize = 64;
+
 impl<I: SecureIo> Shard<I> {
     pub(super) fn accepted(&mut self, listener: usize, client: Conn, peer: SocketAddr) {
-        if self.sessions() >= self.limits.max_client_conn as usize || self.stopping.is_some() {
-            // The protocol has no words before the startup message; the client sees the connection closed.
+        let (connections, max) = (self.census.total(), self.limits.max_client_conn as usize);
+        let surplus = connections >= max;
+        if connections >= max + SURPLUS_MAX || self.stopping.is_some() {
             self.io.close(client, &[]);
             return;
         }
@@ -27,6 +31,7 @@ impl<I: SecureIo> Shard<I> {
             name_key: self.name_key,
             token_bytes_max: self.limits.token_bytes_max,
             encryption: self.encryption.get(listener).copied().unwrap_or(Encryption::None),
+            surplus,
         };
         let session = Session::new(id, settings, peer, self.cancel_key(index), self.now.unix_ns);
         let entry = Entry {
@@ -45,6 +50,7 @@ impl<I: SecureIo> Shard<I> {
             cancelled_ns: None,
         };
         self.entries[index as usize] = Some(Box::new(entry));
+        self.census.tell(self.number, self.sessions());
         self.attach(client, index, End::Client);
         self.timer(Kind::Login, self.limits.login_timeout, index, id);
         self.arm(index);

@@ -181,9 +181,9 @@ impl<I: SecureIo> Shard<I> {
                 (entry.upstream, tls.map(|(config, name)| Role::Client(config, name)))
             }
         };
-        let receiving = entry.session.incoming(side).is_receiving();
+        debug_assert!(!entry.session.incoming(side).is_receiving(), "a receive in clear is in flight");
         match conn.zip(role) {
-            Some((conn, role)) => self.io.secure(&mut self.slab, conn, role, early, receiving),
+            Some((conn, role)) => self.io.secure(&mut self.slab, conn, role, early),
             // Nothing goes on in clear where TLS was promised.
             None => self.close(index),
         }
@@ -222,6 +222,7 @@ impl<I: SecureIo> Shard<I> {
         entry.session.release(&mut self.slab);
         self.entries[index as usize] = None;
         self.free.push(index);
+        self.census.tell(self.number, self.sessions());
     }
 
     /// Submits the receives and sends that the lanes want.

@@ -5,6 +5,7 @@
 
 pub mod accept;
 pub mod cancel;
+pub mod census;
 pub mod drive;
 pub mod judging;
 pub mod mailbox;
@@ -30,6 +31,7 @@ use crate::protocol::Scratch;
 use crate::protocol::postgres::dissector::NameKey;
 use crate::session::{Encryption, Input, Output, Session, Shortage};
 use cancel::Guesses;
+use census::Census;
 use judging::View;
 use mailbox::{Mail, Mailbox, Postbox};
 use refusals::Refusals;
@@ -107,6 +109,7 @@ pub struct Shard<I> {
     /// All shards' postboxes, by number, our own too.
     siblings: Vec<Postbox>,
     guesses: Guesses,
+    census: Census,
     limits: Limits,
     /// What each listener does about TLS.
     encryption: Vec<Encryption>,
@@ -144,6 +147,7 @@ pub struct Parts<I> {
     pub analyser: Analyser,
     pub mailbox: Mailbox,
     pub siblings: Vec<Postbox>,
+    pub census: Census,
     pub limits: Limits,
     pub encryption: Vec<Encryption>,
     pub recorder_absent_max: Duration,
@@ -158,6 +162,7 @@ impl<I: SecureIo> Shard<I> {
         let mut random = parts.random;
         let mut key = [0; 16];
         random(&mut key);
+        parts.census.tell(parts.number, 0);
         Self {
             io: parts.io,
             slab: parts.slab,
@@ -167,6 +172,7 @@ impl<I: SecureIo> Shard<I> {
             mailbox: parts.mailbox,
             siblings: parts.siblings,
             guesses: Guesses::default(),
+            census: parts.census,
             limits: parts.limits,
             encryption: parts.encryption,
             recorder_absent_max: parts.recorder_absent_max,

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
+use super::census::Census;
 use super::mailbox::{Mailbox, Postbox};
 use super::{Now, Parts, Shard};
 use crate::buffer::{Slab, budget};
@@ -31,6 +32,7 @@ pub struct Assignment {
     pub mailbox: Mailbox,
     /// All shards' postboxes, by number.
     pub siblings: Vec<Postbox>,
+    pub census: Census,
     pub control: Arc<Control>,
     pub analyser: Analyser,
     pub limits: Limits,
@@ -111,6 +113,7 @@ fn run_once(assignment: &Assignment) -> Result<(), String> {
         analyser: assignment.analyser.clone(),
         mailbox: assignment.mailbox.clone(),
         siblings: assignment.siblings.clone(),
+        census: assignment.census.clone(),
         limits,
         encryption: assignment.encryption.clone(),
         recorder_absent_max: assignment.recorder_absent_max,

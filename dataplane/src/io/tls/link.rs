@@ -41,6 +41,8 @@ pub struct Link {
     pub failed: bool,
     pub why: Option<rustls::Error>,
     pub ended: bool,
+    /// The shell has closed it: what still comes is of no interest.
+    pub closing: bool,
     pub cipher: Option<Cipher>,
     /// A receive of ciphertext is in flight.
     pub receiving: bool,
@@ -183,21 +185,30 @@ fn encrypt<Data>(mut traffic: WriteTraffic<'_, Data>, plain: &[u8], out: &mut Ve
 }
 
 impl Link {
-    pub fn new(engine: Engine, receiving: bool) -> Self {
-        Self {
+    /// # Errors
+    /// There is no slot for `early`.
+    pub fn new(engine: Engine, slab: &mut Slab, early: &[u8]) -> Result<Self, String> {
+        let mut cipher = None;
+        if !early.is_empty() {
+            let slot = slab.take().ok_or("no slot is free for the handshake")?;
+            slab.bytes_mut(&slot, 0..early.len()).copy_from_slice(early);
+            cipher = Some(Cipher { slot, start: 0, filled: early.len() });
+        }
+        Ok(Self {
             engine,
             told: false,
             failed: false,
             why: None,
             ended: false,
-            cipher: None,
-            receiving,
-            target: receiving.then_some(Target::Any),
+            closing: false,
+            cipher,
+            receiving: false,
+            target: None,
             surplus: Vec::new(),
             outbound: Vec::new(),
             sending: false,
             owed: None,
-        }
+        })
     }
 
     pub fn received(&mut self, slab: &mut Slab, slot: Option<Slot>, result: Result<usize, Errno>) {
@@ -206,17 +217,8 @@ impl Link {
         self.ended |= bytes == 0;
         match (slot, &mut self.cipher) {
             (Some(slot), None) if bytes > 0 => self.cipher = Some(Cipher { slot, start: 0, filled: bytes }),
-            (Some(slot), Some(cipher)) if cipher.filled + bytes <= SLOT_BYTES => {
-                let (from, to) =
-                    slab.two_mut((slot.index(), 0..bytes), (cipher.slot.index(), cipher.filled..cipher.filled + bytes));
-                to.copy_from_slice(from);
-                cipher.filled += bytes;
-                slab.give(slot);
-            }
-            (Some(slot), _) => {
-                self.failed |= bytes > 0;
-                slab.give(slot);
-            }
+            // A slot of the driver's choice is asked for only while there is none.
+            (Some(slot), _) => slab.give(slot),
             (None, Some(cipher)) => cipher.filled += bytes,
             (None, None) => {}
         }
@@ -266,9 +268,19 @@ impl Link {
     /// Encrypts what the shell sends. The engine looks at the ciphertext at hand on every call: `incoming` is that, or mostly
     /// nothing.
     pub fn encrypt(&mut self, incoming: &mut [u8], plain: &[u8]) {
+        // A failed engine must not be asked again; the shell is about to be told.
+        if self.failed {
+            return;
+        }
         let Self { surplus, outbound, .. } = self;
         let mut sink = Sink { room: &mut [], filled: 0, surplus, outbound, plain: Some(plain), why: None };
-        let (done, mut turn) = self.engine.run(incoming, &mut sink);
+        let (mut done, mut turn) = self.engine.run(incoming, &mut sink);
+        if turn == Turn::Closed {
+            // The peer says no more; it may still listen.
+            self.ended = true;
+            let (more, then) = self.engine.run(&mut incoming[done..], &mut sink);
+            (done, turn) = (done + more, then);
+        }
         if sink.plain.is_some() {
             turn = Turn::Failed;
         }

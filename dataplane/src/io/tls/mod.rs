@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
 
-use link::{Cipher, Engine, Link, Target};
+use link::{Engine, Link, Target};
 
 use super::{Conn, Event, Io, Lent};
 use crate::buffer::{SLOT_BYTES, Slab, Slot};
@@ -35,8 +35,8 @@ pub enum Role {
 /// A driver whose connections can be secured.
 pub trait SecureIo: Io {
     /// From here on the connection's bytes are TLS; [`Event::Secured`] follows. `early` are bytes of the peer's handshake that
-    /// have been received already. `receiving`: a receive is in flight, and will be answered with plaintext.
-    fn secure(&mut self, slab: &mut Slab, conn: Conn, role: Role, early: &[u8], receiving: bool);
+    /// have been received already. No operation is in flight.
+    fn secure(&mut self, slab: &mut Slab, conn: Conn, role: Role, early: &[u8]);
 }
 
 pub struct Tls<I> {
@@ -48,15 +48,33 @@ pub struct Tls<I> {
     ready: Vec<Conn>,
     spare: Vec<Vec<u8>>,
     inbox: Vec<Event>,
+    /// Handshakes that could not even begin, to be told at the next wait.
+    stillborn: Vec<Event>,
 }
 
 fn linked(links: &mut [Option<Box<Link>>], conn: Conn) -> Option<&mut Link> {
     links.get_mut(conn.0 as usize)?.as_deref_mut()
 }
 
+/// No more plaintext will come: whatever the shell waits for is answered with that.
+fn tell_the_end(link: &mut Link, conn: Conn, events: &mut Vec<Event>) {
+    if !std::mem::replace(&mut link.told, true) {
+        let why = link.why.as_ref().map_or("the connection was closed in the handshake".into(), ToString::to_string);
+        events.push(Event::Secured { conn, result: Err(why) });
+    } else if link.target.take().is_some() {
+        let result = if link.failed { Err(Errno::PROTO) } else { Ok(0) };
+        events.push(Event::Received { conn, slot: None, result });
+    }
+    if link.failed {
+        let owed = link.owed.take();
+        events.extend(owed.map(|(_, heap)| Event::Sent { conn, result: Err(Errno::PIPE), heap }));
+    }
+}
+
 impl<I: Io> Tls<I> {
     pub fn new(inner: I) -> Self {
-        Self { inner, links: Vec::new(), secured: 0, ready: Vec::new(), spare: Vec::new(), inbox: Vec::new() }
+        let (links, ready, spare) = (Vec::new(), Vec::new(), Vec::new());
+        Self { inner, links, secured: 0, ready, spare, inbox: Vec::new(), stillborn: Vec::new() }
     }
 
     pub fn inner(&mut self) -> &mut I {
@@ -65,7 +83,8 @@ impl<I: Io> Tls<I> {
 
     /// Moves a connection on: decrypts, delivers, tells of the handshake's end, sends what the engine has to say.
     fn progress(&mut self, conn: Conn, slab: &mut Slab, events: &mut Vec<Event>) {
-        let Some(link) = linked(&mut self.links, conn) else { return };
+        let Some(link) = linked(&mut self.links, conn).filter(|l| !l.closing) else { return };
+        let slotless = matches!(link.target, Some(Target::Any)) && slab.free() == 0;
         let given = match link.surplus.is_empty() {
             false => link.deliver_surplus(slab),
             true if link.failed || link.told && (link.target.is_none() || !link.has_cipher()) => None,
@@ -81,21 +100,15 @@ impl<I: Io> Tls<I> {
             events.push(Event::Received { conn, slot, result: Ok(bytes) });
         }
         link.compact(slab);
-        let over = link.failed || link.ended && link.surplus.is_empty() && !delivered;
-        if over && !std::mem::replace(&mut link.told, true) {
-            let why =
-                link.why.as_ref().map_or("the connection was closed in the handshake".into(), ToString::to_string);
-            events.push(Event::Secured { conn, result: Err(why) });
-        } else if over && link.target.take().is_some() {
-            let result = if link.failed { Err(Errno::PROTO) } else { Ok(0) };
-            events.push(Event::Received { conn, slot: None, result });
+        if link.failed && (link.sending || !link.outbound.is_empty()) {
+            // The shell closes as soon as it is told, and the alert would not leave.
+            self.fly(conn, slab);
+            return self.inner.hurry();
         }
-        if link.failed && !link.sending && link.outbound.is_empty() {
-            let owed = link.owed.take();
-            events.extend(owed.map(|(_, heap)| Event::Sent { conn, result: Err(Errno::PIPE), heap }));
+        if link.failed || link.ended && link.surplus.is_empty() && !delivered {
+            tell_the_end(link, conn, events);
         }
-        let starved = link.target.is_some() && link.has_cipher() && slab.free() == 0;
-        if starved {
+        if slotless && (link.has_cipher() || !link.surplus.is_empty()) {
             self.ready.push(conn);
         }
         self.fly(conn, slab);
@@ -129,7 +142,12 @@ impl<I: Io> Tls<I> {
             return self.inner.hurry();
         }
         let bytes = std::mem::take(&mut link.outbound);
+        let unasked = link.owed.is_none();
         self.inner.send(slab, conn, Lent::Heap { bytes, from: 0 });
+        if unasked {
+            // The shell knows nothing of this send; the rest of a short one must not wait for another event.
+            self.inner.hurry();
+        }
     }
 
     fn sent(
@@ -155,8 +173,16 @@ impl<I: Io> Tls<I> {
         {
             events.push(Event::Sent { conn, result: result.map(|_| plain), heap });
         }
-        if result.is_ok() {
+        if result.is_err() {
+            link.outbound.clear();
+        }
+        if link.failed {
+            return self.progress(conn, slab, events);
+        }
+        if !link.outbound.is_empty() {
+            // The shell's hurry, if it was in one, was for the part that has left.
             self.fly(conn, slab);
+            self.inner.hurry();
         }
     }
 
@@ -168,6 +194,8 @@ impl<I: Io> Tls<I> {
         };
         let Some(link) = linked(&mut self.links, conn) else { return events.push(event) };
         match event {
+            Event::Received { slot, .. } if link.closing => slot.into_iter().for_each(|s| slab.give(s)),
+            Event::Sent { .. } if link.closing => {}
             Event::Received { slot, result, .. } => {
                 link.received(slab, slot, result);
                 self.progress(conn, slab, events);
@@ -185,18 +213,12 @@ impl<I: Io> Tls<I> {
 }
 
 impl<I: Io> SecureIo for Tls<I> {
-    fn secure(&mut self, slab: &mut Slab, conn: Conn, role: Role, early: &[u8], receiving: bool) {
-        // Roles are made from checked configurations; an engine or a slot that cannot be had ends like a handshake.
-        let engine = Engine::new(role).ok();
-        let Some((engine, slot)) = engine.and_then(|e| Some((e, slab.take()?))) else {
-            return self.inner.close(conn, &[]);
+    fn secure(&mut self, slab: &mut Slab, conn: Conn, role: Role, early: &[u8]) {
+        let begun = Engine::new(role).map_err(|e| e.to_string()).and_then(|engine| Link::new(engine, slab, early));
+        let link = match begun {
+            Ok(link) => link,
+            Err(why) => return self.stillborn.push(Event::Secured { conn, result: Err(why) }),
         };
-        let mut link = Link::new(engine, receiving);
-        slab.bytes_mut(&slot, 0..early.len()).copy_from_slice(early);
-        match early.is_empty() {
-            true => slab.give(slot),
-            false => link.cipher = Some(Cipher { slot, start: 0, filled: early.len() }),
-        }
         if self.links.len() <= conn.0 as usize {
             self.links.resize_with(conn.0 as usize + 1, || None);
         }
@@ -277,15 +299,18 @@ impl<I: Io> Io for Tls<I> {
 
     fn close(&mut self, conn: Conn, farewell: &[u8]) {
         match linked(&mut self.links, conn) {
-            Some(link) if link.told && !link.failed && !link.sending && link.cipher.is_none() => {
-                let goodbye = link.engine.goodbye();
+            None => self.inner.close(conn, farewell),
+            Some(link) => {
+                link.closing = true;
+                let can_say_it = link.told && !link.failed && !link.sending && link.cipher.is_none();
+                let goodbye = if can_say_it { link.engine.goodbye() } else { Vec::new() };
                 self.inner.close(conn, &goodbye);
             }
-            _ => self.inner.close(conn, farewell),
         }
     }
 
     fn wait(&mut self, slab: &mut Slab, timeout: Duration, events: &mut Vec<Event>) {
+        events.append(&mut self.stillborn);
         for conn in std::mem::take(&mut self.ready) {
             self.progress(conn, slab, events);
         }
