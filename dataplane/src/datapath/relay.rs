@@ -56,7 +56,9 @@ pub struct Relay<D> {
     recording: Option<Box<Recording>>,
     /// The policy's identity, first 8 bytes: stands in every verdict record.
     pub epoch: [u8; 8],
+    /// Executions that the client has asked for: what an auditor counts.
     pub statements: u64,
+    /// Texts that policy has refused.
     pub refused: u64,
 }
 
@@ -132,6 +134,8 @@ impl<D: Dissector> Relay<D> {
         }
         let mut run = 0;
         let mut frames = 0;
+        // Those of the run; one of the frame behind it is recorded with that frame.
+        let mut verdicts = 0;
         let outcome = loop {
             let lane = match direction {
                 Direction::ToUpstream => &self.requests,
@@ -146,15 +150,19 @@ impl<D: Dissector> Relay<D> {
             };
             let frame = &mut window[..bytes];
             let step = match direction {
-                Direction::ToUpstream => self.dissector.request(frame, cx.judge, cx.scratch),
+                Direction::ToUpstream => {
+                    request(&mut self.dissector, &mut self.statements, frame, cx.judge, cx.scratch)
+                }
                 Direction::ToClient => self.dissector.response(frame, cx.scratch),
             };
             match step {
-                Step::Pass if frames < RUN_FRAMES_MAX => (run, frames) = (run + bytes, frames + 1),
+                Step::Pass if frames < RUN_FRAMES_MAX => {
+                    (run, frames, verdicts) = (run + bytes, frames + 1, cx.scratch.verdicts.len());
+                }
                 step => break Outcome::Step { step, bytes },
             }
         };
-        if let Some(stopped) = self.finish_run(direction, run, cx) {
+        if let Some(stopped) = self.finish_run(direction, run, verdicts, cx) {
             return Some(stopped);
         }
         match outcome {
@@ -164,22 +172,21 @@ impl<D: Dissector> Relay<D> {
         }
     }
 
-    /// Records and clears the first `run` bytes of the window, then the verdicts given on the way.
-    fn finish_run(&mut self, direction: Direction, run: usize, cx: &mut Cx<'_>) -> Option<Flow> {
+    /// Records and clears the first `run` bytes of the window, then the first `verdicts` of those given on the way.
+    fn finish_run(&mut self, direction: Direction, run: usize, verdicts: usize, cx: &mut Cx<'_>) -> Option<Flow> {
         if run > 0 {
             let note = self.note(direction, Flags::WHOLE, cx);
             let lane = self.lane(direction);
             let Some(receipt) = cx.tap.record(note, &[&lane.window(cx.slab)[..run]]) else {
-                return Some(Flow::End(Fault::NotRecorded));
+                return not_recorded(cx);
             };
             lane.clear(cx.slab, run, receipt);
         }
-        self.record_verdicts(cx)
+        self.record_verdicts(verdicts, cx)
     }
 
-    fn record_verdicts(&mut self, cx: &mut Cx<'_>) -> Option<Flow> {
-        for plan in cx.scratch.verdicts.drain(..) {
-            self.statements += 1;
+    fn record_verdicts(&mut self, count: usize, cx: &mut Cx<'_>) -> Option<Flow> {
+        let recorded = cx.scratch.verdicts.drain(..count).all(|plan| {
             self.refused += u64::from(plan.refusal.is_some());
             let note = Note {
                 kind: Kind::Verdict,
@@ -188,11 +195,9 @@ impl<D: Dissector> Relay<D> {
                 now_unix_ns: cx.now_unix_ns,
             };
             let head = verdict_head(&plan, self.epoch);
-            if cx.tap.record(note, &[&head, plan.rule.as_bytes()]).is_none() {
-                return Some(Flow::End(Fault::NotRecorded));
-            }
-        }
-        None
+            cx.tap.record(note, &[&head, plan.rule.as_bytes()]).is_some()
+        });
+        if recorded { None } else { not_recorded(cx) }
     }
 
     fn step(&mut self, direction: Direction, step: Step, bytes: usize, cx: &mut Cx<'_>) -> Option<Flow> {
@@ -205,18 +210,23 @@ impl<D: Dissector> Relay<D> {
                 self.lane(direction).hold(true);
                 return Some(Flow::Idle);
             }
-            Step::End(fault) => return Some(Flow::End(fault)),
+            // A statement that was judged and then ends the session is evidence, a Terminate is not.
+            Step::End(fault) if cx.scratch.verdicts.is_empty() => return Some(Flow::End(fault)),
+            Step::End(_) => (0, bytes),
         };
         // What a client typed is evidence even when it goes nowhere.
         if direction == Direction::ToUpstream && dropped > 0 {
             let note = self.note(direction, Flags::WHOLE, cx);
             let frame = &self.requests.window(cx.slab)[..bytes];
             if cx.tap.record(note, &[frame]).is_none() {
-                return Some(Flow::End(Fault::NotRecorded));
+                return not_recorded(cx);
             }
         }
-        if let Some(stopped) = self.finish_run(direction, kept, cx) {
+        if let Some(stopped) = self.finish_run(direction, kept, cx.scratch.verdicts.len(), cx) {
             return Some(stopped);
+        }
+        if let Step::End(fault) = step {
+            return Some(Flow::End(fault));
         }
         self.lane(direction).drop_bytes(dropped);
         self.speak(direction, cx)
@@ -256,7 +266,10 @@ impl<D: Dissector> Relay<D> {
         match large {
             Large::Collect => lane.collect(bytes),
             Large::Stream => lane.set_streaming(bytes),
-            Large::Discard => lane.set_discarding(bytes),
+            Large::Discard => {
+                lane.set_discarding(bytes);
+                self.statements += u64::from(direction == Direction::ToUpstream && D::is_execution(tag));
+            }
             Large::Wait => return Some(Flow::Idle),
             Large::End(fault) => return Some(Flow::End(fault)),
         }
@@ -298,10 +311,10 @@ impl<D: Dissector> Relay<D> {
         }
         let Some(mut frame) = lane.gather(cx.slab) else { return None };
         let step = match direction {
-            Direction::ToUpstream => self.dissector.request(&frame, cx.judge, cx.scratch),
+            Direction::ToUpstream => request(&mut self.dissector, &mut self.statements, &frame, cx.judge, cx.scratch),
             Direction::ToClient => self.dissector.response(&mut frame, cx.scratch),
         };
-        if let Some(stopped) = self.record_verdicts(cx) {
+        if let Some(stopped) = self.record_verdicts(cx.scratch.verdicts.len(), cx) {
             return Some(stopped);
         }
         match step {
@@ -373,6 +386,26 @@ enum Outcome {
     Empty,
     Partial { tag: u8, bytes: usize },
     Step { step: Step, bytes: usize },
+}
+
+/// What becomes of a client's frame. An execution counts once: when it no longer waits.
+fn request<D: Dissector>(
+    dissector: &mut D,
+    statements: &mut u64,
+    frame: &[u8],
+    judge: &mut dyn Judge,
+    scratch: &mut Scratch,
+) -> Step {
+    let step = dissector.request(frame, judge, scratch);
+    let is_settled = !matches!(step, Step::Wait | Step::After | Step::End(_));
+    *statements += u64::from(is_settled && D::is_execution(frame[0]));
+    step
+}
+
+/// The session ends; its verdicts must not stand in the record of the next one.
+fn not_recorded(cx: &mut Cx<'_>) -> Option<Flow> {
+    cx.scratch.verdicts.clear();
+    Some(Flow::End(Fault::NotRecorded))
 }
 
 /// The flags of one record of several that hold a frame.

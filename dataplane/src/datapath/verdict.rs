@@ -42,7 +42,7 @@ pub struct CopyPlan {
 #[derive(Debug)]
 pub enum Judged {
     Plan(Rc<Plan>),
-    /// The analysis is under way; the session's `Input::Judged` will say when to ask again.
+    /// The analysis is under way; the session's `Input::Again` says when to ask again.
     Wait,
 }
 
