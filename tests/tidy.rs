@@ -180,7 +180,7 @@ fn no_file_uses_what_its_place_forbids() {
 }
 
 #[test]
-fn unsafe_code_stands_in_four_files_and_is_explained() {
+fn unsafe_code_stands_in_three_files_and_is_explained() {
     none(unsafe_code(&files("rs")));
 }
 

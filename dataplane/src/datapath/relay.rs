@@ -128,14 +128,11 @@ impl<D: Dissector> Relay<D> {
 
     /// Handles whole frames. `None`: there may be more to do.
     fn run(&mut self, direction: Direction, cx: &mut Cx<'_>) -> Option<Flow> {
-        let window_bytes = self.lane(direction).window_bytes();
-        if cx.tap.room_bytes() < window_bytes {
+        if cx.tap.room_bytes() < self.lane(direction).window_bytes() {
             return Some(Flow::RingFull);
         }
-        let mut run = 0;
-        let mut frames = 0;
-        // Those of the run; one of the frame behind it is recorded with that frame.
-        let mut verdicts = 0;
+        // Verdicts of the run's frames: one of the frame behind it is recorded with that frame.
+        let (mut run, mut frames, mut verdicts) = (0, 0, 0);
         let outcome = loop {
             let lane = match direction {
                 Direction::ToUpstream => &self.requests,
@@ -148,13 +145,12 @@ impl<D: Dissector> Relay<D> {
                 Framed::NeedMore => break Outcome::Empty,
                 Framed::Broken => break Outcome::Step { step: broken(direction), bytes: 0 },
             };
-            let frame = &mut window[..bytes];
+            let (tag, frame) = (window[0], &mut window[..bytes]);
             let step = match direction {
-                Direction::ToUpstream => {
-                    request(&mut self.dissector, &mut self.statements, frame, cx.judge, cx.scratch)
-                }
+                Direction::ToUpstream => self.dissector.request(frame, cx.judge, cx.scratch),
                 Direction::ToClient => self.dissector.response(frame, cx.scratch),
             };
+            self.count(direction, tag, step);
             match step {
                 Step::Pass if frames < RUN_FRAMES_MAX => {
                     (run, frames, verdicts) = (run + bytes, frames + 1, cx.scratch.verdicts.len());
@@ -170,6 +166,13 @@ impl<D: Dissector> Relay<D> {
             Outcome::Partial { tag, bytes } => self.partial(direction, tag, bytes),
             Outcome::Step { step, bytes } => self.step(direction, step, bytes, cx),
         }
+    }
+
+    /// An execution counts once: when its message no longer waits.
+    fn count(&mut self, direction: Direction, tag: u8, step: Step) {
+        let is_settled = !matches!(step, Step::Wait | Step::After | Step::End(_));
+        let is_asked = direction == Direction::ToUpstream && D::is_execution(tag);
+        self.statements += u64::from(is_settled && is_asked);
     }
 
     /// Records and clears the first `run` bytes of the window, then the first `verdicts` of those given on the way.
@@ -268,7 +271,7 @@ impl<D: Dissector> Relay<D> {
             Large::Stream => lane.set_streaming(bytes),
             Large::Discard => {
                 lane.set_discarding(bytes);
-                self.statements += u64::from(direction == Direction::ToUpstream && D::is_execution(tag));
+                self.count(direction, tag, Step::Drop);
             }
             Large::Wait => return Some(Flow::Idle),
             Large::End(fault) => return Some(Flow::End(fault)),
@@ -311,9 +314,10 @@ impl<D: Dissector> Relay<D> {
         }
         let Some(mut frame) = lane.gather(cx.slab) else { return None };
         let step = match direction {
-            Direction::ToUpstream => request(&mut self.dissector, &mut self.statements, &frame, cx.judge, cx.scratch),
+            Direction::ToUpstream => self.dissector.request(&frame, cx.judge, cx.scratch),
             Direction::ToClient => self.dissector.response(&mut frame, cx.scratch),
         };
+        self.count(direction, frame[0], step);
         if let Some(stopped) = self.record_verdicts(cx.scratch.verdicts.len(), cx) {
             return Some(stopped);
         }
@@ -386,20 +390,6 @@ enum Outcome {
     Empty,
     Partial { tag: u8, bytes: usize },
     Step { step: Step, bytes: usize },
-}
-
-/// What becomes of a client's frame. An execution counts once: when it no longer waits.
-fn request<D: Dissector>(
-    dissector: &mut D,
-    statements: &mut u64,
-    frame: &[u8],
-    judge: &mut dyn Judge,
-    scratch: &mut Scratch,
-) -> Step {
-    let step = dissector.request(frame, judge, scratch);
-    let is_settled = !matches!(step, Step::Wait | Step::After | Step::End(_));
-    *statements += u64::from(is_settled && D::is_execution(frame[0]));
-    step
 }
 
 /// The session ends; its verdicts must not stand in the record of the next one.
