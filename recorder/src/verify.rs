@@ -239,7 +239,7 @@ impl Verifier<'_> {
     fn note_unchecked(&mut self) {
         for (segment, Stopped { block, signed }) in self.stopped.iter().filter(|(_, stopped)| stopped.signed > 0) {
             self.outcome.notes.push(format!(
-                "not checked: what stands behind block {block} of segment {segment}, and the {signed} checkpoints of it"
+                "not checked: what stands behind block {block} of segment {segment}; signed checkpoints there: {signed}"
             ));
         }
     }
