@@ -64,7 +64,7 @@ impl Control {
     /// # Errors
     /// Which of them failed, and how.
     pub fn load(config: &Config) -> Result<Self, String> {
-        let verifier = Verifier::load(&config.identity)?;
+        let verifier = Verifier::load(&config.identity).map_err(|e| format!("identity.jwks_file {e}"))?;
         let policy = Policy::open(&config.policy_file)
             .map_err(|e| format!("policy.file {}: {e}", config.policy_file.display()))?;
         let hash_key = match &config.hash_key {
