@@ -3,11 +3,13 @@
 //! Strict: an unknown key is an error with its line. Paths are relative to the file. The reference is `dataplane/CONFIG.md`.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use policy_compiler::statement::postgres::TEXT_BYTES_MAX;
 use rustls::pki_types::ServerName;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 
 use crate::control::credential::Source;
 use crate::protocol::postgres::dissector;
@@ -70,6 +72,7 @@ struct RawRuntime {
 #[serde(deny_unknown_fields)]
 struct RawListener {
     protocol: String,
+    #[serde(deserialize_with = "address")]
     address: SocketAddr,
     #[serde(default)]
     plaintext: Option<String>,
@@ -91,9 +94,11 @@ struct RawListenerTls {
 struct RawResource {
     name: String,
     protocol: String,
+    #[serde(deserialize_with = "address")]
     address: SocketAddr,
     database: String,
     user: String,
+    #[serde(deserialize_with = "credential")]
     credential: Source,
     #[serde(default)]
     auth: Vec<String>,
@@ -110,6 +115,7 @@ struct RawResource {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawMasking {
+    #[serde(default, deserialize_with = "hash_key")]
     hash_key: Option<Source>,
 }
 
@@ -147,6 +153,28 @@ impl Default for RawLimits {
     }
 }
 
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        let help = "write an IP address and a port, as 192.0.2.7:5432; names are not resolved yet";
+        de::Error::custom(format!("\"{text}\" is no address: {help}"))
+    })
+}
+
+fn credential<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Source, D::Error> {
+    source(deserializer, "resource.credential")
+}
+
+fn hash_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Source>, D::Error> {
+    source(deserializer, "masking.hash_key").map(Some)
+}
+
+/// What stands there instead may be the secret itself: the error does not repeat it.
+fn source<'de, D: Deserializer<'de>>(deserializer: D, key: &str) -> Result<Source, D::Error> {
+    const FORMS: &str = "{ env = \"NAME\" } | { file = \"path\" } | { command = [\"program\", \"argument\"] }";
+    Source::deserialize(deserializer).map_err(|_| de::Error::custom(format!("{key} must be {FORMS}")))
+}
+
 fn default_roles_claim() -> String {
     "roles".into()
 }
@@ -165,6 +193,8 @@ fn default_recorder_absent_max_s() -> f64 {
 
 /// A process id for cancelling has 7 bits for the shard.
 pub const SHARDS_MAX: usize = 127;
+/// The longest that anything may be told to wait.
+const SECONDS_MAX: f64 = 3600.0;
 
 /// The checked configuration.
 #[derive(Clone, Debug)]
@@ -282,10 +312,18 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|e| ConfigError(format!("{}: {e}; give the file with --config FILE", path.display())))?;
-        let raw: RawConfig = toml::from_str(&text).map_err(|e| ConfigError(format!("{}: {e}", path.display())))?;
+        let raw = parse(&text).map_err(|(line, what)| ConfigError(format!("{}:{line}: {what}", path.display())))?;
         let directory = path.parent().unwrap_or(Path::new("."));
         check(raw, directory).map_err(|e| ConfigError(format!("{}: {e}", path.display())))
     }
+}
+
+/// The line, from 1, and what is wrong there. The text of the line is not shown: a secret may stand in it.
+fn parse(text: &str) -> Result<RawConfig, (usize, String)> {
+    toml::from_str(text).map_err(|e| {
+        let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        (before.matches('\n').count() + 1, e.message().to_owned())
+    })
 }
 
 fn check(raw: RawConfig, directory: &Path) -> Result<Config, String> {
@@ -416,26 +454,29 @@ fn upstream_tls(raw: &RawResource, directory: &Path) -> Result<Option<UpstreamTl
 }
 
 fn limits(raw: &RawLimits) -> Result<Limits, String> {
-    let at_least = |name: &str, value: usize, min: usize| {
-        if value < min { Err(format!("limits.{name} = {value} is below its minimum of {min}")) } else { Ok(value) }
+    let within = |name: &str, value: usize, range: RangeInclusive<usize>| match range.contains(&value) {
+        true => Ok(value),
+        false => Err(format!("limits.{name} = {value} is not between {} and {}", range.start(), range.end())),
     };
     // One session can hold a request and a row, so it never waits for itself alone.
     let request_bytes_max = raw.statement_bytes_max.max(raw.bind_bytes_max);
     let one_session_bytes_max = request_bytes_max.saturating_add(raw.row_bytes_max.max(dissector::REPLY_BYTES_MAX));
     Ok(Limits {
-        max_client_conn: at_least("max_client_conn", raw.max_client_conn as usize, 1)? as u32,
-        active_sessions_max: at_least("active_sessions_max", raw.active_sessions_max as usize, 1)? as u32,
+        max_client_conn: within("max_client_conn", raw.max_client_conn as usize, 1..=1_000_000)? as u32,
+        // The slab takes 128 KiB of address space for each.
+        active_sessions_max: within("active_sessions_max", raw.active_sessions_max as usize, 1..=65_536)? as u32,
         login_timeout: seconds("limits.login_timeout_s", raw.login_timeout_s)?,
         drain_timeout: seconds("limits.drain_timeout_s", raw.drain_timeout_s)?,
-        token_bytes_max: at_least("token_bytes_max", raw.token_bytes_max, 1024)?,
+        token_bytes_max: within("token_bytes_max", raw.token_bytes_max, 1024..=1 << 20)?,
         session: dissector::Limits {
-            statement_bytes_max: at_least("statement_bytes_max", raw.statement_bytes_max, 1024)?,
-            bind_bytes_max: at_least("bind_bytes_max", raw.bind_bytes_max, 1024)?,
-            row_bytes_max: at_least("row_bytes_max", raw.row_bytes_max, 64 * 1024)?,
-            prepared_statements_max: at_least("prepared_statements_max", raw.prepared_statements_max, 1)?,
+            // Longer texts are not judged.
+            statement_bytes_max: within("statement_bytes_max", raw.statement_bytes_max, 1024..=TEXT_BYTES_MAX)?,
+            bind_bytes_max: within("bind_bytes_max", raw.bind_bytes_max, 1024..=1 << 30)?,
+            row_bytes_max: within("row_bytes_max", raw.row_bytes_max, 64 * 1024..=1 << 30)?,
+            prepared_statements_max: within("prepared_statements_max", raw.prepared_statements_max, 1..=1_000_000)?,
         },
-        gathered_bytes_max: at_least("gathered_bytes_max", raw.gathered_bytes_max, one_session_bytes_max)?,
-        plans_max: at_least("plans_max", raw.plans_max, 16)?,
+        gathered_bytes_max: within("gathered_bytes_max", raw.gathered_bytes_max, one_session_bytes_max..=1 << 40)?,
+        plans_max: within("plans_max", raw.plans_max, 16..=1_000_000)?,
     })
 }
 
@@ -457,7 +498,67 @@ fn ring_bytes(bytes: usize) -> Result<usize, String> {
 
 fn seconds(name: &str, value: f64) -> Result<Duration, String> {
     match Duration::try_from_secs_f64(value) {
-        Ok(duration) if value > 0.0 => Ok(duration),
-        _ => Err(format!("{name} = {value} must be a positive number of seconds")),
+        Ok(duration) if value > 0.0 && value <= SECONDS_MAX => Ok(duration),
+        _ => Err(format!("{name} = {value} must be a number of seconds above 0, at most {SECONDS_MAX}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &str = r#"
+        policy.file = "p"
+        recording.directory = "r"
+        identity = { jwks_file = "j", issuer = "i", audience = "a", algorithms = ["ES256"] }
+        listener = [{ protocol = "postgres", address = "127.0.0.1:1", plaintext = "loopback" }]
+        masking.hash_key = { env = "H" }
+        [[resource]]
+        name = "shop"
+        protocol = "postgres"
+        address = "127.0.0.1:2"
+        database = "d"
+        user = "u"
+        credential = { env = "C" }
+        [limits]
+        plans_max = 16
+    "#;
+
+    fn error(written: &str, instead: &str) -> String {
+        assert!(WHOLE.contains(written), "{written}");
+        let text = WHOLE.replacen(written, instead, 1);
+        let checked = parse(&text).map_err(|(line, what)| format!("{line}: {what}"));
+        checked.and_then(|raw| check(raw, Path::new("."))).expect_err(instead)
+    }
+
+    #[test]
+    fn an_error_never_repeats_what_may_be_a_secret() {
+        parse(WHOLE).map(|raw| check(raw, Path::new(".")).expect("a good configuration")).expect("good TOML");
+        for (written, instead, expected) in [
+            ("{ env = \"C\" }", "\"s3cret\"", "13: resource.credential must be { env = "),
+            ("{ env = \"C\" }", "{ password = \"s3cret\" }", "13: resource.credential must be { env = "),
+            ("{ env = \"C\" }", "{ env = [\"s3cret\"] }", "13: resource.credential must be { env = "),
+            ("{ env = \"C\" }", "'s3cret", "13: "),
+            ("{ env = \"C\" }", "{ env = \"C\" }\npassword = \"s3cret\"", "14: unknown field `password`"),
+            ("{ env = \"H\" }", "\"s3cret\"", "6: masking.hash_key must be { env = "),
+        ] {
+            let error = error(written, instead);
+            assert!(error.starts_with(expected), "{error}");
+            assert!(!error.contains("s3cret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn host_names_and_absurd_limits_are_refused_with_what_to_write() {
+        for (written, instead, expected) in [
+            ("127.0.0.1:2", "db.example.com:5432", "names are not resolved yet"),
+            ("plans_max = 16", "plans_max = 15", "limits.plans_max = 15 is not between 16 and 1000000"),
+            ("plans_max = 16", "active_sessions_max = 100000000", "is not between 1 and 65536"),
+            ("plans_max = 16", "statement_bytes_max = 1048577", "is not between 1024 and 1048576"),
+            ("plans_max = 16", "login_timeout_s = 1e9", "must be a number of seconds above 0, at most 3600"),
+        ] {
+            let error = error(written, instead);
+            assert!(error.contains(expected), "{error}");
+        }
     }
 }

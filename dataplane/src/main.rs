@@ -21,7 +21,7 @@ use policy_compiler::cli as policy;
 /// Exit codes: 0 all well; 1 something is wrong with what was looked at (a policy, evidence, a step of the demo);
 /// 2 the command line is wrong or something could not be looked at; 78 the configuration is wrong.
 #[derive(Parser)]
-#[command(version, max_term_width = 110)]
+#[command(name = "wireward", version, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -41,8 +41,19 @@ enum Command {
     /// Start a sample PostgreSQL and a gateway before it, with a tour
     Demo(demo::Options),
     /// Say whether a configuration and all that it names can be used
-    CheckConfig(Configured),
+    CheckConfig {
+        #[command(flatten)]
+        configured: Configured,
+        /// Connect to no upstream
+        #[arg(long)]
+        offline: bool,
+        /// One JSON object instead of a table
+        #[arg(long)]
+        json: bool,
+    },
     /// Check, build and question policies
+    ///
+    /// The language is described in policy-compiler/POLICY.md; `wireward policy schema` prints its JSON Schema.
     #[command(subcommand)]
     Policy(Policy),
     /// List recorded sessions and refused logins
@@ -102,7 +113,7 @@ enum Policy {
         #[command(flatten)]
         configured: Configured,
     },
-    /// Compile a policy to the one file that the gateway maps
+    /// Compile a policy to the one file that the gateway reads
     Build {
         path: PathBuf,
         #[arg(short, long, value_name = "FILE", default_value = "policy.bundle")]
@@ -166,11 +177,9 @@ fn main() -> ExitCode {
                 1
             }
         },
-        Command::CheckConfig(c) => with(&c.config, |config| {
-            dataplane::control::Control::load(config)?;
-            println!("{}: all in order", c.config.display());
-            Ok(())
-        }),
+        Command::CheckConfig { configured, offline, json } => {
+            run::check::check(&configured.config, run::check::Options { offline, json }, out)
+        }
         Command::Policy(command) => answer(command, out),
         Command::Sessions { configured, refused, json } => look(&configured.config, |directory| {
             recorder::cli::sessions(directory, recorder::cli::Listing { json, refused }, out)

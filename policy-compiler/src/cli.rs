@@ -1,9 +1,10 @@
-//! The `wireward policy` commands. Each writes what it has to say and returns the exit status: 0 or 1.
+//! The `wireward policy` commands. Answers, and errors as JSON, go to `out`, errors for people to standard error. The exit
+//! status: 0 all well, 1 the policy is wrong, 2 the question is, or something could not be read or written.
 
 mod report;
 mod upstream;
 
-use crate::artifact::Policy;
+use crate::artifact::{OpenError, Policy};
 use crate::build;
 use crate::judge::{Catalogue, NoCatalogue, Subject, judge};
 use crate::policy::{self, Checked, Diagnostic, Source};
@@ -35,11 +36,11 @@ pub struct Question<'a> {
 pub fn check(path: &Path, asked: Option<Asked<'_>>, json: bool, out: &mut dyn Write) -> u8 {
     let compared = compiled(path).and_then(|compiled| {
         let errors = asked.map(|asked| upstream::unresolved(asked, &compiled.checked, compiled.policy.sources()));
-        errors.filter(|errors| !errors.is_empty()).map_or(Ok(compiled), Err)
+        errors.filter(|errors| !errors.is_empty()).map_or(Ok(compiled), |errors| Err(Problem::Policy(errors)))
     });
     status(match compared {
-        Ok(compiled) => show_summary(&compiled, asked, json, out).map(|()| 0),
-        Err(errors) => show_errors(&errors, json, out).map(|()| 1),
+        Ok(compiled) => show_summary(&compiled, asked, json, out).map(|()| OK),
+        Err(problem) => show_problem(&problem, json, out),
     })
 }
 
@@ -47,31 +48,32 @@ pub fn check(path: &Path, asked: Option<Asked<'_>>, json: bool, out: &mut dyn Wr
 pub fn build(path: &Path, output: &Path, out: &mut dyn Write) -> u8 {
     let compiled = match compiled(path) {
         Ok(compiled) => compiled,
-        Err(errors) => return status(show_errors(&errors, false, out).map(|()| 1)),
+        Err(problem) => return status(show_problem(&problem, false, out)),
     };
     status(match replace_file(output, &compiled.bytes) {
         Ok(()) => {
             let epoch = compiled.policy.epoch_name();
-            writeln!(out, "{}: policy {epoch}, {} bytes", output.display(), compiled.bytes.len()).map(|()| 0)
+            writeln!(out, "{}: policy {epoch}, {} bytes", output.display(), compiled.bytes.len()).map(|()| OK)
         }
-        Err(e) => writeln!(out, "error: {} cannot be written: {e}", output.display()).map(|()| 1),
+        Err(e) => {
+            eprintln!("error: {} cannot be written: {e}", output.display());
+            Ok(FAILED)
+        }
     })
 }
 
 /// `wireward policy explain`: what happens to a text of SQL, and why.
 pub fn explain(question: Question<'_>, json: bool, out: &mut dyn Write) -> u8 {
     status(match answer(question) {
-        Ok(report) if json => writeln!(out, "{:#}", report.to_json()).map(|()| 0),
-        Ok(report) => write!(out, "{report}").map(|()| 0),
-        Err(Problem::Policy(errors)) => show_errors(&errors, json, out).map(|()| 1),
-        Err(Problem::Question(message)) if json => writeln!(out, "{:#}", json!({ "error": message })).map(|()| 1),
-        Err(Problem::Question(message)) => writeln!(out, "error: {message}").map(|()| 1),
+        Ok(report) if json => writeln!(out, "{:#}", report.to_json()).map(|()| OK),
+        Ok(report) => write!(out, "{report}").map(|()| OK),
+        Err(problem) => show_problem(&problem, json, out),
     })
 }
 
 /// `wireward policy schema`: the JSON Schema of a policy file.
 pub fn schema(out: &mut dyn Write) -> u8 {
-    status(writeln!(out, "{:#}", policy::schema()).map(|()| 0))
+    status(writeln!(out, "{:#}", policy::schema()).map(|()| OK))
 }
 
 struct Compiled {
@@ -82,16 +84,21 @@ struct Compiled {
 
 enum Problem {
     Policy(Vec<Diagnostic>),
+    Unreadable(Vec<Diagnostic>),
     Question(String),
 }
 
+const OK: u8 = 0;
+const WRONG: u8 = 1;
+const FAILED: u8 = 2;
+
 /// A reader that went away is a failure like any other.
 fn status(result: io::Result<u8>) -> u8 {
-    result.unwrap_or(1)
+    result.unwrap_or(FAILED)
 }
 
-fn compiled(path: &Path) -> Result<Compiled, Vec<Diagnostic>> {
-    compiled_from(path, &policy::load(path)?)
+fn compiled(path: &Path) -> Result<Compiled, Problem> {
+    compiled_from(path, &policy::load(path).map_err(Problem::Unreadable)?).map_err(Problem::Policy)
 }
 
 fn compiled_from(path: &Path, sources: &[Source]) -> Result<Compiled, Vec<Diagnostic>> {
@@ -103,19 +110,21 @@ fn compiled_from(path: &Path, sources: &[Source]) -> Result<Compiled, Vec<Diagno
 }
 
 /// An artifact carries its text: it is explained from that, and judged by its own tables.
-fn opened(path: &Path) -> Result<(Policy, Checked), Vec<Diagnostic>> {
+fn opened(path: &Path) -> Result<(Policy, Checked), Problem> {
     let is_text = path.is_dir() || path.extension().is_some_and(|extension| extension == "toml");
     if is_text {
         return compiled(path).map(|compiled| (compiled.policy, compiled.checked));
     }
-    let policy = Policy::open(path)
-        .map_err(|e| vec![Diagnostic::about_file(&path.display().to_string(), e.to_string(), None)])?;
-    let checked = policy::check(policy.sources())?;
+    let policy = Policy::open(path).map_err(|e| {
+        let about = vec![Diagnostic::about_file(&path.display().to_string(), e.to_string(), None)];
+        if matches!(e, OpenError::Read(_)) { Problem::Unreadable(about) } else { Problem::Policy(about) }
+    })?;
+    let checked = policy::check(policy.sources()).map_err(Problem::Policy)?;
     Ok((policy, checked))
 }
 
 fn answer(question: Question<'_>) -> Result<Report, Problem> {
-    let (policy, checked) = opened(question.policy).map_err(Problem::Policy)?;
+    let (policy, checked) = opened(question.policy)?;
     let mut names: Vec<&str> = question.user.into_iter().collect();
     names.extend(question.roles.iter().map(String::as_str));
     let mut roles = crate::artifact::RoleSet::default();
@@ -144,15 +153,27 @@ fn known_roles(policy: &Policy) -> String {
     format!("the roles are {}", policy.all_role_names().join(", "))
 }
 
-fn show_errors(errors: &[Diagnostic], json: bool, out: &mut dyn Write) -> io::Result<()> {
+fn show_problem(problem: &Problem, json: bool, out: &mut dyn Write) -> io::Result<u8> {
+    let (errors, code) = match problem {
+        Problem::Policy(errors) => (errors, WRONG),
+        Problem::Unreadable(errors) => (errors, FAILED),
+        Problem::Question(message) if json => {
+            return writeln!(out, "{:#}", json!({ "error": message })).map(|()| FAILED);
+        }
+        Problem::Question(message) => {
+            eprintln!("error: {message}");
+            return Ok(FAILED);
+        }
+    };
     if json {
-        return writeln!(out, "{:#}", json!({ "ok": false, "errors": errors }));
+        return writeln!(out, "{:#}", json!({ "ok": false, "errors": errors })).map(|()| code);
     }
     for error in errors {
-        writeln!(out, "{error}")?;
+        eprintln!("{error}");
     }
     let plural = if errors.len() == 1 { "" } else { "s" };
-    writeln!(out, "{} error{plural}", errors.len())
+    eprintln!("{} error{plural}", errors.len());
+    Ok(code)
 }
 
 fn show_summary(compiled: &Compiled, asked: Option<Asked<'_>>, json: bool, out: &mut dyn Write) -> io::Result<()> {

@@ -151,10 +151,13 @@ fn explain_as_json_says_the_same() {
 #[test]
 fn explain_for_an_unknown_role_lists_the_roles() {
     for (user, expected) in [
-        (Some("alice"), "error: `alice` is no role of this policy; the roles are analyst, agent, dba\n"),
-        (None, "error: name a role with --as or --roles; the roles are analyst, agent, dba\n"),
+        (Some("alice"), "`alice` is no role of this policy; the roles are analyst, agent, dba"),
+        (None, "name a role with --as or --roles; the roles are analyst, agent, dba"),
     ] {
-        assert_eq!(explained(user, "select 1", false), (1, expected.to_owned()));
+        let (status, shown) = explained(user, "select 1", true);
+        let answer: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        assert_eq!((status, &answer["error"]), (2, &expected.into()));
+        assert_eq!(explained(user, "select 1", false), (2, String::new()), "people read it on standard error");
     }
 }
 
@@ -182,12 +185,16 @@ fn check_and_build_report_and_an_artifact_explains_itself() {
     let explained = cli::explain(question, false, &mut Vec::new());
     let mut errors = Vec::new();
     let refused = (cli::check(&broken, None, true, &mut errors), cli::build(&broken, &artifact, &mut Vec::new()));
+    let nowhere = directory.join("missing/p.artifact");
+    let mut sink = Vec::new();
+    let failed = (cli::check(&nowhere, None, false, &mut sink), cli::build(&demo(), &nowhere, &mut sink));
     let files = std::fs::read_dir(&directory).expect("listed").count();
     std::fs::remove_dir_all(&directory).expect("removed");
 
     assert_eq!((built, explained), (0, 0), "{}", String::from_utf8_lossy(&out));
     assert_eq!(opened.expect("opens").digest(), compiled().digest());
     assert_eq!((refused, files), ((1, 1), 2), "a failed build leaves the old artifact and nothing else");
+    assert_eq!((failed, sink), ((2, 2), Vec::new()), "what cannot be read or written is no fault of the policy");
     let errors: serde_json::Value = serde_json::from_slice(&errors).expect("JSON");
-    assert_eq!(errors["errors"][1]["suggestion"], "did you mean `name`?");
+    assert_eq!(errors["errors"][0]["suggestion"], "did you mean `name`?");
 }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use ring::record::Kind;
+use ring::record::{Flags, Kind};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::evidence::walk;
-use crate::segment::reader::{Broken, Entry};
+use crate::evidence::{Damage, walk};
+use crate::replay;
+use crate::segment::reader::Entry;
 use crate::session::SessionId;
 
 /// Action of a verdict that blocks (`recorder/ring/RECORD.md`).
@@ -32,9 +33,9 @@ pub struct Session {
     pub resource: String,
     /// In which protocol.
     pub protocol: String,
-    /// Statements judged.
+    /// Executions that the client asked for: Query and Execute messages.
     pub statements: u64,
-    /// Statements blocked.
+    /// Texts that policy refused.
     pub blocked: u64,
     /// How it ended; `None` while it is open.
     pub closed: Option<String>,
@@ -49,8 +50,8 @@ pub struct Session {
 pub struct Catalog {
     /// In order of their first record.
     pub sessions: Vec<Session>,
-    /// Segments that could not be read to their end.
-    pub damage: Vec<Broken>,
+    /// What could not be read.
+    pub damage: Vec<Damage>,
     /// Refused logins that were only counted (`recorder/ring/RECORD.md`).
     pub refused_counted: u64,
 }
@@ -106,10 +107,8 @@ impl Session {
         self.last_unix_ns = self.last_unix_ns.max(entry.header.time_unix_ns);
         match entry.header.kind {
             Kind::Open => self.opened(entry.payload),
-            Kind::Verdict => {
-                self.statements += 1;
-                self.blocked += u64::from(entry.payload.first() == Some(&ACTION_BLOCK));
-            }
+            Kind::Request => self.statements += executions(&entry),
+            Kind::Verdict => self.blocked += u64::from(entry.payload.first() == Some(&ACTION_BLOCK)),
             Kind::Close => {
                 let close: Value = serde_json::from_slice(entry.payload).unwrap_or_default();
                 self.closed = Some(text(&close, "reason"));
@@ -128,7 +127,7 @@ impl Session {
     }
 
     fn opened(&mut self, payload: &[u8]) {
-        self.open = serde_json::from_slice(payload).unwrap_or_default();
+        self.open = replay::told_json(payload);
         self.subject = text(&self.open, "subject");
         self.resource = text(&self.open, "resource");
         self.protocol = text(&self.open, "protocol");
@@ -150,6 +149,20 @@ fn counted(entry: &Entry<'_>) -> u64 {
     };
     let told = note["count"].as_u64().filter(|_| note["event"] == "logins refused");
     told.unwrap_or(0)
+}
+
+/// A record that begins does so with a message: several whole ones, or the first piece of one.
+fn executions(entry: &Entry<'_>) -> u64 {
+    let (mut count, mut rest) = (0, entry.payload);
+    if !entry.header.flags.contains(Flags::BEGIN) {
+        return 0;
+    }
+    while let Some((kind, tail)) = rest.split_first() {
+        count += u64::from(matches!(kind, b'Q' | b'E'));
+        let length = tail.first_chunk().map_or(usize::MAX, |length| u32::from_be_bytes(*length) as usize);
+        rest = tail.get(length.max(4)..).unwrap_or_default();
+    }
+    count
 }
 
 pub(crate) fn text(object: &Value, key: &str) -> String {

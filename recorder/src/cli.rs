@@ -6,8 +6,8 @@ use std::path::Path;
 
 use crate::catalog::{self, Session, catalog};
 use crate::checkpoint::{PUBLIC_KEY_FILE_NAME, read_public_key};
+use crate::evidence::Damage;
 use crate::replay::{self, Options, text};
-use crate::segment::reader::Broken;
 use crate::session::SessionId;
 use crate::verify::{Outcome, verify as check};
 
@@ -44,7 +44,10 @@ pub fn replay(directory: &Path, id: &str, options: Options, out: &mut dyn Write)
         return FAILED;
     };
     let shown = replay::replay(directory, id, options, out);
-    if shown.as_ref().is_ok_and(|shown| shown.records == 0) {
+    if let Ok(shown) = &shown
+        && shown.records == 0
+    {
+        complain_of_damage(&shown.damage);
         eprintln!("{}: there is no session {id}; `sessions` lists those there are", directory.display());
         return FAILED;
     }
@@ -91,11 +94,15 @@ fn print_outcome(outcome: &Outcome, json: bool, out: &mut dyn Write) -> io::Resu
         writeln!(out, "note   {}", text::escape(note))?;
     }
     let verdict = if problems.is_empty() { "OK" } else { "NOT OK" };
-    writeln!(
-        out,
-        "{verdict}: {segments} segments, {blocks} blocks, {records} records, {checkpoints} checkpoints, {} problems",
-        problems.len()
-    )
+    let counts = [
+        (*segments, "segment"),
+        (*blocks, "block"),
+        (*records, "record"),
+        (*checkpoints, "checkpoint"),
+        (problems.len() as u64, "problem"),
+    ];
+    let counts = counts.map(|(count, noun)| format!("{count} {noun}{}", if count == 1 { "" } else { "s" }));
+    writeln!(out, "{verdict}: {}", counts.join(", "))
 }
 
 fn print_json(sessions: &[Session], refused_counted: u64, out: &mut dyn Write) -> io::Result<()> {
@@ -159,9 +166,9 @@ fn state(session: &Session) -> String {
     }
 }
 
-fn complain_of_damage(damage: &[Broken]) -> u8 {
-    for broken in damage {
-        eprintln!("{}: records behind this place are not shown; run verify", text::escape(&broken.to_string()));
+fn complain_of_damage(damage: &[Damage]) -> u8 {
+    for place in damage {
+        eprintln!("{}; run verify", text::escape(&place.to_string()));
     }
     if damage.is_empty() { OK } else { WRONG }
 }

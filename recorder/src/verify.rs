@@ -49,8 +49,13 @@ pub struct Problem {
 
 /// Checks the directory with this public key.
 pub fn verify(directory: &Path, key: &VerifyingKey) -> io::Result<Outcome> {
-    let mut verifier =
-        Verifier { directory, outcome: Outcome::default(), hashes: HashMap::new(), seqs: BTreeMap::new() };
+    let mut verifier = Verifier {
+        directory,
+        outcome: Outcome::default(),
+        hashes: HashMap::new(),
+        seqs: BTreeMap::new(),
+        stopped: BTreeMap::new(),
+    };
     let numbers = segment::list(directory)?;
     verifier.check_numbers(&numbers);
     let mut previous = Some(Hash::ZERO);
@@ -69,6 +74,14 @@ struct Verifier<'d> {
     hashes: HashMap<(u64, u64), Hash>,
     /// Last sequence number of each ring.
     seqs: BTreeMap<u64, u64>,
+    /// In which block each damaged segment could not be read on.
+    stopped: BTreeMap<u64, Stopped>,
+}
+
+struct Stopped {
+    block: u64,
+    /// Signed blocks from there on.
+    signed: u64,
 }
 
 impl Verifier<'_> {
@@ -91,7 +104,7 @@ impl Verifier<'_> {
         let path = segment::path(self.directory, number);
         let mut reader = match Reader::open(&path) {
             Ok(reader) => reader,
-            Err(broken) => return self.broken(broken),
+            Err(broken) => return self.broken(number, broken),
         };
         self.outcome.segments += 1;
         if reader.head().number != number {
@@ -105,7 +118,7 @@ impl Verifier<'_> {
         let named = follower.and_then(|path| Reader::open(path).ok()).map(|next| next.head().previous);
         match self.check_blocks(&mut reader, number, named) {
             Ok(()) => Some(self.check_end(&reader, &path, named)),
-            Err(broken) => self.broken(broken),
+            Err(broken) => self.broken(number, broken),
         }
     }
 
@@ -192,6 +205,7 @@ impl Verifier<'_> {
             }
             offset += line.len() as u64;
         }
+        self.note_unchecked();
         if bytes.is_empty() && self.outcome.blocks > 0 {
             self.problem(&path, 0, 0, "there is no checkpoint, so a cut tail could not be seen".into());
         }
@@ -211,11 +225,27 @@ impl Verifier<'_> {
                 Ok(())
             }
             Some(_) => Err(format!("block {block} of segment {segment} has another hash than was signed")),
-            None => Err(format!("block {block} of segment {segment} was signed and is missing or damaged")),
+            None => match self.stopped.get_mut(&segment).filter(|stopped| stopped.block <= block) {
+                Some(stopped) => {
+                    stopped.signed += 1;
+                    Ok(())
+                }
+                None => Err(format!("block {block} of segment {segment} was signed and is missing")),
+            },
         }
     }
 
-    fn broken(&mut self, broken: Broken) -> Option<Hash> {
+    /// Once for each damaged segment: its damage is told already.
+    fn note_unchecked(&mut self) {
+        for (segment, Stopped { block, signed }) in self.stopped.iter().filter(|(_, stopped)| stopped.signed > 0) {
+            self.outcome.notes.push(format!(
+                "not checked: what stands behind block {block} of segment {segment}; signed checkpoints there: {signed}"
+            ));
+        }
+    }
+
+    fn broken(&mut self, segment: u64, broken: Broken) -> Option<Hash> {
+        self.stopped.insert(segment, Stopped { block: broken.block, signed: 0 });
         self.problem(&broken.path, broken.block, broken.offset, broken.what);
         None
     }

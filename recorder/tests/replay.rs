@@ -183,6 +183,23 @@ fn the_list_of_sessions_counts_statements_and_blocks() {
 }
 
 #[test]
+fn each_execution_of_a_prepared_statement_counts_and_a_large_text_counts_once() {
+    let mut tape = Tape::new();
+    tape.client(&message(b'P', b"s\0select 1\0\0\0"));
+    tape.verdict(0, "analysts-read");
+    let execution = [message(b'B', b"\0s\0\0\0\0\0\0\0"), message(b'E', b"\0\0\0\0\0"), message(b'S', b"")].concat();
+    for _ in 0..50 {
+        tape.client(&execution);
+    }
+    // Of the pieces of a long text only the first begins with a message, whatever the others look like.
+    let long = message(b'Q', &message(b'Q', b"select 2\0").repeat(9));
+    tape.put(Kind::Request, Flags::BEGIN | Flags::CLIENT, &long[..31]);
+    tape.put(Kind::Request, Flags::END | Flags::CLIENT, &long[31..]);
+    let sessions = recorder::catalog::catalog(&tape.into_directory().recordings()).unwrap().sessions;
+    assert_eq!((sessions[0].statements, sessions[0].blocked), (51, 0));
+}
+
+#[test]
 fn long_results_are_shortened_unless_all_is_wanted() {
     let mut tape = Tape::new();
     tape.client(&message(b'Q', b"select n\0"));

@@ -77,6 +77,38 @@ fn a_flipped_byte_anywhere_is_found_in_its_block() {
 }
 
 #[test]
+fn what_is_whole_is_shown_and_what_is_not_is_named_once() {
+    let evidence = evidence();
+    let (path, starts) = segment(&evidence, 1);
+    let records = |directory: &Directory| {
+        let mut records = 0;
+        let count = |_: recorder::segment::reader::Entry<'_>| {
+            records += 1;
+            Ok(())
+        };
+        let damage = recorder::evidence::walk(&directory.recordings(), |_| true, count).unwrap();
+        (records, damage.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let (whole, none) = records(&evidence);
+    assert_eq!((whole, none.len()), (72, 0));
+    // In the stored records of the first block; in its magic, so that nothing says where the next one is.
+    for (at, left, says) in [(400, whole - 6, "this block is not shown"), (0, whole - 24, "and all behind it")] {
+        let copy = evidence.copy();
+        std::fs::copy(evidence.key(), copy.key()).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[starts[1] as usize + at] ^= 0x41;
+        std::fs::write(copy.recordings().join(path.file_name().unwrap()), bytes).unwrap();
+        let (shown, damage) = records(&copy);
+        assert_eq!(shown, left, "{damage:?}");
+        assert!(damage.len() == 1 && damage[0].contains("block 1") && damage[0].contains(says), "{damage:?}");
+        let key = recorder::checkpoint::read_public_key(&evidence.recordings().join("checkpoints.pub")).unwrap();
+        let outcome = recorder::verify::verify(&copy.recordings(), &key).unwrap();
+        let told: Vec<_> = outcome.notes.iter().filter(|note| note.contains("behind block 1 of segment 1")).collect();
+        assert_eq!((told.len(), outcome.problems.iter().any(|p| p.file == "checkpoints")), (1, false), "{outcome:?}");
+    }
+}
+
+#[test]
 fn a_dropped_swapped_repeated_or_added_block_is_found_in_its_place() {
     let evidence = evidence();
     for number in 1..=3 {

@@ -10,7 +10,7 @@ pub const KERNEL_SLOTS_FIRST: u32 = 16;
 pub const SESSION_SLOTS_MAX: u32 = 4;
 
 /// Slots of a shard for `active_sessions_max` sessions that move data at the same moment. Idle sessions own none, so this
-/// is not the number of connections. At 64 the sum is 512 slots or 16 MiB of address space a shard.
+/// is not the number of connections. At 256, the default, the sum is 1,280 slots or 40 MiB of address space a shard.
 pub fn slots(active_sessions_max: u32) -> u32 {
     KERNEL_SLOTS + active_sessions_max * SESSION_SLOTS_MAX
 }

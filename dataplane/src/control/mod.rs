@@ -65,11 +65,11 @@ impl Control {
     /// # Errors
     /// Which of them failed, and how.
     pub fn load(config: &Config) -> Result<Self, String> {
-        let verifier = Verifier::load(&config.identity)?;
+        let verifier = Verifier::load(&config.identity).map_err(|e| format!("identity.jwks_file {e}"))?;
         let policy = Policy::open(&config.policy_file)
-            .map_err(|e| format!("{}: {e}; make it with `wireward policy build`", config.policy_file.display()))?;
+            .map_err(|e| format!("policy.file {}: {e}", config.policy_file.display()))?;
         let hash_key = match &config.hash_key {
-            Some(source) => read_key(&source.read()?)?,
+            Some(source) => read_key(&source.read().map_err(|e| format!("masking.hash_key: {e}"))?)?,
             None => random_key()?,
         };
         let guarded = config.resources.iter().map(Guarded::load).collect::<Result<Vec<_>, _>>()?;
@@ -200,7 +200,7 @@ impl Control {
 
 impl Guarded {
     fn load(config: &Resource) -> Result<Self, String> {
-        let credential = config.credential.read().map_err(|e| format!("resource {}: {e}", config.name))?;
+        let credential = config.credential.read().map_err(|e| format!("resource {}: credential: {e}", config.name))?;
         let tls = config.tls.as_ref().map(|tls| certificate::client(&tls.ca)).transpose();
         let tls = tls.map_err(|e| format!("resource {}: {e}", config.name))?;
         let name = config.name.as_str().into();

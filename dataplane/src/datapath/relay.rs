@@ -65,7 +65,9 @@ pub struct Relay<D> {
     recording: Option<Box<Recording>>,
     /// The policy's identity, first 8 bytes: stands in every verdict record.
     pub epoch: [u8; 8],
+    /// Executions that the client has asked for: what an auditor counts.
     pub statements: u64,
+    /// Texts that policy has refused.
     pub refused: u64,
 }
 
@@ -132,12 +134,11 @@ impl<D: Dissector> Relay<D> {
 
     /// Handles whole frames. `None`: there may be more to do.
     fn run(&mut self, direction: Direction, cx: &mut Cx<'_>) -> Option<Flow> {
-        let window_bytes = self.lane(direction).window_bytes();
-        if cx.tap.room_bytes() < window_bytes {
+        if cx.tap.room_bytes() < self.lane(direction).window_bytes() {
             return Some(Flow::RingFull);
         }
-        let mut run = 0;
-        let mut frames = 0;
+        // Verdicts of the run's frames: one of the frame behind it is recorded with that frame.
+        let (mut run, mut frames, mut verdicts) = (0, 0, 0);
         let outcome = loop {
             let lane = match direction {
                 Direction::ToUpstream => &self.requests,
@@ -150,17 +151,20 @@ impl<D: Dissector> Relay<D> {
                 Framed::NeedMore => break Outcome::Empty,
                 Framed::Broken => break Outcome::Step { step: broken(direction), bytes: 0 },
             };
-            let frame = &mut window[..bytes];
+            let (tag, frame) = (window[0], &mut window[..bytes]);
             let step = match direction {
                 Direction::ToUpstream => self.dissector.request(frame, cx.judge, cx.scratch),
                 Direction::ToClient => self.dissector.response(frame, cx.scratch),
             };
+            self.count(direction, tag, step);
             match step {
-                Step::Pass if frames < RUN_FRAMES_MAX => (run, frames) = (run + bytes, frames + 1),
+                Step::Pass if frames < RUN_FRAMES_MAX => {
+                    (run, frames, verdicts) = (run + bytes, frames + 1, cx.scratch.verdicts.len());
+                }
                 step => break Outcome::Step { step, bytes },
             }
         };
-        if let Some(stopped) = self.finish_run(direction, run, cx) {
+        if let Some(stopped) = self.finish_run(direction, run, verdicts, cx) {
             return Some(stopped);
         }
         match outcome {
@@ -170,24 +174,28 @@ impl<D: Dissector> Relay<D> {
         }
     }
 
-    /// Records and clears the first `run` bytes of the window, then the verdicts given on the way.
-    fn finish_run(&mut self, direction: Direction, run: usize, cx: &mut Cx<'_>) -> Option<Flow> {
+    /// An execution counts once: when its message no longer waits.
+    fn count(&mut self, direction: Direction, tag: u8, step: Step) {
+        let is_settled = !matches!(step, Step::Wait | Step::After | Step::End(_));
+        let is_asked = direction == Direction::ToUpstream && D::is_execution(tag);
+        self.statements += u64::from(is_settled && is_asked);
+    }
+
+    /// Records and clears the first `run` bytes of the window, then the first `verdicts` of those given on the way.
+    fn finish_run(&mut self, direction: Direction, run: usize, verdicts: usize, cx: &mut Cx<'_>) -> Option<Flow> {
         if run > 0 {
             let note = self.note(direction, Flags::WHOLE, cx);
             let lane = self.lane(direction);
             let Some(receipt) = cx.tap.record(note, &[&lane.window(cx.slab)[..run]]) else {
-                // They are this session's; the next one must not record them as its own.
-                cx.scratch.verdicts.clear();
-                return Some(Flow::End(Fault::NotRecorded));
+                return not_recorded(cx);
             };
             lane.clear(cx.slab, run, receipt);
         }
-        self.record_verdicts(cx)
+        self.record_verdicts(verdicts, cx)
     }
 
-    fn record_verdicts(&mut self, cx: &mut Cx<'_>) -> Option<Flow> {
-        for plan in cx.scratch.verdicts.drain(..) {
-            self.statements += 1;
+    fn record_verdicts(&mut self, count: usize, cx: &mut Cx<'_>) -> Option<Flow> {
+        let recorded = cx.scratch.verdicts.drain(..count).all(|plan| {
             self.refused += u64::from(plan.refusal.is_some());
             let note = Note {
                 kind: Kind::Verdict,
@@ -196,11 +204,9 @@ impl<D: Dissector> Relay<D> {
                 now_unix_ns: cx.now_unix_ns,
             };
             let head = verdict_head(&plan, self.epoch);
-            if cx.tap.record(note, &[&head, plan.rule.as_bytes()]).is_none() {
-                return Some(Flow::End(Fault::NotRecorded));
-            }
-        }
-        None
+            cx.tap.record(note, &[&head, plan.rule.as_bytes()]).is_some()
+        });
+        if recorded { None } else { not_recorded(cx) }
     }
 
     fn step(&mut self, direction: Direction, step: Step, bytes: usize, cx: &mut Cx<'_>) -> Option<Flow> {
@@ -220,10 +226,10 @@ impl<D: Dissector> Relay<D> {
             let note = self.note(direction, Flags::WHOLE, cx);
             let frame = &self.requests.window(cx.slab)[..bytes];
             if cx.tap.record(note, &[frame]).is_none() {
-                return Some(Flow::End(Fault::NotRecorded));
+                return not_recorded(cx);
             }
         }
-        if let Some(stopped) = self.finish_run(direction, kept, cx) {
+        if let Some(stopped) = self.finish_run(direction, kept, cx.scratch.verdicts.len(), cx) {
             return Some(stopped);
         }
         self.lane(direction).drop_bytes(dropped);
@@ -246,10 +252,12 @@ impl<D: Dissector> Relay<D> {
             Some(&PASSWORD) => 1,
             _ => bytes,
         };
-        match cx.tap.record(note, &[&window[..kept]]) {
-            Some(_) => Flow::End(fault),
-            None => Flow::End(Fault::NotRecorded),
-        }
+        let recorded = cx.tap.record(note, &[&window[..kept]]).is_some();
+        let stopped = match recorded {
+            true => self.record_verdicts(cx.scratch.verdicts.len(), cx),
+            false => not_recorded(cx),
+        };
+        stopped.unwrap_or(Flow::End(fault))
     }
 
     /// Sends what the dissector has to say itself, in either direction.
@@ -286,6 +294,12 @@ enum Outcome {
     Empty,
     Partial { tag: u8, bytes: usize },
     Step { step: Step, bytes: usize },
+}
+
+/// The session ends; its verdicts must not stand in the record of the next one.
+fn not_recorded(cx: &mut Cx<'_>) -> Option<Flow> {
+    cx.scratch.verdicts.clear();
+    Some(Flow::End(Fault::NotRecorded))
 }
 
 fn broken(direction: Direction) -> Step {

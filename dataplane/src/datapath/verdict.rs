@@ -46,7 +46,7 @@ pub struct CopyPlan {
 #[derive(Debug)]
 pub enum Judged {
     Plan(Rc<Plan>),
-    /// The analysis is under way; the session is told by `Input::Again` when to ask again.
+    /// The analysis is under way; the session's `Input::Again` says when to ask again.
     Wait,
 }
 

@@ -161,7 +161,13 @@ impl Demo {
             ("UPSTREAM_DSN", dsn),
             ("RECORDINGS", self.place.recordings().display().to_string()),
         ];
-        rows.iter().map(|(name, value)| format!("export {name}='{}'\n", value.replace('\'', r"'\''"))).collect()
+        let quoted = |value: &str| format!("'{}'", value.replace('\'', r"'\''"));
+        let mut lines: String = rows.iter().map(|(name, value)| format!("export {name}={}\n", quoted(value))).collect();
+        // The tour says `wireward`, which a build does not install.
+        if let Some(directory) = self.program.parent() {
+            lines += &format!("export PATH={}:\"$PATH\"\n", quoted(&directory.display().to_string()));
+        }
+        lines
     }
 
     fn tour(&self) -> String {
@@ -200,7 +206,12 @@ The gateway's own words are in {log}. Ctrl-C stops all of it.
 
 fn choose_port(wish: Option<u16>) -> Outcome<u16> {
     match wish {
-        Some(port) => Ok(port),
+        Some(port) => match TcpListener::bind(("127.0.0.1", port)) {
+            Ok(_) => Ok(port),
+            Err(error) => {
+                Err(format!("--port {port}: {error}; choose another, or leave it out to have a free one chosen"))
+            }
+        },
         None if TcpListener::bind(("127.0.0.1", USUAL_PORT)).is_ok() => Ok(USUAL_PORT),
         None => free_port(),
     }

@@ -62,7 +62,7 @@ pub enum Event {
     Closed {
         conn: Conn,
     },
-    /// Somebody rang the shard's [`Bell`].
+    /// Somebody wrote to the shard's event descriptor: there is mail.
     Woken,
 }
 

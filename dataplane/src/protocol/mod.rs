@@ -52,6 +52,8 @@ pub struct Scratch {
 /// What a session's messages mean, in both directions. The relay moves the bytes; this decides about them.
 pub trait Dissector {
     fn frame(&self, window: &[u8]) -> postgres::framer::Framed;
+    /// Whether a message of the client with this tag asks for something to be run.
+    fn is_execution(tag: u8) -> bool;
     /// A whole frame from the client.
     fn request(&mut self, frame: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step;
     /// The head of a frame from the client that is larger than a slot.

@@ -1,6 +1,7 @@
 //! `wireward run`: three processes. The supervisor makes the rings and keeps them; the dataplane and the recorder inherit
 //! them, and again after a restart.
 
+pub mod check;
 pub mod dataplane;
 pub mod recorder;
 pub mod supervisor;

@@ -1,5 +1,7 @@
 //! The recorder process: drains the rings to disk; it holds no credential of any upstream.
 
+use std::path::{Path, PathBuf};
+
 use dataplane::config::Config;
 use recorder::RunConfig;
 
@@ -15,9 +17,39 @@ pub fn run(config: &Config, rings: &[i32]) -> Result<(), String> {
     let run = RunConfig {
         rings,
         directory: config.recordings.clone(),
-        key_path: config.recordings.with_extension("key"),
+        key_path: key_path(&config.recordings),
         limits: recorder::segment::writer::Limits::default(),
         report: |line| eprintln!("wireward recorder: {line}"),
     };
     recorder::run(run, &stop).map_err(|e| format!("the recorder cannot go on: {e}"))
+}
+
+/// Where the signing key of a recordings directory is: beside it, `<directory>.key`.
+///
+/// Once the name's last extension was replaced, so that `ev.v1` and `ev.v2` shared `ev.key`: a directory that was begun
+/// with such a key keeps it.
+pub fn key_path(recordings: &Path) -> PathBuf {
+    let mut name = recordings.as_os_str().to_owned();
+    name.push(".key");
+    let (own, shared) = (PathBuf::from(name), recordings.with_extension("key"));
+    let is_begun = recordings.join(recorder::checkpoint::PUBLIC_KEY_FILE_NAME).exists();
+    if is_begun && !own.exists() && shared.exists() { shared } else { own }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_directory_has_its_own_key_and_one_begun_with_a_shared_key_keeps_it() {
+        let base = std::env::temp_dir().join(format!("wireward-key-path-{}", std::process::id()));
+        let (old, new) = (base.join("ev.v1"), base.join("ev.v2"));
+        std::fs::create_dir_all(&old).expect("a directory");
+        std::fs::create_dir_all(&new).expect("a directory");
+        std::fs::write(old.join("checkpoints.pub"), "").expect("a file");
+        std::fs::write(base.join("ev.key"), "").expect("a file");
+        let paths = [key_path(&old), key_path(&new), key_path(&base.join("plain"))];
+        std::fs::remove_dir_all(&base).expect("removed");
+        assert_eq!(paths, [base.join("ev.key"), base.join("ev.v2.key"), base.join("plain.key")]);
+    }
 }

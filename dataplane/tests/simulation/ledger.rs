@@ -18,6 +18,7 @@ pub struct Evidence {
     pub responses: Vec<u8>,
     pub close: Option<String>,
     pub closes: u32,
+    pub verdicts: u64,
     /// Wall-clock times of the Open and of the last request.
     pub opened_ns: u64,
     pub last_request_ns: u64,
@@ -95,9 +96,14 @@ impl Ledger {
                     evidence.requests.extend(payload);
                     evidence.last_request_ns = header.time_unix_ns;
                 }
+                Kind::Verdict => {
+                    evidence.verdicts += 1;
+                    let texts = count(&evidence.requests, b"QP").0;
+                    assert!(texts >= evidence.verdicts, "a verdict stands before its statement");
+                }
                 Kind::Response => evidence.responses.extend(payload),
-                Kind::Verdict => {}
                 Kind::Close => {
+                    check_counts(&payload, &evidence.requests);
                     evidence.close = Some(String::from_utf8(payload).expect("JSON"));
                     evidence.closes += 1;
                 }
@@ -123,4 +129,26 @@ impl Ledger {
         assert!(new, "two Opens of session {session}");
         self.evidence.insert(client, Evidence { opened_ns, ..Evidence::default() });
     }
+}
+
+/// Messages of these kinds: whole ones, and whether one is cut off at the end.
+fn count(requests: &[u8], kinds: &[u8]) -> (u64, u64) {
+    let (mut whole, mut rest) = (0, requests);
+    while let Some((kind, tail)) = rest.split_first() {
+        let counts = u64::from(kinds.contains(kind));
+        let length = tail.first_chunk().map_or(usize::MAX, |length| u32::from_be_bytes(*length) as usize);
+        match tail.get(length..) {
+            Some(next) => (whole, rest) = (whole + counts, next),
+            None => return (whole, counts),
+        }
+    }
+    (whole, 0)
+}
+
+/// What a Close counts is what the record holds; a malformed last message may be recorded and not counted.
+fn check_counts(close: &[u8], requests: &[u8]) {
+    let close: serde_json::Value = serde_json::from_slice(close).expect("JSON");
+    let (whole, cut) = count(requests, b"QE");
+    let said = close["statements"].as_u64().expect("a number");
+    assert!(said + 1 >= whole && said <= whole + cut, "{whole} executions are recorded, the Close says {said}");
 }

@@ -2,12 +2,12 @@
 
 pub mod format;
 mod index;
-mod map;
+mod open;
 #[cfg(test)]
 mod tests;
 mod write;
 
-pub use map::OpenError;
+pub use open::OpenError;
 pub(crate) use write::write;
 
 pub use crate::policy::MaskAction;
@@ -88,13 +88,13 @@ impl Policy {
     /// # Errors
     /// The file cannot be read, is no artifact, is of another version, or is damaged.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        Self::from_bytes(map::read(path)?)
+        Self::from_bytes(open::read(path)?)
     }
 
     /// # Errors
     /// As [`Policy::open`]. Any bytes whatever are safe to give.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, OpenError> {
-        let opened = map::open(&bytes)?;
+        let opened = open::open(&bytes)?;
         let epoch_name = opened.digest[..6].iter().map(|byte| format!("{byte:02x}")).collect();
         let index = Index::of(&opened.tables);
         Ok(Self(Arc::new(Inner {

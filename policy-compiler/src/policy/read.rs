@@ -125,8 +125,10 @@ impl Section<'_> {
         self.strings(sink, key).unwrap_or_default()
     }
 
+    /// A key that is only misspelt is told of as such, once.
     fn require(&self, sink: &mut Sink<'_>, key: &str) {
-        if !self.table.contains_key(key) {
+        let is_misspelt = || self.table.keys().any(|written| did_you_mean(written.get_ref(), [key]).is_some());
+        if !self.table.contains_key(key) && !is_misspelt() {
             sink.error(&self.at, format!("[[{}]] needs `{key}`", self.kind));
         }
     }

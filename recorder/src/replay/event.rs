@@ -33,7 +33,7 @@ pub enum Event {
     /// Any other message worth a line.
     Other { what: String },
     /// What policy decided.
-    Verdict { action: &'static str, statement: u8, policy: String, rule: String },
+    Verdict { action: &'static str, policy: String, rule: String },
     /// Records that were dropped.
     Gap { records: u64 },
     /// What gateway or recorder told about the session.
@@ -108,9 +108,7 @@ impl Event {
             }
             Event::Copy { from, data } => json!({"from_client": *from == Side::Client, "data": data}),
             Event::Other { what } | Event::Malformed(what) => json!({"what": what}),
-            Event::Verdict { action, statement, policy, rule } => {
-                json!({"action": action, "statement": statement, "policy": policy, "rule": rule})
-            }
+            Event::Verdict { action, policy, rule } => json!({"action": action, "policy": policy, "rule": rule}),
             Event::Gap { records } => json!({"records": records}),
             Event::Told { value, .. } => json!({"value": value}),
         }

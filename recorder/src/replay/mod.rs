@@ -11,8 +11,8 @@ use std::path::Path;
 use ring::record::{Flags, Gap, Kind};
 use serde_json::{Value, json};
 
-use crate::evidence::walk;
-use crate::segment::reader::{Broken, Entry};
+use crate::evidence::{Damage, walk};
+use crate::segment::reader::Entry;
 use crate::session::SessionId;
 use event::{Event, Side};
 use postgres::Conversation;
@@ -34,8 +34,8 @@ pub struct Options {
 pub struct Shown {
     /// Records of the session; 0 means that there is no such session.
     pub records: u64,
-    /// Segments that could not be read to their end.
-    pub damage: Vec<Broken>,
+    /// What could not be read.
+    pub damage: Vec<Damage>,
 }
 
 /// Writes a session's events to `out`, in order, with their time since its first record.
@@ -103,9 +103,9 @@ fn told(kind: Kind, payload: &[u8]) -> Event {
             Some(gap) => Event::Gap { records: gap.count },
             None => Event::Malformed("a gap record".into()),
         },
-        Kind::Open => Event::Told { name: "open", value: json_or_text(payload) },
-        Kind::Close => Event::Told { name: "close", value: json_or_text(payload) },
-        _ => Event::Told { name: "note", value: json_or_text(payload) },
+        Kind::Open => Event::Told { name: "open", value: told_json(payload) },
+        Kind::Close => Event::Told { name: "close", value: told_json(payload) },
+        _ => Event::Told { name: "note", value: told_json(payload) },
     }
 }
 
@@ -120,11 +120,18 @@ fn verdict(payload: &[u8]) -> Option<Event> {
     };
     // The name that people see: the first 12 hexadecimal digits of the policy's digest.
     let policy = head.get(4..10)?.iter().map(|byte| format!("{byte:02x}")).collect();
-    Some(Event::Verdict { action, statement: head[1], policy, rule: String::from_utf8_lossy(rule).into_owned() })
+    Some(Event::Verdict { action, policy, rule: String::from_utf8_lossy(rule).into_owned() })
 }
 
-fn json_or_text(payload: &[u8]) -> Value {
-    serde_json::from_slice(payload).unwrap_or_else(|_| json!(String::from_utf8_lossy(payload)))
+/// What gateway or recorder told. A session's number becomes its name: readers of JSON may round numbers above 2^53.
+pub(crate) fn told_json(payload: &[u8]) -> Value {
+    let mut value = serde_json::from_slice(payload).unwrap_or_else(|_| json!(String::from_utf8_lossy(payload)));
+    if let Some(session) = value.get_mut("session")
+        && let Some(number) = session.as_u64()
+    {
+        *session = json!(SessionId(number).to_string());
+    }
+    value
 }
 
 /// Escapes in JSON text what [`text::escape`] would escape and JSON allows.
@@ -154,8 +161,15 @@ mod tests {
     }
 
     #[test]
+    fn a_session_is_named_as_the_list_names_it_and_never_rounded() {
+        let event = told(Kind::Open, br#"{"session":481959127250108417,"subject":"ann"}"#);
+        assert_eq!(event.line(), r#"{"session":"s_6b04345d0000001","subject":"ann"}"#);
+        assert_eq!(told(Kind::Note, b"not JSON").line(), "\"not JSON\"");
+    }
+
+    #[test]
     fn a_verdict_names_action_and_rule() {
-        let mut payload = vec![3, 2, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0];
+        let mut payload = vec![3, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0];
         payload.extend_from_slice(b"no-drop");
         let event = told(Kind::Verdict, &payload);
         assert_eq!(event.line(), "block by no-drop (policy 090000000000)");

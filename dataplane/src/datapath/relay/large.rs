@@ -46,7 +46,10 @@ impl<D: Dissector> Relay<D> {
             },
             Large::Stream => lane.stream(bytes, Passage::AsItIs),
             Large::Mask => lane.stream(bytes, Passage::Masked),
-            Large::Discard => lane.stream(bytes, Passage::Discarded),
+            Large::Discard => {
+                lane.stream(bytes, Passage::Discarded);
+                self.count(direction, tag, Step::Drop);
+            }
             Large::Wait => return Some(Flow::Idle),
             // Its beginning is evidence, and comes with the next receives.
             Large::End(_) if direction == Direction::ToUpstream && lane.window_bytes() < LAST_WORDS_BYTES_MAX => {
@@ -108,7 +111,8 @@ impl<D: Dissector> Relay<D> {
             Direction::ToUpstream => self.dissector.request(&frame.bytes, cx.judge, cx.scratch),
             Direction::ToClient => self.dissector.response(&mut frame.bytes, cx.scratch),
         };
-        if let Some(stopped) = self.record_verdicts(cx) {
+        self.count(direction, frame.bytes[0], step);
+        if let Some(stopped) = self.record_verdicts(cx.scratch.verdicts.len(), cx) {
             return Some(stopped);
         }
         match step {

@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::framer::{self, Framed};
+use super::wire::frontend;
 use crate::datapath::mask::{CopyOut, MaskView, RowPlan};
 use crate::datapath::replies::Replies;
 use crate::datapath::stream::StreamedFrame;
@@ -118,6 +119,10 @@ impl Dissector {
 impl protocol::Dissector for Dissector {
     fn frame(&self, window: &[u8]) -> Framed {
         framer::next(window)
+    }
+
+    fn is_execution(tag: u8) -> bool {
+        matches!(tag, frontend::QUERY | frontend::EXECUTE)
     }
 
     fn request(&mut self, frame: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {

@@ -143,7 +143,7 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Read(e) => write!(f, "the policy artifact cannot be read: {e}"),
+            Self::Read(e) => write!(f, "cannot be read: {e}; make one with `wireward policy build POLICY -o FILE`"),
             Self::NotAnArtifact => {
                 f.write_str("this is no policy artifact; make one with `wireward policy build POLICY -o FILE`")
             }
