@@ -149,7 +149,7 @@ fn main() -> ExitCode {
             }
         },
         Command::CheckConfig(c) => with(&c.config, |config| {
-            dataplane::control::Control::load(config)?;
+            run::dataplane::check(config)?;
             println!("{}: all in order", c.config.display());
             Ok(())
         }),

@@ -109,9 +109,9 @@ fn configuration(upstream: &Upstream, port: u16) -> String {
     let Upstream { address, database, user, .. } = upstream;
     format!(
         r#"# Paths are relative to this file.
-[identity]
-jwks_file = "jwks.json"
+[[issuer]]
 issuer = "{ISSUER}"
+jwks_file = "jwks.json"
 audience = "{AUDIENCE}"
 algorithms = ["ES256"]
 

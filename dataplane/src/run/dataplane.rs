@@ -27,19 +27,36 @@ pub fn run(config: &Config, rings: &[i32]) -> Result<(), String> {
     let ring = rings.pop().ok_or("no ring was given; this command is started by `wireward run`")?;
     let stop = stop_flag()?;
     let control = Arc::new(Control::load(config)?);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| format!("the control thread cannot be started: {e}"))?;
+    let runtime = runtime()?;
+    runtime.block_on(async { control.keep_keys_fresh() });
     // The catalogue comes before the first session, so that no mask is missing.
     runtime.block_on(control.refresh_catalogues(0));
     let (shard, postbox) = start(config, ring, control.clone())?;
     runtime.block_on(control_loop(&control, &postbox, &stop, &shard));
     postbox.send(Mail::Stop);
+    // A name that is being looked up must not hold up the end.
+    runtime.shutdown_background();
     match shard.join() {
         Ok(ended) => ended,
         Err(_) => Err("the shard has panicked; its sessions have ended".into()),
     }
+}
+
+/// Loads all that the configuration names, and fetches the keys of every issuer.
+///
+/// # Errors
+/// What cannot be used, and why.
+pub fn check(config: &Config) -> Result<(), String> {
+    let control = Control::load(config)?;
+    let runtime = runtime()?;
+    let fetched = runtime.block_on(control.fetch_keys());
+    runtime.shutdown_background();
+    fetched
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    built.map_err(|e| format!("the control thread cannot be started: {e}"))
 }
 
 async fn control_loop(control: &Control, postbox: &Postbox, stop: &AtomicBool, shard: &JoinHandle<Result<(), String>>) {

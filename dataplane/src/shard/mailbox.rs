@@ -6,10 +6,17 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::control::analyser::Decided;
+use crate::session::Request;
 
 pub enum Mail {
     /// A long text has been judged.
     Decided(Decided),
+    /// An issuer's keys have been fetched: who waited for them asks to be let in once more.
+    Admit {
+        session: u64,
+        index: u32,
+        request: Box<Request>,
+    },
     /// A catalogue has changed: views are to be made anew.
     Catalogue,
     Stop,

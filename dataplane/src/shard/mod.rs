@@ -206,6 +206,13 @@ impl<I: Io> Shard<I> {
         while let Some(mail) = self.mailbox.next() {
             match mail {
                 Mail::Decided(decided) => self.decided(decided),
+                Mail::Admit { session, index, request } => {
+                    // The session may have gone, and another be in its place.
+                    let place = self.entries.get(index as usize).and_then(Option::as_ref);
+                    if place.is_some_and(|e| e.session.id() == session && !e.closing) {
+                        self.admit(index, request, true);
+                    }
+                }
                 Mail::Catalogue => self.renew_views(),
                 Mail::Stop => self.stopping = true,
             }
