@@ -53,6 +53,17 @@ pub enum Refusal {
     UntilFetched(usize),
 }
 
+impl From<&'static str> for Refusal {
+    fn from(why: &'static str) -> Self {
+        Self::For(why)
+    }
+}
+
+/// The words for a token whose key is not there, also after it was waited for.
+pub const UNKNOWN_KEY: &str = "the token is signed with an unknown key";
+const UNREACHABLE: &str =
+    "the token cannot be checked: its issuer's keys cannot be fetched; try later or tell the operator";
+
 /// Verifies tokens of all issuers.
 pub struct Verifier {
     issuers: Vec<Arc<Issuer>>,
@@ -77,25 +88,22 @@ impl Verifier {
         if let Some(identity) = self.verified.get(token, now_unix_s, |issuer| self.issuers[issuer].keys(now).ok()) {
             return Ok(identity);
         }
-        let jwt = Jwt::parse(token).map_err(Refusal::For)?;
-        let number = self.issuer_of(&jwt).map_err(Refusal::For)?;
+        let jwt = Jwt::parse(token)?;
+        let number = self.issuer_of(&jwt)?;
         let issuer = &self.issuers[number];
-        let keys = match issuer.keys(now) {
-            Ok(keys) => keys,
-            Err(NoKeys::Yet) => return Err(Refusal::UntilFetched(number)),
-            Err(NoKeys::Reachable) => {
-                return Err(Refusal::For(
-                    "the token cannot be checked: its issuer's keys cannot be fetched; try later or tell the operator",
-                ));
-            }
-        };
-        match keys.verify(&jwt) {
-            Ok(()) => {}
-            Err(Unverified::Never(why)) => return Err(Refusal::For(why)),
-            Err(Unverified::UnknownKey) if issuer.may_bring_more() => return Err(Refusal::UntilFetched(number)),
-            Err(Unverified::UnknownKey) => return Err(Refusal::For("the token is signed with an unknown key")),
+        if !is_allowed(string(&jwt.header, "alg")?, &issuer.settings) {
+            return Err("the token's algorithm is not allowed".into());
         }
-        let identity = claims::check(&jwt.claims, &issuer.settings, now_unix_s).map_err(Refusal::For)?;
+        let keys = issuer.keys(now).map_err(|none| match none {
+            NoKeys::Yet => Refusal::UntilFetched(number),
+            NoKeys::Reachable => Refusal::For(UNREACHABLE),
+        })?;
+        keys.verify(&jwt).map_err(|why| match why {
+            Unverified::Never(why) => Refusal::For(why),
+            Unverified::UnknownKey if issuer.may_bring_more() => Refusal::UntilFetched(number),
+            Unverified::UnknownKey => Refusal::For(UNKNOWN_KEY),
+        })?;
+        let identity = claims::check(&jwt.claims, &issuer.settings, now_unix_s)?;
         self.verified.put(token, &identity, number, &keys);
         Ok(identity)
     }
@@ -132,4 +140,9 @@ impl Verifier {
         }
         Ok(())
     }
+}
+
+/// Whether a token's header may name this algorithm at all; the key decides which it is.
+fn is_allowed(algorithm: Option<&str>, settings: &config::Issuer) -> bool {
+    algorithm.is_some_and(|name| settings.algorithms.iter().any(|allowed| allowed == name))
 }

@@ -118,7 +118,7 @@ impl Control {
             Ok(identity) => self.place(identity, request),
             Err(Refusal::For(why)) => Err(Fault::NotAdmitted(why)),
             Err(Refusal::UntilFetched(issuer)) if !has_waited => return Answer::UntilFetched(issuer),
-            Err(Refusal::UntilFetched(_)) => Err(Fault::NotAdmitted("the token is signed with an unknown key")),
+            Err(Refusal::UntilFetched(_)) => Err(Fault::NotAdmitted(identity::UNKNOWN_KEY)),
         })
     }
 

@@ -152,3 +152,75 @@ impl Issuer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    const KEYS: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","alg":"EdDSA",
+        "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+
+    fn remote() -> Issuer {
+        let lines = "issuer = 'https://i.test'\naudience = 'w'\nalgorithms = ['EdDSA']\nkeys_stale_max_s = 600";
+        Issuer::load(&config::Issuer::for_tests(lines)).expect("nothing to read")
+    }
+
+    fn set(issuer: &Issuer, text: &str) -> Result<KeySet, String> {
+        KeySet::parse(text.as_bytes(), &issuer.settings)
+    }
+
+    /// What has happened to an issuer, and after how many seconds.
+    type Event<'a> = (u64, Result<&'a str, &'a str>);
+
+    #[test]
+    fn keys_count_until_they_are_stale_and_failures_do_not_make_them_younger() {
+        let rows: [(&[Event<'_>], u64, Result<(), NoKeys>, bool); 8] = [
+            (&[], 0, Err(NoKeys::Yet), true),
+            (&[(0, Err("down"))], 1, Err(NoKeys::Reachable), false),
+            (&[(0, Ok(KEYS))], 600, Ok(()), true),
+            (&[(0, Ok(KEYS))], 601, Err(NoKeys::Reachable), true),
+            (&[(0, Ok(KEYS)), (500, Err("down"))], 600, Ok(()), false),
+            (&[(0, Ok(KEYS)), (500, Err("down"))], 601, Err(NoKeys::Reachable), false),
+            (&[(0, Ok(KEYS)), (500, Ok(KEYS))], 1_100, Ok(()), true),
+            (&[(0, Err("down")), (500, Ok(KEYS))], 501, Ok(()), true),
+        ];
+        for (events, then_s, found, may_bring_more) in rows {
+            let issuer = remote();
+            let start = Instant::now();
+            for (at_s, event) in events {
+                let keys = event.map_err(str::to_owned).and_then(|text| set(&issuer, text));
+                issuer.publish(keys, start + Duration::from_secs(*at_s));
+            }
+            let keys = issuer.keys(start + Duration::from_secs(then_s));
+            assert_eq!(keys.map(|_| ()), found, "{events:?} after {then_s} s");
+            assert_eq!(issuer.may_bring_more(), may_bring_more, "{events:?}");
+        }
+    }
+
+    #[test]
+    fn keys_that_did_not_change_stay_the_same_and_others_do_not() {
+        let issuer = remote();
+        let now = Instant::now();
+        let publish = |text: &str| {
+            issuer.publish(set(&issuer, text), now);
+            issuer.keys(now).expect("keys")
+        };
+        let first = publish(KEYS);
+        assert!(Arc::ptr_eq(&first, &publish(KEYS)));
+        let renamed = publish(&KEYS.replace("\"a\"", "\"b\""));
+        assert!(!Arc::ptr_eq(&first, &renamed) && !renamed.is_empty());
+        assert!(publish(r#"{"keys":[]}"#).is_empty(), "an issuer may take all its keys back");
+    }
+
+    #[test]
+    fn no_more_wait_than_may() {
+        static CALLED: AtomicUsize = AtomicUsize::new(0);
+        let issuer = remote();
+        for _ in 0..WAITING_MAX + 3 {
+            issuer.wait(Box::new(|| _ = CALLED.fetch_add(1, Ordering::Relaxed)));
+        }
+        assert_eq!(CALLED.load(Ordering::Relaxed), 3, "those beyond the limit are answered at once");
+    }
+}

@@ -126,6 +126,9 @@ fn an_unknown_key_is_waited_for_only_where_it_can_come() {
         let token = signer.sign("other", &json!({"iss": iss, "sub": "ann", "aud": "w", "exp": 2_000}));
         assert_eq!(verifier.verify(&token, 1_000), Err(refusal), "{iss}");
     }
+    // `{"alg":"none","kid":"x"}` and `{"iss":"https://r"}`: no key can ever make it good.
+    let none = b"eyJhbGciOiJub25lIiwia2lkIjoieCJ9.eyJpc3MiOiJodHRwczovL3IifQ.";
+    assert_eq!(verifier.verify(none, 1_000), Err(Refusal::For("the token's algorithm is not allowed")));
 }
 
 /// Answers every connection with these bytes, then stays silent for a while where `slow`.
@@ -190,6 +193,57 @@ fn a_server_that_drips_is_given_up() {
     let found = fetch(&format!("issuer = 'i'\njwks_url = 'http://127.0.0.1:{port}/jwks'"));
     assert!(found.as_ref().is_err_and(|e| e.contains("no whole answer")), "{found:?}");
     assert!(start.elapsed() < Duration::from_secs(10));
+}
+
+/// Serves `keys` by TLS with a certificate for this name; the certificate in PEM form, and the port.
+fn tls_server(name: &str) -> (String, u16) {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.expect("versions").with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key);
+    let config = std::sync::Arc::new(config.expect("a sound certificate"));
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let connection = rustls::ServerConnection::new(config.clone()).expect("a connection");
+            let mut stream = rustls::StreamOwned::new(connection, stream.expect("a connection"));
+            if stream.read(&mut [0; 4096]).is_ok() {
+                let _ = stream.write_all(&ok("keys"));
+                let _ = stream.flush();
+            }
+        }
+    });
+    (made.cert.pem(), port)
+}
+
+#[test]
+fn keys_come_only_from_a_server_with_the_right_certificate() {
+    let (right, port) = tls_server("127.0.0.1");
+    let (other, other_port) = tls_server("idp.test");
+    let files = [&right, &other].map(|pem| {
+        let file = File::new(&json!(null));
+        std::fs::write(&file.0, pem).expect("written");
+        file
+    });
+    for (ca, port, expected) in [
+        (Some(&files[0]), port, Ok("keys")),
+        (Some(&files[1]), port, Err("invalid peer certificate")),
+        (Some(&files[1]), other_port, Err("not valid for name")),
+        (None, port, Err("invalid peer certificate")),
+    ] {
+        let ca = ca.map(|file| format!("ca_file = '{}'", file.0.display())).unwrap_or_default();
+        let found = fetch(&format!("issuer = 'i'\njwks_url = 'https://127.0.0.1:{port}/jwks'\n{ca}"));
+        match expected {
+            Ok(body) => assert_eq!(found.as_deref(), Ok(body)),
+            Err(why) => assert!(found.as_ref().is_err_and(|e| e.contains(why)), "{why}: {found:?}"),
+        }
+    }
+    let empty = File::new(&json!([]));
+    let ca = empty.0.display();
+    let found = fetch(&format!("issuer = 'i'\nca_file = '{ca}'\njwks_url = 'https://127.0.0.1:{port}/'"));
+    assert!(found.as_ref().is_err_and(|e| e.contains("no certificate in PEM form")), "{found:?}");
 }
 
 #[test]
