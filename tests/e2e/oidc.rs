@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Case::new("who_acts_for_whom_is_recorded_and_shown", actors_are_recorded),
         Case::new("keys_are_rotated_while_running", rotation),
         Case::new("a_flood_of_unknown_keys_makes_one_fetch_in_ten_seconds", flood),
+        Case::new("a_login_waits_for_keys_no_longer_than_login_timeout", impatience),
         Case::new("an_issuer_whose_discovery_document_is_of_another_is_refused", wrong_issuer),
         Case::new("an_issuer_that_was_never_reached_lets_nobody_in", never_reached),
         Case::new("keys_of_an_issuer_that_went_away_count_for_the_stated_time", stale_keys),
@@ -91,6 +92,28 @@ fn node_modules() -> PathBuf {
     Path::new(&home).join(".cache/wireward/node/node_modules")
 }
 
+/// A table of the configuration for one more issuer.
+fn issuer(name: &str, more: &str) -> String {
+    format!(
+        "[[issuer]]\nissuer = \"{name}\"\naudience = \"wireward\"\nalgorithms = [\"ES256\"]\n\
+         allow_loopback_http = true\nroles_claim = \"realm_access.roles\"\n{more}\n"
+    )
+}
+
+/// A gateway beside the world's own, with more in its configuration.
+fn gateway(world: &World, name: &str, more: &str) -> (Place, Gateway) {
+    let directory = world.directory.0.join(name);
+    fs::create_dir(&directory).expect("a directory");
+    let place = Place::new(&directory);
+    let port = free_port().expect("a port");
+    let bundle = policy::compile(None).expect("the policy is right");
+    place.furnish(&world.issuer, &bundle, &world.upstream, port).expect("furnished");
+    let written = fs::read_to_string(place.configuration()).expect("it was furnished");
+    fs::write(place.configuration(), format!("{written}\n{more}")).expect("written");
+    let gateway = place.start(&wireward(), port).expect("the gateway starts though some issuers are away");
+    (place, gateway)
+}
+
 /// A gateway with issuers of every kind.
 struct Scene {
     gateway: Gateway,
@@ -112,18 +135,6 @@ impl Scene {
         let (main, leaving) = (Provider::start(), Provider::start());
         let wrong = format!("{}/wrong", main.issuer);
         let nobody = format!("http://127.0.0.1:{}", free_port().expect("a port"));
-        let directory = world.directory.0.join("oidc");
-        fs::create_dir(&directory).expect("a directory");
-        let place = Place::new(&directory);
-        let port = free_port().expect("a port");
-        let bundle = policy::compile(None).expect("the policy is right");
-        place.furnish(&world.issuer, &bundle, &world.upstream, port).expect("furnished");
-        let issuer = |name: &str, more: &str| {
-            format!(
-                "[[issuer]]\nissuer = \"{name}\"\naudience = \"wireward\"\nalgorithms = [\"ES256\"]\n\
-                 allow_loopback_http = true\nroles_claim = \"realm_access.roles\"\n{more}\n"
-            )
-        };
         let by_subject =
             format!("[[issuer.role]]\nrole = \"dba\"\nwhen = [{{ claim = \"sub\", equals = \"{CLIENT}\" }}]");
         let short = format!(
@@ -131,20 +142,23 @@ impl Scene {
             leaving.issuer,
             STALE_MAX.as_secs()
         );
-        let written = fs::read_to_string(place.configuration()).expect("it was furnished");
         let issuers = [
             issuer(&main.issuer, &by_subject),
             issuer(&leaving.issuer, &short),
             issuer(&wrong, ""),
             issuer(&nobody, ""),
         ];
-        fs::write(place.configuration(), format!("{written}\n{}", issuers.concat())).expect("written");
-        let gateway = place.start(&wireward(), port).expect("the gateway starts though some issuers are away");
+        let (place, gateway) = gateway(world, "oidc", &issuers.concat());
         Scene { gateway, place, main: Mutex::new(main), leaving: Mutex::new(leaving), wrong, nobody }
     }
 
     fn main(&self) -> MutexGuard<'_, Provider> {
         self.main.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn issuer_and_token(&self) -> (String, String) {
+        let mut main = self.main();
+        (main.issuer.clone(), main.token())
     }
 
     fn leaving(&self) -> MutexGuard<'_, Provider> {
@@ -245,10 +259,7 @@ fn rotation(world: &World) {
 
 fn flood(world: &World) {
     let scene = Scene::get(world);
-    let (issuer, honest) = {
-        let mut main = scene.main();
-        (main.issuer.clone(), main.token())
-    };
+    let (issuer, honest) = scene.issuer_and_token();
     let before = scene.main().asked_ms().len();
     let start = Instant::now();
     while start.elapsed() < FETCH_EVERY_MIN + Duration::from_secs(2) {
@@ -276,6 +287,28 @@ fn flood(world: &World) {
     assert!((1..=most).contains(&fetches), "{fetches} fetches in {:?}", start.elapsed());
     let gap_ms = asked_ms.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap_or(u64::MAX);
     assert!(gap_ms + 50 >= FETCH_EVERY_MIN.as_millis() as u64, "keys were asked for twice in {gap_ms} ms");
+}
+
+fn impatience(world: &World) {
+    let scene = Scene::get(world);
+    let (main, honest) = scene.issuer_and_token();
+    let more = format!("{}[limits]\nlogin_timeout_s = 1\n", issuer(&main, ""));
+    let (_place, gateway) = gateway(world, "impatient", &more);
+    let log_in = |token: &str| Wire::login(gateway.port, CLIENT, "shop", token.as_bytes());
+    let asked = scene.main().asked_ms().len();
+    let start = Instant::now();
+    let refused = log_in(&forged(world, &main, "k")).err().expect("a forged token gets in");
+    assert_eq!(refused.sqlstate(), "57014", "{}", told(&refused));
+    assert!(start.elapsed() < Duration::from_secs(3), "waited {:?}", start.elapsed());
+    // Another session is in its place when the keys come for the one that has gone.
+    let mut other = log_in(&honest).unwrap_or_else(|error| panic!("{}", told(&error)));
+    while scene.main().asked_ms().len() == asked {
+        assert!(start.elapsed() < SOON, "no keys were fetched");
+        sleep(Duration::from_millis(100));
+    }
+    sleep(Duration::from_millis(200));
+    other.query("select 1");
+    other.until_ready();
 }
 
 fn wrong_issuer(world: &World) {

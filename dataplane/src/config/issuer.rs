@@ -137,6 +137,19 @@ impl Issuer {
         self.issuer.as_deref().or(self.trust_domain.as_deref()).unwrap_or_default()
     }
 
+    /// The examples of CONFIG.md, in their order.
+    #[cfg(test)]
+    pub fn examples() -> Vec<Self> {
+        #[derive(Deserialize)]
+        struct Example {
+            issuer: Vec<RawIssuer>,
+        }
+        let blocks = include_str!("../../CONFIG.md").split("```toml\n").skip(1);
+        let texts = blocks.map(|rest| rest.split("```").next().unwrap_or_default());
+        let raw = texts.flat_map(|text| toml::from_str::<Example>(text).expect("an example").issuer).collect();
+        check_all(raw, Path::new("")).expect("sound examples")
+    }
+
     /// The issuer of a TOML table.
     #[cfg(test)]
     pub fn for_tests(text: &str) -> Self {

@@ -172,6 +172,31 @@ mod tests {
         }
     }
 
+    /// Claims as these issuers write them, shortened.
+    #[test]
+    fn the_examples_of_the_documentation_do_what_they_say() {
+        let job = json!({"sub": "repo:acme/shop:ref:refs/heads/main", "repository": "acme/shop",
+            "ref": "refs/heads/main", "event_name": "push", "roles": "dba"});
+        let fork =
+            json!({"sub": "repo:evil/shop:ref:refs/heads/main", "repository": "evil/shop", "ref": "refs/heads/main"});
+        let pod = json!({"sub": "system:serviceaccount:jobs:nightly", "aud": ["wireward"],
+            "kubernetes.io": {"namespace": "jobs", "serviceaccount": {"name": "nightly", "uid": "u"}}});
+        let svid = json!({"sub": "spiffe://acme.example/ns/jobs/sa/nightly", "aud": ["wireward"]});
+        let person = json!({"preferred_username": "ann", "realm_access": {"roles": ["analyst"]}, "roles": ["dba"]});
+        let rows = [
+            ("https://idp.example/realms/staff", person, &["analyst"][..]),
+            ("https://token.actions.githubusercontent.com", job, &["ci"]),
+            ("https://token.actions.githubusercontent.com", fork, &[]),
+            ("https://kubernetes.default.svc.cluster.local", pod, &["batch"]),
+            ("acme.example", svid, &["batch"]),
+        ];
+        let examples = Issuer::examples();
+        for (label, claims, roles) in rows {
+            let issuer = examples.iter().find(|i| i.label() == label).expect(label);
+            assert_eq!(check(&token(claims), issuer, 1_000).expect(label).roles, roles, "{label}");
+        }
+    }
+
     #[test]
     fn actors_stand_apart_from_the_subject() {
         let chain = json!({"act": {"sub": "tool", "iss": "https://t", "act": {"sub": "crew"}}});

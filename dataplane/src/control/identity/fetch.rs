@@ -26,6 +26,8 @@ use crate::config::issuer::{Place, Remote};
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 /// From the first look at the name to the last byte of the answer.
 const TIME_MAX: Duration = Duration::from_secs(5);
+/// For one address of several: where one family of addresses leads nowhere, the other still has its turn.
+const CONNECT_MAX: Duration = Duration::from_secs(2);
 
 /// Fetches the keys of one issuer.
 pub struct Fetcher {
@@ -129,9 +131,10 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
     let addresses: Vec<SocketAddr> = addresses.collect();
     let mut why = "its name has no address".to_owned();
     for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(e) => why = format!("{address}: {e}"),
+        match tokio::time::timeout(CONNECT_MAX, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(e)) => why = format!("{address}: {e}"),
+            Err(_) => why = format!("{address}: no connection within {} s", CONNECT_MAX.as_secs()),
         }
     }
     Err(why)
