@@ -8,10 +8,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
 use serde::Deserialize;
 
 use crate::control::credential::Source;
 use crate::protocol::postgres::dissector;
+use crate::session::Encryption;
 pub use issuer::Issuer;
 
 #[derive(Debug, Deserialize)]
@@ -52,6 +54,17 @@ struct RawListener {
     address: SocketAddr,
     #[serde(default)]
     plaintext: Option<String>,
+    #[serde(default)]
+    tls: Option<RawListenerTls>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawListenerTls {
+    certificate: PathBuf,
+    key: PathBuf,
+    #[serde(default)]
+    client_ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -67,6 +80,12 @@ struct RawResource {
     auth: Vec<String>,
     #[serde(default)]
     role: Option<String>,
+    #[serde(default)]
+    tls: Option<String>,
+    #[serde(default)]
+    tls_ca: Option<PathBuf>,
+    #[serde(default)]
+    tls_name: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -129,6 +148,35 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub struct Listener {
     pub address: SocketAddr,
+    /// Sessions in clear are served: tokens stay on this machine.
+    pub plaintext: bool,
+    pub tls: Option<ListenerTls>,
+}
+
+impl Listener {
+    pub fn encryption(&self) -> Encryption {
+        match (&self.tls, self.plaintext) {
+            (None, _) => Encryption::None,
+            (Some(_), true) => Encryption::Offered,
+            (Some(_), false) => Encryption::Required,
+        }
+    }
+}
+
+/// PEM files that a listener serves TLS with.
+#[derive(Clone, Debug)]
+pub struct ListenerTls {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// Clients may show a certificate of this authority.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// How an upstream's certificate is checked (`verify-full`).
+#[derive(Clone, Debug)]
+pub struct UpstreamTls {
+    pub ca: PathBuf,
+    pub name: ServerName<'static>,
 }
 
 /// A system behind us.
@@ -144,6 +192,7 @@ pub struct Resource {
     pub allow_cleartext: bool,
     /// Role that the upstream session is pinned to.
     pub role: Option<String>,
+    pub tls: Option<UpstreamTls>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -199,27 +248,37 @@ fn check(raw: RawConfig, directory: &Path) -> Result<Config, String> {
         recordings: resolve(&raw.recording.directory),
         ring_bytes: ring_bytes(raw.recording.ring_bytes)?,
         recorder_absent_max: seconds("recording.recorder_absent_max_s", raw.recording.recorder_absent_max_s)?,
-        listeners: raw.listener.into_iter().map(listener).collect::<Result<_, _>>()?,
+        listeners: raw.listener.into_iter().map(|l| listener(l, directory)).collect::<Result<_, _>>()?,
         resources,
         hash_key: raw.masking.hash_key.map(|s| s.relative_to(directory)),
         limits: limits(&raw.limits)?,
     })
 }
 
-fn listener(raw: RawListener) -> Result<Listener, String> {
+fn listener(raw: RawListener, directory: &Path) -> Result<Listener, String> {
     known_protocol(&raw.protocol)?;
-    match raw.plaintext.as_deref() {
-        Some("loopback") if raw.address.ip().is_loopback() => Ok(Listener { address: raw.address }),
-        Some("loopback") => Err(format!(
-            "listener {}: plaintext = \"loopback\" needs a loopback address, or tokens would cross the network in clear",
-            raw.address
-        )),
-        Some(other) => {
-            Err(format!("listener {}: plaintext = \"{other}\" is unknown; it can be \"loopback\"", raw.address))
+    let address = raw.address;
+    let plaintext = match raw.plaintext.as_deref() {
+        Some("loopback") if address.ip().is_loopback() => true,
+        Some("loopback") => {
+            return Err(format!(
+                "listener {address}: plaintext = \"loopback\" needs a loopback address, or tokens would cross the network in clear"
+            ));
         }
-        None => Err(format!(
-            "listener {}: TLS is not served yet; listen on a loopback address with plaintext = \"loopback\"",
-            raw.address
+        Some(other) => {
+            return Err(format!("listener {address}: plaintext = \"{other}\" is unknown; it can be \"loopback\""));
+        }
+        None => false,
+    };
+    let tls = raw.tls.map(|tls| ListenerTls {
+        certificate: directory.join(tls.certificate),
+        key: directory.join(tls.key),
+        client_ca: tls.client_ca.map(|path| directory.join(path)),
+    });
+    match plaintext || tls.is_some() {
+        true => Ok(Listener { address, plaintext, tls }),
+        false => Err(format!(
+            "listener {address}: give it tls = {{ certificate = \"…\", key = \"…\" }}, or on a loopback address plaintext = \"loopback\""
         )),
     }
 }
@@ -241,6 +300,7 @@ fn resource(raw: RawResource, directory: &Path) -> Result<Resource, String> {
             ));
         }
     }
+    let tls = upstream_tls(&raw, directory)?;
     let allows = |method: &str| raw.auth.iter().any(|m| m == method);
     Ok(Resource {
         allow_md5: allows("md5"),
@@ -251,7 +311,30 @@ fn resource(raw: RawResource, directory: &Path) -> Result<Resource, String> {
         user: raw.user,
         credential: raw.credential.relative_to(directory),
         role: raw.role,
+        tls,
     })
+}
+
+/// Towards a resource that is not on this machine TLS is the default; to leave it off has to be said.
+fn upstream_tls(raw: &RawResource, directory: &Path) -> Result<Option<UpstreamTls>, String> {
+    let wrong = |what: &str| Err(format!("resource {}: {what}", raw.name));
+    match (raw.tls.as_deref(), &raw.tls_ca) {
+        (Some("disable"), None) => Ok(None),
+        (None, None) if raw.address.ip().is_loopback() && raw.tls_name.is_none() => Ok(None),
+        (None | Some("verify-full"), Some(ca)) => {
+            let name = raw.tls_name.clone().unwrap_or_else(|| raw.address.ip().to_string());
+            match ServerName::try_from(name.clone()) {
+                Ok(name) => Ok(Some(UpstreamTls { ca: directory.join(ca), name })),
+                Err(_) => wrong(&format!("tls_name = \"{name}\" is neither a host name nor an address")),
+            }
+        }
+        (Some("disable"), Some(_)) => wrong("tls = \"disable\" and tls_ca contradict each other"),
+        (Some("verify-full") | None, None) => wrong(
+            "name the authority of its certificate with tls_ca = \"file.pem\" (and tls_name, if the certificate has a host name), \
+             or say tls = \"disable\"",
+        ),
+        (Some(other), _) => wrong(&format!("tls = \"{other}\" is unknown; it can be \"verify-full\" or \"disable\"")),
+    }
 }
 
 fn limits(raw: &RawLimits) -> Result<Limits, String> {

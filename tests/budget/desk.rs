@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use dataplane::buffer::{SLOT_BYTES, Slab, Slot};
+use dataplane::io::tls::{Role, SecureIo};
 use dataplane::io::{Conn, Event, Io, Lent};
 use rustix::io::Errno;
 
@@ -92,6 +93,12 @@ impl Desk {
     }
 }
 
+impl SecureIo for Desk {
+    fn secure(&mut self, _slab: &mut Slab, conn: Conn, _role: Role, _early: &[u8], _receiving: bool) {
+        panic!("TLS was not asked for on {conn:?}");
+    }
+}
+
 impl Io for Desk {
     fn receive(&mut self, conn: Conn) {
         assert!(!std::mem::replace(self.receiving(conn), true), "two receives at once on {conn:?}");
@@ -101,7 +108,7 @@ impl Io for Desk {
         panic!("{conn:?} waits in slot {} from byte {from} on: an idle connection must own no slot", slot.index());
     }
 
-    fn send(&mut self, slab: &Slab, conn: Conn, lent: Lent<'_>) {
+    fn send(&mut self, slab: &mut Slab, conn: Conn, lent: Lent<'_>) {
         let (slot, bytes, heap) = match lent {
             Lent::Slot { slot, from, to } => {
                 self.output.extend_from_slice(slab.bytes(slot, from..to));
@@ -122,7 +129,7 @@ impl Io for Desk {
         Ok(conn)
     }
 
-    fn close(&mut self, conn: Conn) {
+    fn close(&mut self, conn: Conn, _farewell: &[u8]) {
         panic!("the gateway closes {conn:?} after {:?}", String::from_utf8_lossy(&self.output));
     }
 

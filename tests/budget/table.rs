@@ -91,6 +91,7 @@ impl Table {
             analyser: Analyser::start().expect("a thread"),
             mailbox,
             limits: limits(),
+            encryption: Vec::new(),
             recorder_absent_max: Duration::from_secs(5),
             random: Box::new(|bytes| bytes.fill(5)),
             number: 0,
@@ -164,6 +165,7 @@ fn control() -> Control {
         allow_md5: false,
         allow_cleartext: false,
         role: None,
+        tls: None,
     };
     // The token is the role's name; who checks real ones is not what is counted here.
     let verify = Box::new(|token: &[u8], _| {

@@ -1,6 +1,8 @@
 //! Real servers, the real binary and real clients for the tests of `e2e/`: a test file starts one PostgreSQL and one
 //! gateway, runs its cases against them one after the other, and stops both.
 
+#[path = "../../dataplane/src/demo/authority.rs"]
+pub mod authority;
 #[path = "../../dataplane/src/demo/gateway.rs"]
 pub mod gateway;
 #[path = "../../dataplane/src/demo/issuer.rs"]

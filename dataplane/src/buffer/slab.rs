@@ -90,6 +90,21 @@ impl Slab {
         self.bytes_mut(&Slot(index), range)
     }
 
+    /// The bytes of two slots, by number, at once.
+    ///
+    /// # Panics
+    /// If the slots are the same, or a range leaves its slot.
+    pub fn two_mut(&mut self, a: (u32, Range<usize>), b: (u32, Range<usize>)) -> (&mut [u8], &mut [u8]) {
+        assert!(a.0 != b.0, "two slices of one slot");
+        let mut slice = |(index, range): (u32, Range<usize>)| {
+            let bytes: *mut [u8] = self.bytes_mut(&Slot(index), range);
+            bytes
+        };
+        let (a, b) = (slice(a), slice(b));
+        // SAFETY: both were checked by `bytes_mut`; of two slots, they are apart, and both borrow `self` mutably.
+        unsafe { (&mut *a, &mut *b) }
+    }
+
     /// Copies `source[range]` to the head of `target`, which is another slot.
     pub fn copy(&mut self, source: &Slot, range: Range<usize>, target: &Slot) {
         assert!(range.start <= range.end && range.end <= SLOT_BYTES && source.0 != target.0);

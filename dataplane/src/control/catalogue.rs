@@ -4,13 +4,16 @@
 //! that show the column. What hangs on a masked table in a way that is not understood is masked whole.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use policy_compiler::artifact::{MaskAction, Masks};
 use policy_compiler::judge;
 use policy_compiler::statement::{Output, postgres};
-use tokio_postgres::{Client, NoTls};
+use rustls::ClientConfig;
+use tokio_postgres::Client;
 
 use super::credential::Secret;
+use super::upstream::{chain, connect};
 use crate::config::Resource;
 
 /// The catalogue of one upstream at one moment.
@@ -46,6 +49,9 @@ const READS: &str = "SELECT DISTINCT r.ev_class, d.refobjid FROM pg_catalog.pg_d
      JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass \
      AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid <> r.ev_class";
 
+/// An upstream that takes longer is treated as one that does not answer.
+const READ_MAX: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// Server major versions whose grammar is judged (decision 6).
 const VERSIONS: std::ops::RangeInclusive<i32> = 15..=18;
 
@@ -54,10 +60,19 @@ impl Snapshot {
     ///
     /// # Errors
     /// What the upstream or the network says, without the credential.
-    pub async fn read(resource: &Resource, credential: &Secret, epoch: u64) -> Result<Self, String> {
-        let client = connect(resource, credential).await.map_err(|e| chain(&e))?;
-        check_version(&client).await?;
-        Self::query(&client, epoch).await.map_err(|e| chain(&e))
+    pub async fn read(
+        resource: &Resource,
+        credential: &Secret,
+        tls: Option<&Arc<ClientConfig>>,
+        epoch: u64,
+    ) -> Result<Self, String> {
+        let client = connect(resource, credential, tls).await?;
+        let read = async {
+            check_version(&client).await?;
+            Self::query(&client, epoch).await.map_err(|e| chain(&e))
+        };
+        let late = |_| format!("the catalogue was not read within {} s", READ_MAX.as_secs());
+        tokio::time::timeout(READ_MAX, read).await.map_err(late)?
     }
 
     async fn query(client: &Client, epoch: u64) -> Result<Self, tokio_postgres::Error> {
@@ -114,21 +129,6 @@ impl Snapshot {
     }
 }
 
-async fn connect(resource: &Resource, credential: &Secret) -> Result<Client, tokio_postgres::Error> {
-    let mut config = tokio_postgres::Config::new();
-    config
-        .host(resource.address.ip().to_string())
-        .port(resource.address.port())
-        .dbname(&resource.database)
-        .user(&resource.user)
-        .password(credential.reveal())
-        .application_name("wireward catalogue")
-        .connect_timeout(std::time::Duration::from_secs(5));
-    let (client, connection) = config.connect(NoTls).await?;
-    tokio::spawn(connection);
-    Ok(client)
-}
-
 async fn check_version(client: &Client) -> Result<(), String> {
     let row =
         client.query_one("SELECT current_setting('server_version_num')::int4", &[]).await.map_err(|e| chain(&e))?;
@@ -136,13 +136,6 @@ async fn check_version(client: &Client) -> Result<(), String> {
     match VERSIONS.contains(&major) {
         true => Ok(()),
         false => Err(format!("the server is PostgreSQL {major}; versions {VERSIONS:?} can be judged")),
-    }
-}
-
-fn chain(error: &tokio_postgres::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
     }
 }
 

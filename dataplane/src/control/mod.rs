@@ -2,9 +2,11 @@
 
 pub mod analyser;
 pub mod catalogue;
+pub mod certificate;
 pub mod credential;
 pub mod identity;
 pub mod policy;
+pub mod upstream;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -13,6 +15,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use policy_compiler::artifact::{Policy, RoleSet};
 use policy_compiler::detect::transform::HashKey;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
 
 use crate::config::{Config, Resource};
 use crate::datapath::mask::MaskView;
@@ -33,6 +37,8 @@ pub struct Control {
     resources: Vec<Guarded>,
     hash_key: [u8; 32],
     refresh_wanted: AtomicBool,
+    /// What each listener serves TLS with.
+    listeners: Vec<Option<Arc<ServerConfig>>>,
 }
 
 /// Who checks tokens.
@@ -53,6 +59,7 @@ struct Guarded {
     config: Resource,
     name: Arc<str>,
     credential: Secret,
+    tls: Option<Arc<ClientConfig>>,
     snapshot: RwLock<Option<Arc<Snapshot>>>,
 }
 
@@ -78,7 +85,9 @@ impl Control {
             None => random_key()?,
         };
         let guarded = config.resources.iter().map(Guarded::load).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { tokens, policy, resources: guarded, hash_key, refresh_wanted: AtomicBool::new(false) })
+        let listeners = config.listeners.iter().map(|l| l.tls.as_ref().map(certificate::server).transpose());
+        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { tokens, policy, resources: guarded, hash_key, refresh_wanted: AtomicBool::new(false), listeners })
     }
 
     /// For tests and the simulator: no files, no upstream.
@@ -87,6 +96,7 @@ impl Control {
             name: config.name.as_str().into(),
             config,
             credential,
+            tls: None,
             snapshot: RwLock::new(Some(Arc::new(snapshot))),
         };
         Self {
@@ -95,7 +105,19 @@ impl Control {
             resources: resources.into_iter().map(guard).collect(),
             hash_key: [7; 32],
             refresh_wanted: AtomicBool::new(false),
+            listeners: Vec::new(),
         }
+    }
+
+    /// What a listener serves TLS with, if it does.
+    pub fn listener_tls(&self, listener: usize) -> Option<&Arc<ServerConfig>> {
+        self.listeners.get(listener)?.as_ref()
+    }
+
+    /// How a resource is reached by TLS, if it is.
+    pub fn upstream_tls(&self, resource: usize) -> Option<(Arc<ClientConfig>, ServerName<'static>)> {
+        let guarded = &self.resources[resource];
+        Some((guarded.tls.clone()?, guarded.config.tls.as_ref()?.name.clone()))
     }
 
     pub fn hash_key(&self) -> HashKey {
@@ -184,6 +206,7 @@ impl Control {
                 allow_md5: guarded.config.allow_md5,
                 allow_cleartext: guarded.config.allow_cleartext,
                 role: guarded.config.role.clone(),
+                tls: guarded.tls.is_some(),
             },
             masks,
             epoch,
@@ -214,7 +237,7 @@ impl Control {
         self.refresh_wanted.store(false, Ordering::Relaxed);
         let mut changed = false;
         for guarded in &self.resources {
-            match Snapshot::read(&guarded.config, &guarded.credential, epoch).await {
+            match Snapshot::read(&guarded.config, &guarded.credential, guarded.tls.as_ref(), epoch).await {
                 Ok(snapshot) => changed |= guarded.publish(snapshot),
                 Err(why) => eprintln!("wireward: catalogue of resource {}: {why}", guarded.name),
             }
@@ -226,7 +249,10 @@ impl Control {
 impl Guarded {
     fn load(config: &Resource) -> Result<Self, String> {
         let credential = config.credential.read().map_err(|e| format!("resource {}: {e}", config.name))?;
-        Ok(Self { config: config.clone(), name: config.name.as_str().into(), credential, snapshot: RwLock::new(None) })
+        let tls = config.tls.as_ref().map(|tls| certificate::client(&tls.ca)).transpose();
+        let tls = tls.map_err(|e| format!("resource {}: {e}", config.name))?;
+        let name = config.name.as_str().into();
+        Ok(Self { config: config.clone(), name, credential, tls, snapshot: RwLock::new(None) })
     }
 
     fn publish(&self, snapshot: Snapshot) -> bool {

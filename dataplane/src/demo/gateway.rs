@@ -1,5 +1,6 @@
 //! A gateway set up from nothing in one directory: keys, policy bundle, configuration, and the running process.
 
+use super::authority::{self, CERTIFICATE, KEY};
 use super::issuer::{AUDIENCE, ISSUER, Issuer};
 use super::server::{Outcome, random_hex, stop, tied_to_us, wait_for_port, write_secret};
 use rustix::process::Signal;
@@ -42,6 +43,11 @@ impl Place {
         self.0.join("recordings")
     }
 
+    /// What clients verify the gateway's certificate with.
+    pub fn root_certificate(&self) -> PathBuf {
+        self.0.join(authority::ROOT)
+    }
+
     pub fn log(&self) -> PathBuf {
         self.0.join("wireward.log")
     }
@@ -51,6 +57,7 @@ impl Place {
         fs::create_dir_all(self.recordings()).map_err(|error| self.cannot_write("recordings", &error))?;
         self.write("jwks.json", issuer.jwks().to_string().as_bytes())?;
         self.write("policy.bundle", bundle)?;
+        authority::certify(&self.0)?;
         write_secret(&self.0.join("upstream.password"), &upstream.password)?;
         write_secret(&self.0.join("hash.key"), &random_hex(32)?)?;
         self.write("wireward.toml", configuration(upstream, port).as_bytes())
@@ -107,6 +114,8 @@ impl Drop for Gateway {
 
 fn configuration(upstream: &Upstream, port: u16) -> String {
     let Upstream { address, database, user, .. } = upstream;
+    let loopback = address.parse().is_ok_and(|a: std::net::SocketAddr| a.ip().is_loopback());
+    let tls = if loopback { "" } else { "tls = \"disable\" # better: \"verify-full\" with tls_ca\n" };
     format!(
         r#"# Paths are relative to this file.
 [[issuer]]
@@ -125,6 +134,7 @@ directory = "recordings"
 protocol = "postgres"
 address = "127.0.0.1:{port}"
 plaintext = "loopback" # tokens in clear only on loopback
+tls = {{ certificate = "{CERTIFICATE}", key = "{KEY}" }}
 
 [[resource]]
 name = "shop"
@@ -133,7 +143,7 @@ address = "{address}"
 database = "{database}"
 user = "{user}"
 credential = {{ file = "upstream.password" }}
-
+{tls}
 [masking]
 hash_key = {{ file = "hash.key" }}
 "#

@@ -1,6 +1,7 @@
 //! `wireward demo`: a PostgreSQL server with a sample shop, a token issuer and a gateway before it, in one directory
 //! and one command. `--check` walks the tour by itself and says whether each step holds.
 
+mod authority;
 mod check;
 mod gateway;
 mod issuer;
@@ -151,7 +152,8 @@ impl Demo {
             ("PGDATABASE", "shop".to_owned()),
             ("PGUSER", NAME.to_owned()),
             ("PGPASSWORD", self.tokens.analyst.clone()),
-            ("PGSSLMODE", "disable".to_owned()),
+            ("PGSSLMODE", "verify-full".to_owned()),
+            ("PGSSLROOTCERT", self.place.root_certificate().display().to_string()),
             ("ANALYST_TOKEN", self.tokens.analyst.clone()),
             ("AGENT_TOKEN", self.tokens.agent.clone()),
             ("DBA_TOKEN", self.tokens.dba.clone()),

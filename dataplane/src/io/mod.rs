@@ -7,6 +7,7 @@
 //! - a [`Conn`] is used again only after its `Closed`.
 
 pub mod sim;
+pub mod tls;
 pub mod uring;
 
 use std::net::SocketAddr;
@@ -53,6 +54,11 @@ pub enum Event {
         result: Result<usize, Errno>,
         heap: Option<Vec<u8>>,
     },
+    /// The handshake that [`tls::SecureIo::secure`] began is over; why it failed is for the log.
+    Secured {
+        conn: Conn,
+        result: Result<Box<crate::session::Secured>, String>,
+    },
     Closed {
         conn: Conn,
     },
@@ -65,7 +71,7 @@ pub trait Io {
     fn receive(&mut self, conn: Conn);
     /// Receives into `slot[from..]`, which the caller neither reads nor writes until the event.
     fn receive_into(&mut self, slab: &Slab, conn: Conn, slot: &Slot, from: usize);
-    fn send(&mut self, slab: &Slab, conn: Conn, lent: Lent<'_>);
+    fn send(&mut self, slab: &mut Slab, conn: Conn, lent: Lent<'_>);
     /// Somebody waits for a send to complete. Without it a driver may tell of completed sends together with the next event.
     fn hurry(&mut self) {}
     /// Opens a connection; its `Connected` follows.
@@ -73,7 +79,8 @@ pub trait Io {
     /// # Errors
     /// When no socket can be made (out of descriptors).
     fn connect(&mut self, address: SocketAddr) -> Result<Conn, Errno>;
-    fn close(&mut self, conn: Conn);
+    /// `farewell` are last bytes, sent if the peer takes them at once.
+    fn close(&mut self, conn: Conn, farewell: &[u8]);
     /// Performs what was submitted and waits for events, `timeout` at most. Appends them to `events`.
     fn wait(&mut self, slab: &mut Slab, timeout: Duration, events: &mut Vec<Event>);
 }

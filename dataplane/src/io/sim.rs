@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::tls::{Role, SecureIo};
 use super::{Conn, Event, Io, Lent};
 use crate::buffer::{SLOT_BYTES, Slab, Slot};
 
@@ -148,6 +149,8 @@ pub struct Sim {
     free: Vec<u32>,
     /// Numbers whose `Closed` is being told: free from the next wait on.
     retired: Vec<u32>,
+    /// Handshakes that are over at the next wait: the simulator runs above TLS.
+    secured: Vec<Conn>,
     arrivals: VecDeque<(u64, SocketAddr, Box<dyn Peer>)>,
     on_dial: OnDial,
     on_accept: Box<dyn FnMut(Conn, SocketAddr)>,
@@ -166,6 +169,7 @@ impl Sim {
             connections: Vec::new(),
             free: Vec::new(),
             retired: Vec::new(),
+            secured: Vec::new(),
             arrivals: VecDeque::new(),
             on_dial: Box::new(|_, _| None),
             on_accept: Box::new(|_, _| ()),
@@ -452,6 +456,15 @@ impl Connection {
     }
 }
 
+impl SecureIo for Sim {
+    fn secure(&mut self, _slab: &mut Slab, conn: Conn, _role: Role, early: &[u8], _receiving: bool) {
+        let connection = self.submitting(conn);
+        // What came early stays in front of what is still to come.
+        early.iter().rev().for_each(|byte| connection.inbound.push_front(*byte));
+        self.secured.push(conn);
+    }
+}
+
 impl Io for Sim {
     fn receive(&mut self, conn: Conn) {
         self.start_receive(conn, Target::Any);
@@ -462,7 +475,7 @@ impl Io for Sim {
         self.start_receive(conn, Target::Tail { slot: slot.index(), from });
     }
 
-    fn send(&mut self, slab: &Slab, conn: Conn, lent: Lent<'_>) {
+    fn send(&mut self, slab: &mut Slab, conn: Conn, lent: Lent<'_>) {
         let (source, copy) = match lent {
             Lent::Slot { slot, from, to } => {
                 (Source::Slot { slot: slot.index(), from, to }, slab.bytes(slot, from..to).to_vec())
@@ -491,13 +504,18 @@ impl Io for Sim {
         Ok(self.adopt(peer, true))
     }
 
-    fn close(&mut self, conn: Conn) {
+    fn close(&mut self, conn: Conn, _farewell: &[u8]) {
         let connection = self.connections[conn.0 as usize].as_mut().expect("a close of a connection that is gone");
         connection.closing = true;
     }
 
     fn wait(&mut self, slab: &mut Slab, timeout: Duration, events: &mut Vec<Event>) {
         self.free.append(&mut self.retired);
+        for conn in std::mem::take(&mut self.secured) {
+            if self.connections[conn.0 as usize].as_ref().is_some_and(|c| !c.closing) {
+                events.push(Event::Secured { conn, result: Ok(Box::default()) });
+            }
+        }
         self.accept_arrivals(events);
         self.tick_peers();
         let due = self.due(slab);

@@ -297,7 +297,7 @@ impl Io for Uring {
         self.start(conn, |fd| opcode::Recv::new(fd, address, room).build(), Op::ReceiveInto);
     }
 
-    fn send(&mut self, slab: &Slab, conn: Conn, lent: Lent<'_>) {
+    fn send(&mut self, slab: &mut Slab, conn: Conn, lent: Lent<'_>) {
         let (address, bytes) = match lent {
             Lent::Slot { slot, from, to } => (slab.address(slot).wrapping_add(from).cast_const(), to - from),
             Lent::Heap { bytes, from } => {
@@ -322,13 +322,16 @@ impl Io for Uring {
         Ok(conn)
     }
 
-    fn close(&mut self, conn: Conn) {
+    fn close(&mut self, conn: Conn, farewell: &[u8]) {
         let connection = &mut self.connections[conn.0 as usize];
         if connection.closing {
             return;
         }
         connection.closing = true;
         if let Some(socket) = &connection.socket {
+            if !farewell.is_empty() {
+                let _ = net::send(socket, farewell, net::SendFlags::DONTWAIT | net::SendFlags::NOSIGNAL);
+            }
             // Wakes the receive in flight; a send in flight ends with an error or as sent.
             let _ = net::shutdown(socket, net::Shutdown::Both);
         }

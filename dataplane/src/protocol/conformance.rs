@@ -38,7 +38,7 @@ mod tests {
     use crate::protocol::postgres::dissector::{Limits, NameKey};
     use crate::protocol::postgres::responder::Report;
     use crate::protocol::postgres::wire::{message, u32_at, untagged};
-    use crate::session::{Admission, CancelKey, Input, Output, Request, Session, Settings, Upstream};
+    use crate::session::{Admission, CancelKey, Encryption, Input, Output, Request, Session, Settings, Upstream};
 
     type Memory = Words<std::sync::Arc<[std::sync::atomic::AtomicU64]>>;
 
@@ -119,7 +119,8 @@ mod tests {
                 row_bytes_max: 1 << 17,
                 prepared_statements_max: 10,
             };
-            let settings = Settings { limits, name_key: NameKey([1; 16]), token_bytes_max: 4096 };
+            let settings =
+                Settings { limits, name_key: NameKey([1; 16]), token_bytes_max: 4096, encryption: Encryption::None };
             let key = CancelKey { process_id: 7, secret: *b"0123456789abcdef0123456789abcdef" };
             let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 4000));
             Self {
@@ -200,6 +201,7 @@ mod tests {
                         self.dialed = true;
                         self.feed(Input::Dialed(Ok(())));
                     }
+                    Output::Secure { side, .. } => panic!("TLS was asked for on the {side:?} side"),
                     Output::Close => self.closed = true,
                 }
             }
@@ -300,6 +302,7 @@ mod tests {
                 allow_md5: false,
                 allow_cleartext: true,
                 role: None,
+                tls: false,
             },
             masks: Rc::new(masks),
             epoch: [0; 8],

@@ -81,7 +81,9 @@ fn start(
     control: Arc<Control>,
 ) -> Result<(JoinHandle<Result<(), String>>, Postbox), String> {
     let listen = |l: &dataplane::config::Listener| {
-        spawn::listen(l.address).map_err(|e| format!("cannot listen on {}: {e}", l.address))
+        spawn::probe(l.address)
+            .and_then(|()| spawn::listen(l.address))
+            .map_err(|e| format!("cannot listen on {}: {e}", l.address))
     };
     let listeners = config.listeners.iter().map(listen).collect::<Result<Vec<_>, _>>()?;
     let (mailbox, postbox, bell) = mailbox().map_err(|e| format!("no event descriptor: {e}"))?;
@@ -94,6 +96,7 @@ fn start(
         control,
         analyser: Analyser::start().map_err(|e| format!("the analyser cannot be started: {e}"))?,
         limits: config.limits,
+        encryption: config.listeners.iter().map(dataplane::config::Listener::encryption).collect(),
         recorder_absent_max: config.recorder_absent_max,
     };
     let thread = std::thread::Builder::new()

@@ -1,6 +1,7 @@
 //! The parent: tiny, so that it does not die. It holds the rings, starts both children and starts them again.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
@@ -36,6 +37,9 @@ pub fn run(path: &Path, config: &Config) -> Result<(), String> {
     let mut dataplane = Watched::start("dataplane", path, &ring)?;
     while !stop.load(Ordering::Relaxed) {
         std::thread::sleep(POLL);
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
         for child in [&mut recorder, &mut dataplane] {
             child.watch(path, &ring)?;
         }
@@ -119,6 +123,8 @@ fn spawn(name: &str, config: &Path, ring: &OwnedFd) -> Result<Child, String> {
         .arg("--ring")
         .arg(ring.as_raw_fd().to_string())
         .stdin(Stdio::null())
+        // Ctrl-C is for the supervisor: it stops the recorder after the dataplane.
+        .process_group(0)
         .spawn()
         .map_err(|e| format!("the {name} cannot be started: {e}"))
 }

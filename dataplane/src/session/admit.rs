@@ -3,7 +3,8 @@
 use ring::Kind;
 use serde_json::json;
 
-use super::{Admission, Dialing, Output, Request, Session, State};
+use super::{Admission, DialStep, Dialing, Output, Request, Session, State};
+use crate::control::certificate;
 use crate::control::credential::Secret;
 use crate::control::identity::Actor;
 use crate::datapath::relay::Cx;
@@ -74,6 +75,8 @@ impl Session {
             "resource": &*admission.resource,
             "user": startup.user,
             "client": self.peer.to_string(),
+            "tls": self.secured.is_some(),
+            "client_certificate": self.secured.as_ref().and_then(|s| certificate::subject(s.peer_certificate.as_deref()?)),
             "application_name": startup.parameter("application_name"),
             "policy": admission.epoch_name,
         });
@@ -87,7 +90,7 @@ impl Session {
         self.opened = true;
         self.relay.epoch = admission.epoch;
         self.relay.dissector.set_masks(admission.masks.clone());
-        self.state = State::Dialing(Box::new(Dialing { startup, admission, login: None }));
+        self.state = State::Dialing(Box::new(Dialing { startup, admission, step: DialStep::Connecting }));
         outputs.push(Output::Dial);
         None
     }

@@ -1,25 +1,70 @@
 //! The upstream's login with the credential that the client never sees; then the client is let in.
 
-use super::{Session, State};
+use super::{DialStep, Output, Secured, Session, State};
+use crate::control::certificate;
 use crate::datapath::relay::Cx;
 use crate::fault::{Fault, Side};
 use crate::protocol::postgres::framer::{self, Framed};
 use crate::protocol::postgres::handshake::{self, Login, Progress};
 
+const CLOSED: Fault = Fault::Unreachable("the upstream closed the connection during the login");
+
 impl Session {
-    /// The connection stands: our startup message goes first.
+    /// The connection stands: TLS comes first, where it is asked for.
     pub(super) fn dialed(&mut self) -> Option<Fault> {
         let State::Dialing(dialing) = &mut self.state else { return None };
-        let mut hello = Vec::new();
-        let login = Login::start(&dialing.admission, &dialing.startup, &mut hello);
-        dialing.login = Some(login);
-        self.relay.requests.insert_unrecorded(&hello);
+        if !dialing.admission.upstream.tls {
+            self.start_login(None);
+            return None;
+        }
+        dialing.step = DialStep::AskedTls;
+        let mut request = Vec::new();
+        handshake::ask_tls(&mut request);
+        self.relay.requests.insert_unrecorded(&request);
         None
     }
 
-    pub(super) fn log_in(&mut self, cx: &mut Cx<'_>) -> Result<bool, Fault> {
+    /// Our startup message goes first.
+    pub(super) fn start_login(&mut self, secured: Option<&Secured>) {
+        let State::Dialing(dialing) = &mut self.state else { return };
+        let certificate = secured.and_then(|s| s.peer_certificate.as_deref());
+        let binding = certificate.and_then(certificate::server_end_point);
+        let mut hello = Vec::new();
+        let login = Login::start(&dialing.admission, &dialing.startup, binding, &mut hello);
+        dialing.step = DialStep::Login(Box::new(login));
+        self.relay.requests.insert_unrecorded(&hello);
+    }
+
+    pub(super) fn log_in(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Result<bool, Fault> {
         let State::Dialing(dialing) = &mut self.state else { return Ok(false) };
-        let Some(login) = &mut dialing.login else { return Ok(false) };
+        match &dialing.step {
+            DialStep::Connecting | DialStep::Handshake => Ok(false),
+            DialStep::AskedTls => self.read_tls_answer(cx, outputs),
+            DialStep::Login(_) => self.step_login(cx),
+        }
+    }
+
+    /// One byte, and nothing behind it: what came in clear must not be read as TLS.
+    fn read_tls_answer(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Result<bool, Fault> {
+        let State::Dialing(dialing) = &mut self.state else { return Ok(false) };
+        match &*self.relay.replies.window(cx.slab) {
+            [] if self.relay.replies.ended() => return Err(CLOSED),
+            [] => return Ok(false),
+            [b'S'] => {}
+            [b'N'] => {
+                return Err(Fault::Unreachable("the upstream does not offer TLS, and the resource asks for it"));
+            }
+            _ => return Err(Fault::Protocol(Side::Upstream, "the upstream's answer to a TLS request is malformed")),
+        }
+        self.relay.replies.drop_bytes(1);
+        dialing.step = DialStep::Handshake;
+        outputs.push(Output::Secure { side: Side::Upstream, early: Vec::new() });
+        Ok(false)
+    }
+
+    fn step_login(&mut self, cx: &mut Cx<'_>) -> Result<bool, Fault> {
+        let State::Dialing(dialing) = &mut self.state else { return Ok(false) };
+        let DialStep::Login(login) = &mut dialing.step else { return Ok(false) };
         let window = self.relay.replies.window(cx.slab);
         let bytes = match framer::next(window) {
             Framed::Frame { bytes, .. } if bytes <= window.len() => bytes,
@@ -27,9 +72,7 @@ impl Session {
                 return Err(Fault::Protocol(Side::Upstream, "a message of the upstream's login is too long"));
             }
             Framed::Broken => return Err(Fault::Protocol(Side::Upstream, "the upstream does not speak PostgreSQL")),
-            _ if self.relay.replies.ended() => {
-                return Err(Fault::Unreachable("the upstream closed the connection during the login"));
-            }
+            _ if self.relay.replies.ended() => return Err(CLOSED),
             _ => return Ok(false),
         };
         let mut answer = Vec::new();

@@ -1,16 +1,19 @@
-//! The client's first messages: encryption requests, then the startup message.
+//! The client's first messages: encryption requests, TLS, then the startup message.
+//!
+//! Nothing that came before a handshake is ever read as protocol after it (threats DS-02, CVE-2021-23214).
 
-use super::{Session, State};
+use super::{Encryption, Output, Securing, Session, State};
 use crate::datapath::relay::Cx;
 use crate::fault::{Fault, Side};
-use crate::protocol::postgres::handshake::{self, Hello};
+use crate::protocol::postgres::handshake::{self, Hello, Startup};
 
 /// SSLRequest and GSSENCRequest together; a third is an attack (threats DS-02).
-const NEGOTIATIONS_MAX: u8 = 2;
+pub(super) const NEGOTIATIONS_MAX: u8 = 2;
 
 impl Session {
     /// True if the session has moved on.
-    pub(super) fn greet(&mut self, cx: &mut Cx<'_>) -> Result<bool, Fault> {
+    pub(super) fn greet(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Result<bool, Fault> {
+        const TOO_EARLY: Fault = Fault::Protocol(Side::Client, "bytes came before the answer to an encryption request");
         let State::Greeting { negotiations } = self.state else { return Ok(false) };
         let window = self.relay.requests.window(cx.slab);
         let window_bytes = window.len();
@@ -18,32 +21,66 @@ impl Session {
             return if self.relay.requests.ended() { Err(Fault::Gone(Side::Client)) } else { Ok(false) };
         };
         match hello {
-            Hello::Encrypt if negotiations >= NEGOTIATIONS_MAX || bytes < window_bytes => {
-                Err(Fault::Protocol(Side::Client, "bytes came before the answer to an encryption request"))
+            Hello::Tls | Hello::Gss if negotiations >= NEGOTIATIONS_MAX || bytes < window_bytes => Err(TOO_EARLY),
+            Hello::Tls if self.encryption != Encryption::None => {
+                self.relay.requests.drop_bytes(bytes);
+                self.relay.replies.insert_unrecorded(b"S");
+                self.state = State::Securing(Securing::Answering);
+                Ok(true)
             }
-            Hello::Encrypt => {
+            Hello::Tls | Hello::Gss => {
                 self.relay.requests.drop_bytes(bytes);
                 self.relay.replies.insert_unrecorded(b"N");
                 self.state = State::Greeting { negotiations: negotiations + 1 };
                 Ok(false)
             }
+            Hello::DirectTls if self.encryption != Encryption::None && negotiations == 0 => {
+                let early = self.take_window(cx);
+                outputs.push(Output::Secure { side: Side::Client, early });
+                self.state = State::Securing(Securing::Direct);
+                Ok(false)
+            }
+            Hello::DirectTls => Err(Fault::Protocol(Side::Client, "TLS is not served here, or not at this point")),
             // Cancelling is not served yet; the server, too, answers a cancel request with nothing but the end.
             Hello::Cancel => Err(Fault::Gone(Side::Client)),
             Hello::Startup(startup) => {
                 self.relay.requests.drop_bytes(bytes);
-                let mut reply = Vec::new();
-                startup.negotiate(&mut reply);
-                if let Err(refusal) = startup.check() {
-                    refusal.write(&mut reply);
-                    self.relay.replies.insert_unrecorded(&reply);
-                    return Err(Fault::Gone(Side::Client));
-                }
-                handshake::ask_password(&mut reply);
-                self.relay.replies.insert_unrecorded(&reply);
-                self.pending_startup = Some(Box::new(startup));
-                self.state = State::Admitting { asked: false };
-                Ok(true)
+                self.start(startup)
             }
         }
+    }
+
+    fn start(&mut self, startup: Startup) -> Result<bool, Fault> {
+        if self.encryption == Encryption::Required && self.secured.is_none() {
+            return Err(Fault::NotAdmitted("this listener asks for TLS; connect with sslmode=require or better"));
+        }
+        let mut reply = Vec::new();
+        startup.negotiate(&mut reply);
+        if let Err(refusal) = startup.check() {
+            refusal.write(&mut reply);
+            self.relay.replies.insert_unrecorded(&reply);
+            return Err(Fault::Gone(Side::Client));
+        }
+        handshake::ask_password(&mut reply);
+        self.relay.replies.insert_unrecorded(&reply);
+        self.pending_startup = Some(Box::new(startup));
+        self.state = State::Admitting { asked: false };
+        Ok(true)
+    }
+
+    /// When our `S` has left, all that comes is TLS.
+    pub(super) fn begin_tls(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> bool {
+        if matches!(self.state, State::Securing(Securing::Answering)) && self.relay.replies.is_flushed() {
+            let early = self.take_window(cx);
+            outputs.push(Output::Secure { side: Side::Client, early });
+            self.state = State::Securing(Securing::Requested);
+        }
+        false
+    }
+
+    fn take_window(&mut self, cx: &mut Cx<'_>) -> Vec<u8> {
+        let early = self.relay.requests.window(cx.slab).to_vec();
+        self.relay.requests.drop_bytes(early.len());
+        early
     }
 }

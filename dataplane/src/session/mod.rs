@@ -55,6 +55,11 @@ pub enum Input {
     Admitted(Result<Box<Admission>, Fault>),
     /// The answer to [`Output::Dial`].
     Dialed(Result<(), Fault>),
+    /// The answer to [`Output::Secure`].
+    Secured {
+        side: Side,
+        result: Result<Box<Secured>, Fault>,
+    },
     /// A plan has come, or the ring has room again: look at the lanes once more.
     Again,
     /// What the subject does not see has changed.
@@ -70,6 +75,8 @@ pub enum Output {
     Admit(Box<Request>),
     /// Connect to the upstream of the admission.
     Dial,
+    /// Begin TLS on a side's connection; `early` are bytes of its handshake that are here already.
+    Secure { side: Side, early: Vec<u8> },
     /// Close both connections. The last output.
     Close,
 }
@@ -104,6 +111,8 @@ pub struct Upstream {
     pub allow_md5: bool,
     pub allow_cleartext: bool,
     pub role: Option<String>,
+    /// It is reached by TLS only.
+    pub tls: bool,
 }
 
 /// What a session is made of.
@@ -112,26 +121,74 @@ pub struct Settings {
     pub limits: Limits,
     pub name_key: NameKey,
     pub token_bytes_max: usize,
+    pub encryption: Encryption,
+}
+
+/// What a listener does about TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encryption {
+    /// It has no certificate.
+    None,
+    Offered,
+    /// Nothing is served in clear.
+    Required,
 }
 
 enum State {
-    Greeting { negotiations: u8 },
-    Admitting { asked: bool },
+    Greeting {
+        negotiations: u8,
+    },
+    /// TLS with the client is about to begin, or under way.
+    Securing(Securing),
+    Admitting {
+        asked: bool,
+    },
     Dialing(Box<Dialing>),
     Relaying,
-    Draining { said_close: bool },
+    Draining {
+        said_close: bool,
+    },
+}
+
+/// What a handshake has found out.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Secured {
+    /// Both sides have agreed on a protocol by name (ALPN).
+    pub has_protocol: bool,
+    /// The peer's certificate, DER.
+    pub peer_certificate: Option<Vec<u8>>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Securing {
+    /// Our `S` has to leave first.
+    Answering,
+    Requested,
+    /// Without a request: the handshake must name the protocol.
+    Direct,
 }
 
 struct Dialing {
     startup: Startup,
     admission: Admission,
-    login: Option<Login>,
+    step: DialStep,
+}
+
+enum DialStep {
+    Connecting,
+    /// We have asked for TLS.
+    AskedTls,
+    Handshake,
+    Login(Box<Login>),
 }
 
 pub struct Session {
     state: State,
     relay: Relay<Dissector>,
     token_bytes_max: usize,
+    encryption: Encryption,
+    /// What the client's handshake has found out, once it is done.
+    secured: Option<Box<Secured>>,
     peer: std::net::SocketAddr,
     /// The process id and secret that the client is given for cancelling.
     cancel_key: CancelKey,
@@ -163,6 +220,8 @@ impl Session {
             state: State::Greeting { negotiations: 0 },
             relay: Relay::new(id, Lane::default(), Lane::default(), dissector, [0; 8]),
             token_bytes_max: settings.token_bytes_max,
+            encryption: settings.encryption,
+            secured: None,
             peer,
             cancel_key,
             pending_startup: None,
@@ -194,11 +253,11 @@ impl Session {
     /// Whether bytes of this side are awaited now. While we are dialing, a client's wait in its socket.
     pub fn listens_to(&self, side: Side) -> bool {
         match (&self.state, side) {
-            (State::Draining { .. }, _) => false,
+            (State::Draining { .. }, _) | (State::Securing(Securing::Requested | Securing::Direct), _) => false,
             (State::Relaying, _) => true,
             (State::Dialing(_), Side::Client) | (State::Admitting { asked: true }, _) => false,
             // A connection that does not stand yet has nothing to say.
-            (State::Dialing(dialing), _) => dialing.login.is_some(),
+            (State::Dialing(dialing), _) => matches!(dialing.step, DialStep::AskedTls | DialStep::Login(_)),
             _ => true,
         }
     }
@@ -238,9 +297,26 @@ impl Session {
             Input::Admitted(Ok(admission)) => return self.admitted(*admission, cx, outputs),
             Input::Admitted(Err(fault)) => return Some(fault),
             Input::Dialed(Ok(())) => return self.dialed(),
-            Input::Dialed(Err(fault)) | Input::End(fault) => return Some(fault),
+            Input::Secured { side, result: Ok(secured) } => return self.secured(side, secured),
+            Input::Dialed(Err(fault)) | Input::End(fault) | Input::Secured { result: Err(fault), .. } => {
+                return Some(fault);
+            }
             Input::Masks(masks) => self.relay.dissector.set_masks(masks),
             Input::Again => {}
+        }
+        None
+    }
+
+    fn secured(&mut self, side: Side, secured: Box<Secured>) -> Option<Fault> {
+        match (&self.state, side) {
+            (State::Securing(Securing::Direct), Side::Client) if !secured.has_protocol => {
+                return Some(Fault::Protocol(Side::Client, "direct TLS needs ALPN with the protocol name postgresql"));
+            }
+            (State::Securing(_), Side::Client) => {
+                self.secured = Some(secured);
+                self.state = State::Greeting { negotiations: greet::NEGOTIATIONS_MAX };
+            }
+            _ => self.start_login(Some(&secured)),
         }
         None
     }
@@ -249,10 +325,11 @@ impl Session {
     fn advance(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> bool {
         loop {
             let moved = match &mut self.state {
-                State::Greeting { .. } => self.greet(cx),
+                State::Greeting { .. } => self.greet(cx, outputs),
+                State::Securing(_) => Ok(self.begin_tls(cx, outputs)),
                 State::Admitting { asked: false } => self.read_token(cx, outputs),
                 State::Admitting { asked: true } => Ok(false),
-                State::Dialing(_) => self.log_in(cx),
+                State::Dialing(_) => self.log_in(cx, outputs),
                 State::Relaying => return self.relay(cx, outputs),
                 State::Draining { .. } => {
                     self.drain(outputs);

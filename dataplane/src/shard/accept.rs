@@ -4,15 +4,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::timers::Kind;
-use super::{End, Entry, Shard};
-use crate::io::{Conn, Io};
-use crate::session::{CancelKey, Session, Settings};
+use super::{End, Entry, SHARDS_MAX, Shard};
+use crate::io::Conn;
+use crate::io::tls::SecureIo;
+use crate::session::{CancelKey, Encryption, Session, Settings};
 
-impl<I: Io> Shard<I> {
-    pub(super) fn accepted(&mut self, client: Conn, peer: SocketAddr) {
+impl<I: SecureIo> Shard<I> {
+    pub(super) fn accepted(&mut self, listener: usize, client: Conn, peer: SocketAddr) {
         if self.sessions() >= self.limits.max_client_conn as usize || self.stopping {
             // The protocol has no words before the startup message; the client sees the connection closed.
-            self.io.close(client);
+            self.io.close(client, &[]);
             return;
         }
         let index = self.free.pop().unwrap_or_else(|| {
@@ -20,16 +21,18 @@ impl<I: Io> Shard<I> {
             self.entries.len() as u32 - 1
         });
         let id = self.next_session;
-        self.next_session += 1;
+        self.next_session += SHARDS_MAX;
         let settings = Settings {
             limits: self.limits.session,
             name_key: self.name_key,
             token_bytes_max: self.limits.token_bytes_max,
+            encryption: self.encryption.get(listener).copied().unwrap_or(Encryption::None),
         };
         let session = Session::new(id, settings, peer, self.cancel_key(index), self.now.unix_ns);
         let entry = Entry {
             session,
             client,
+            listener,
             upstream: None,
             open: 1,
             closing: false,

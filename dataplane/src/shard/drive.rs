@@ -10,8 +10,9 @@ use crate::control::Answer;
 use crate::datapath::lane::Want;
 use crate::datapath::relay::Cx;
 use crate::fault::{Fault, Side};
-use crate::io::{Conn, Event, Io};
-use crate::session::{Input, Output, Request};
+use crate::io::tls::{Role, SecureIo};
+use crate::io::{Conn, Event};
+use crate::session::{Input, Output, Request, Secured};
 
 /// How long a session may take to say goodbye to a slow peer.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
@@ -25,10 +26,10 @@ impl End {
     }
 }
 
-impl<I: Io> Shard<I> {
+impl<I: SecureIo> Shard<I> {
     pub(super) fn on_event(&mut self, event: Event) {
         match event {
-            Event::Accepted { conn, peer, .. } => self.accepted(conn, peer),
+            Event::Accepted { listener, conn, peer } => self.accepted(listener, conn, peer),
             Event::AcceptFailed { listener, error } => eprintln!("wireward: accept on listener {listener}: {error}"),
             Event::Received { conn, slot, result } => match self.place(conn) {
                 Some((index, end)) if !self.is_closing(index) => {
@@ -55,6 +56,7 @@ impl<I: Io> Shard<I> {
                 let refused = Fault::Unreachable("the upstream cannot be reached; try again or ask the operator");
                 self.feed(index, Input::Dialed(result.map_err(|_| refused)));
             }
+            Event::Secured { conn, result } => self.on_secured(conn, result),
             Event::Closed { conn } => self.closed(conn),
             Event::Woken => self.on_mail(),
         }
@@ -123,6 +125,7 @@ impl<I: Io> Shard<I> {
             match output {
                 Output::Admit(request) => self.admit(index, request, false),
                 Output::Dial => self.dial(index),
+                Output::Secure { side, early } => self.secure(index, side, &early),
                 Output::Close => self.close(index),
             }
         }
@@ -174,18 +177,51 @@ impl<I: Io> Shard<I> {
         }
     }
 
+    fn secure(&mut self, index: u32, side: Side, early: &[u8]) {
+        let Some(entry) = self.entries[index as usize].as_deref_mut() else { return };
+        let (conn, role) = match side {
+            Side::Client => (
+                Some(entry.client),
+                self.control.listener_tls(entry.listener).map(|config| Role::Server(config.clone())),
+            ),
+            _ => {
+                let tls = entry.resource.and_then(|r| self.control.upstream_tls(r));
+                (entry.upstream, tls.map(|(config, name)| Role::Client(config, name)))
+            }
+        };
+        let receiving = entry.session.incoming(side).is_receiving();
+        match conn.zip(role) {
+            Some((conn, role)) => self.io.secure(&mut self.slab, conn, role, early, receiving),
+            // Nothing goes on in clear where TLS was promised.
+            None => self.close(index),
+        }
+    }
+
+    fn on_secured(&mut self, conn: Conn, result: Result<Box<Secured>, String>) {
+        let Some((index, end)) = self.place(conn) else { return };
+        let side = end.side();
+        let result = result.map_err(|why| match side {
+            Side::Client => Fault::Gone(Side::Client),
+            _ => {
+                eprintln!("wireward: TLS with an upstream: {why}");
+                Fault::Unreachable("no TLS connection to the upstream could be made; the operator's log says why")
+            }
+        });
+        self.feed(index, Input::Secured { side, result });
+    }
+
     pub(super) fn close(&mut self, index: u32) {
         let Some(entry) = self.entries[index as usize].as_mut() else { return };
         if std::mem::replace(&mut entry.closing, true) {
             return;
         }
         let connections = [Some(entry.client), entry.upstream];
-        connections.into_iter().flatten().for_each(|conn| self.io.close(conn));
+        connections.into_iter().flatten().for_each(|conn| self.io.close(conn, &[]));
     }
 
     /// The last event of a connection. With the last connection the session is gone and its slots are free.
     fn closed(&mut self, conn: Conn) {
-        let Some((index, _)) = self.connections[conn.0 as usize].take() else { return };
+        let Some((index, _)) = self.connections.get_mut(conn.0 as usize).and_then(Option::take) else { return };
         let Some(entry) = self.entries[index as usize].as_mut() else { return };
         entry.open -= 1;
         if entry.open > 0 {
@@ -207,7 +243,7 @@ impl<I: Io> Shard<I> {
         for (conn, side) in ends {
             let Some(conn) = conn else { continue };
             if let Some(lent) = session.outgoing(side).lend() {
-                self.io.send(&self.slab, conn, lent);
+                self.io.send(&mut self.slab, conn, lent);
             }
             if !session.listens_to(side) {
                 continue;

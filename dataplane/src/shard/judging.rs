@@ -11,7 +11,7 @@ use crate::datapath::mask::MaskView;
 use crate::datapath::plan_cache::PlanCache;
 use crate::datapath::shape::shape;
 use crate::datapath::verdict::{Judge, Judged};
-use crate::io::Io;
+use crate::io::tls::SecureIo;
 use crate::protocol::postgres::dissector::NameKey;
 use crate::session::Input;
 
@@ -83,7 +83,7 @@ impl SessionJudge<'_> {
     }
 }
 
-impl<I: Io> Shard<I> {
+impl<I: SecureIo> Shard<I> {
     pub(super) fn decided(&mut self, decided: Decided) {
         let Some(entry) = self.entries.get_mut(decided.index as usize).and_then(Option::as_mut) else { return };
         if entry.session.id() != decided.session {

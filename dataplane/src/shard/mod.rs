@@ -22,16 +22,19 @@ use crate::config::Limits;
 use crate::control::Control;
 use crate::control::analyser::Analyser;
 use crate::datapath::plan_cache::PlanCache;
-use crate::io::{Conn, Event, Io};
+use crate::io::tls::SecureIo;
+use crate::io::{Conn, Event};
 use crate::protocol::Scratch;
 use crate::protocol::postgres::dissector::NameKey;
-use crate::session::{Input, Output, Session};
+use crate::session::{Encryption, Input, Output, Session};
 use judging::View;
 use mailbox::{Mail, Mailbox};
 use timers::Timers;
 
 /// The recorder counts as gone when its heartbeat is older than this (decision 11).
 const HEARTBEAT_NS_MAX: u64 = 1_000_000_000;
+/// Shards of a process: session numbers of one shard are as far apart.
+const SHARDS_MAX: u64 = 128;
 /// How long a shard sleeps when nothing at all is due.
 const IDLE_WAIT: Duration = Duration::from_millis(250);
 /// How often sessions that wait for the ring look again.
@@ -62,6 +65,7 @@ pub struct Now {
 pub struct Entry {
     session: Session,
     client: Conn,
+    listener: usize,
     upstream: Option<Conn>,
     /// Connections whose `Closed` is still to come.
     open: u8,
@@ -90,6 +94,8 @@ pub struct Shard<I> {
     analyser: Analyser,
     mailbox: Mailbox,
     limits: Limits,
+    /// What each listener does about TLS.
+    encryption: Vec<Encryption>,
     recorder_absent_max: Duration,
     entries: Vec<Option<Box<Entry>>>,
     free: Vec<u32>,
@@ -121,6 +127,7 @@ pub struct Parts<I> {
     pub analyser: Analyser,
     pub mailbox: Mailbox,
     pub limits: Limits,
+    pub encryption: Vec<Encryption>,
     pub recorder_absent_max: Duration,
     /// Fills a buffer with unpredictable bytes (the simulator's are predictable).
     pub random: Box<dyn FnMut(&mut [u8])>,
@@ -128,7 +135,7 @@ pub struct Parts<I> {
     pub now: Now,
 }
 
-impl<I: Io> Shard<I> {
+impl<I: SecureIo> Shard<I> {
     pub fn new(parts: Parts<I>) -> Self {
         let mut random = parts.random;
         let mut key = [0; 16];
@@ -141,6 +148,7 @@ impl<I: Io> Shard<I> {
             analyser: parts.analyser,
             mailbox: parts.mailbox,
             limits: parts.limits,
+            encryption: parts.encryption,
             recorder_absent_max: parts.recorder_absent_max,
             entries: Vec::new(),
             free: Vec::new(),
@@ -153,8 +161,8 @@ impl<I: Io> Shard<I> {
             name_key: NameKey(key),
             random,
             stalled: Vec::new(),
-            // Seconds of the start, then a counter: unique over restarts, and in order.
-            next_session: (parts.now.unix_ns / 1_000_000_000) << 28 | u64::from(parts.number) << 20,
+            // Counts on from the nanosecond of the start, so no later start gives a number again.
+            next_session: parts.now.unix_ns / SHARDS_MAX * SHARDS_MAX + u64::from(parts.number),
             number: parts.number,
             now: parts.now,
             events: Vec::new(),
@@ -214,8 +222,16 @@ impl<I: Io> Shard<I> {
                     }
                 }
                 Mail::Catalogue => self.renew_views(),
-                Mail::Stop => self.stopping = true,
+                Mail::Stop => self.stop(),
             }
+        }
+    }
+
+    /// No new session from now on; those that are here are told why they end.
+    fn stop(&mut self) {
+        self.stopping = true;
+        for index in 0..self.entries.len() as u32 {
+            self.feed(index, Input::End(crate::fault::Fault::ShuttingDown));
         }
     }
 

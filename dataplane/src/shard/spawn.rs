@@ -13,7 +13,9 @@ use crate::buffer::{Slab, budget};
 use crate::config::Limits;
 use crate::control::Control;
 use crate::control::analyser::Analyser;
+use crate::io::tls::Tls;
 use crate::io::uring::Uring;
+use crate::session::Encryption;
 
 /// Connections that the kernel holds before they are accepted.
 const BACKLOG: i32 = 1024;
@@ -28,6 +30,7 @@ pub struct Assignment {
     pub control: Arc<Control>,
     pub analyser: Analyser,
     pub limits: Limits,
+    pub encryption: Vec<Encryption>,
     pub recorder_absent_max: Duration,
 }
 
@@ -45,14 +48,27 @@ pub fn listen(address: SocketAddr) -> Result<OwnedFd, rustix::io::Errno> {
     Ok(socket)
 }
 
+/// Whether another process listens on the address. SO_REUSEPORT would let us share its clients without a word.
+///
+/// # Errors
+/// What the kernel says: the address is taken, say.
+pub fn probe(address: SocketAddr) -> Result<(), rustix::io::Errno> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    net::bind(&socket, &address)
+}
+
 /// Runs a shard until it is told to stop. Returns what went wrong at its start.
 pub fn run(assignment: Assignment) -> Result<(), String> {
     let limits = assignment.limits;
     let mut slab = Slab::new(budget::slots(limits.active_sessions_max)).map_err(|e| format!("no memory: {e}"))?;
     let memory = ring::map(&assignment.ring).map_err(|e| format!("the ring cannot be mapped: {e}"))?;
     let producer = ring::Producer::attach(memory).map_err(|e| format!("the ring cannot be used: {e}"))?;
-    let io = Uring::new(&mut slab, assignment.listeners, assignment.bell)
-        .map_err(|e| format!("io_uring cannot be used: {e} (is it forbidden by a seccomp profile?)"))?;
+    let io = Tls::new(
+        Uring::new(&mut slab, assignment.listeners, assignment.bell)
+            .map_err(|e| format!("io_uring cannot be used: {e} (is it forbidden by a seccomp profile?)"))?,
+    );
     let mut shard = Shard::new(Parts {
         io,
         slab,
@@ -61,12 +77,13 @@ pub fn run(assignment: Assignment) -> Result<(), String> {
         analyser: assignment.analyser,
         mailbox: assignment.mailbox,
         limits,
+        encryption: assignment.encryption,
         recorder_absent_max: assignment.recorder_absent_max,
         random: Box::new(|bytes| getrandom::fill(bytes).expect("the kernel has random bytes")),
         number: assignment.number,
         now: now(),
     });
-    while !shard.stopping {
+    while !(shard.stopping && shard.sessions() == 0) {
         shard.turn(&mut now);
     }
     Ok(())

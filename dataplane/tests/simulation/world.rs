@@ -120,6 +120,7 @@ impl World {
             analyser: analyser.clone(),
             mailbox,
             limits: limits(),
+            encryption: Vec::new(),
             recorder_absent_max: RECORDER_ABSENT_MAX,
             random: Box::new(move |out| out.iter_mut().for_each(|b| *b = bytes.next() as u8)),
             number: 0,
@@ -385,6 +386,7 @@ fn control() -> Arc<Control> {
         allow_md5: false,
         allow_cleartext: true,
         role: None,
+        tls: None,
     };
     let guarded = (resource, Secret::new(b"upstream secret"), Snapshot::of(&TABLES));
     Arc::new(Control::new(Box::new(verify), policy(), vec![guarded]))

@@ -3,7 +3,7 @@
 //! Source: <https://www.postgresql.org/docs/18/protocol-flow.html#PROTOCOL-FLOW-START-UP>.
 
 use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
 
 use super::responder::{Report, ready_for_query};
 use super::wire::{
@@ -19,10 +19,17 @@ const STARTUP_BYTES_MAX: usize = 10_000;
 /// The longest message that a login of an upstream may have, bytes.
 pub const LOGIN_MESSAGE_BYTES_MAX: usize = 16 * 1024;
 
+/// ContentType handshake of a TLS record (RFC 8446, 5.1). A startup message's first byte is 0: it is never that long.
+const TLS_HANDSHAKE: u8 = 22;
+
 /// The client's first message.
 pub enum Hello {
-    /// SSLRequest or GSSENCRequest.
-    Encrypt,
+    /// SSLRequest.
+    Tls,
+    /// GSSENCRequest.
+    Gss,
+    /// The first byte of a TLS handshake, without a request before it (PostgreSQL 17's `sslnegotiation=direct`).
+    DirectTls,
     Cancel,
     Startup(Startup),
 }
@@ -33,6 +40,9 @@ pub enum Hello {
 /// Not this protocol.
 pub fn hello(window: &[u8]) -> Result<Option<(Hello, usize)>, Fault> {
     let broken = |why| Err(Fault::Protocol(Side::Client, why));
+    if window.first() == Some(&TLS_HANDSHAKE) {
+        return Ok(Some((Hello::DirectTls, 0)));
+    }
     let (Some(bytes), Some(code)) = (u32_at(window, 0), u32_at(window, 4)) else { return Ok(None) };
     let bytes = bytes as usize;
     if !(8..=STARTUP_BYTES_MAX).contains(&bytes) {
@@ -42,7 +52,8 @@ pub fn hello(window: &[u8]) -> Result<Option<(Hello, usize)>, Fault> {
         return Ok(None);
     }
     let hello = match code {
-        SSL_REQUEST | GSSENC_REQUEST if bytes == 8 => Hello::Encrypt,
+        SSL_REQUEST if bytes == 8 => Hello::Tls,
+        GSSENC_REQUEST if bytes == 8 => Hello::Gss,
         CANCEL_REQUEST => Hello::Cancel,
         _ if code >> 16 == 3 => Hello::Startup(Startup::read(code, &window[8..bytes])?),
         _ => return broken("this protocol version is not supported: PostgreSQL clients from 7.4 speak version 3"),
@@ -248,6 +259,11 @@ pub fn welcome(out: &mut Vec<u8>, startup: &Startup, parameters: &[u8], key: Can
     ready_for_query(out, b'I');
 }
 
+/// Asks the upstream for TLS; it answers with one byte, `S` or `N`.
+pub fn ask_tls(out: &mut Vec<u8>) {
+    untagged(out, |out| out.extend_from_slice(&SSL_REQUEST.to_be_bytes()));
+}
+
 /// Where the login to an upstream stands.
 pub enum Progress {
     More,
@@ -260,6 +276,8 @@ pub enum Progress {
 /// The login to the upstream.
 pub struct Login {
     upstream: Upstream,
+    /// tls-server-end-point of the upstream's certificate (RFC 5929), if it is reached by TLS.
+    binding: Option<Vec<u8>>,
     scram: Option<ScramSha256>,
     authenticated: bool,
     parameters: Vec<u8>,
@@ -267,7 +285,7 @@ pub struct Login {
 
 impl Login {
     /// Writes our startup message. What is pinned is pinned here, so that RESET and DISCARD come back to it.
-    pub fn start(admission: &Admission, startup: &Startup, out: &mut Vec<u8>) -> Self {
+    pub fn start(admission: &Admission, startup: &Startup, binding: Option<Vec<u8>>, out: &mut Vec<u8>) -> Self {
         let upstream = admission.upstream.clone();
         untagged(out, |out| {
             out.extend_from_slice(&PROTOCOL_3_0.to_be_bytes());
@@ -290,7 +308,7 @@ impl Login {
             }
             out.push(0);
         });
-        Self { upstream, scram: None, authenticated: false, parameters: Vec::new() }
+        Self { upstream, binding, scram: None, authenticated: false, parameters: Vec::new() }
     }
 
     /// Takes one message of the upstream and writes what answers it.
@@ -326,12 +344,21 @@ impl Login {
             Some(3) if self.upstream.allow_cleartext => password(answer, secret.reveal()),
             Some(5) if self.upstream.allow_md5 => self.md5(rest, &secret, answer)?,
             Some(10) if self.scram.is_none() => {
-                if !rest.split(|b| *b == 0).any(|m| m == SCRAM_SHA_256.as_bytes()) {
+                let offers = |name: &str| rest.split(|b| *b == 0).any(|m| m == name.as_bytes());
+                let (mechanism, binding) = match self.binding.take() {
+                    Some(hash) if offers(SCRAM_SHA_256_PLUS) => {
+                        (SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(hash))
+                    }
+                    // Says that we could have bound, so that a downgrade between us is found out.
+                    Some(_) => (SCRAM_SHA_256, ChannelBinding::unrequested()),
+                    None => (SCRAM_SHA_256, ChannelBinding::unsupported()),
+                };
+                if !offers(mechanism) {
                     return Err(METHOD);
                 }
-                let scram = ScramSha256::new(secret.reveal(), ChannelBinding::unsupported());
+                let scram = ScramSha256::new(secret.reveal(), binding);
                 message(answer, frontend::PASSWORD, |out| {
-                    put_cstr(out, SCRAM_SHA_256.as_bytes());
+                    put_cstr(out, mechanism.as_bytes());
                     out.extend_from_slice(&(scram.message().len() as u32).to_be_bytes());
                     out.extend_from_slice(scram.message());
                 });

@@ -1,0 +1,188 @@
+//! The control side's own connection to an upstream: the same TLS and the same restraint about methods as a session's.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_postgres::{Client, NoTls};
+use tokio_rustls::TlsConnector;
+
+use super::credential::Secret;
+use crate::config::Resource;
+use crate::protocol::postgres::handshake;
+use crate::protocol::postgres::wire::backend;
+
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// Logs in as the gateway.
+///
+/// # Errors
+/// What the upstream or the network says, without the credential.
+pub async fn connect(
+    resource: &Resource,
+    credential: &Secret,
+    tls: Option<&Arc<ClientConfig>>,
+) -> Result<Client, String> {
+    let late = |_| format!("no login within {} s", CONNECT_MAX.as_secs());
+    tokio::time::timeout(CONNECT_MAX, log_in(resource, credential, tls)).await.map_err(late)?
+}
+
+async fn log_in(resource: &Resource, credential: &Secret, tls: Option<&Arc<ClientConfig>>) -> Result<Client, String> {
+    let stream = TcpStream::connect(resource.address).await.map_err(|e| format!("{}: {e}", resource.address))?;
+    let (allow_md5, allow_cleartext) = (resource.allow_md5, resource.allow_cleartext);
+    let stream: Box<dyn Stream> = match (tls, &resource.tls) {
+        (Some(config), Some(named)) => Box::new(secure(stream, config.clone(), named.name.clone()).await?),
+        _ => Box::new(stream),
+    };
+    let mut config = tokio_postgres::Config::new();
+    config.dbname(&resource.database).user(&resource.user).password(credential.reveal());
+    config.application_name("wireward catalogue").ssl_mode(tokio_postgres::config::SslMode::Disable);
+    let watched = Watched { stream, allow_md5, allow_cleartext, head: Vec::new(), skip: 0, authenticated: false };
+    let (client, connection) = config.connect_raw(watched, NoTls).await.map_err(|e| chain(&e))?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+async fn secure(
+    mut stream: TcpStream,
+    config: Arc<ClientConfig>,
+    name: rustls::pki_types::ServerName<'static>,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, String> {
+    let mut request = Vec::new();
+    handshake::ask_tls(&mut request);
+    stream.write_all(&request).await.map_err(|e| e.to_string())?;
+    match stream.read_u8().await.map_err(|e| e.to_string())? {
+        b'S' => TlsConnector::from(config).connect(name, stream).await.map_err(|e| format!("TLS: {e}")),
+        _ => Err("the upstream does not offer TLS, and the resource asks for it".into()),
+    }
+}
+
+/// An error of the driver with its cause: the first alone says only where it happened.
+pub fn chain(error: &tokio_postgres::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// Ends the connection when the upstream asks for a weaker method than is configured: the driver would answer with the
+/// credential.
+struct Watched {
+    stream: Box<dyn Stream>,
+    allow_md5: bool,
+    allow_cleartext: bool,
+    /// Tag, length and, of an authentication request, its code.
+    head: Vec<u8>,
+    /// Bytes of a message that are of no interest.
+    skip: usize,
+    authenticated: bool,
+}
+
+impl Watched {
+    fn look(&mut self, mut bytes: &[u8]) -> std::io::Result<()> {
+        while !self.authenticated && !bytes.is_empty() {
+            let skipped = self.skip.min(bytes.len());
+            self.skip -= skipped;
+            bytes = &bytes[skipped..];
+            let Some((first, rest)) = bytes.split_first() else { break };
+            self.head.push(*first);
+            bytes = rest;
+            self.judge_head()?;
+        }
+        Ok(())
+    }
+
+    fn judge_head(&mut self) -> std::io::Result<()> {
+        let number = |at: usize| self.head.get(at..at + 4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
+        let Some(length) = number(1) else { return Ok(()) };
+        let is_request = self.head[0] == backend::AUTHENTICATION && length >= 8;
+        match number(5) {
+            None if is_request => return Ok(()),
+            Some(3) if is_request && !self.allow_cleartext => return Err(not_allowed("cleartext")),
+            Some(5) if is_request && !self.allow_md5 => return Err(not_allowed("md5")),
+            Some(0) if is_request => self.authenticated = true,
+            _ => {}
+        }
+        self.skip = (length as usize + 1).saturating_sub(self.head.len());
+        self.head.clear();
+        Ok(())
+    }
+}
+
+fn not_allowed(method: &str) -> std::io::Error {
+    let text =
+        format!("the upstream asks for {method} authentication, which is not allowed; see `auth` of the resource");
+    std::io::Error::new(std::io::ErrorKind::PermissionDenied, text)
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        Poll::Ready(self.look(&buffer.filled()[before..]))
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(allow: (bool, bool), bytes: &[u8], cut: usize) -> bool {
+        let (stream, _other) = tokio::io::duplex(1);
+        let (allow_md5, allow_cleartext) = allow;
+        let stream = Box::new(stream);
+        let mut watched =
+            Watched { stream, allow_md5, allow_cleartext, head: Vec::new(), skip: 0, authenticated: false };
+        watched.look(&bytes[..cut]).and_then(|()| watched.look(&bytes[cut..])).is_ok()
+    }
+
+    #[test]
+    fn a_method_that_is_not_configured_is_never_answered_wherever_the_bytes_are_cut() {
+        let notice = b"N\0\0\0\x07abc";
+        let request = |code: u8| [notice.as_slice(), b"R\0\0\0\x0c\0\0\0", &[code], b"salt"].concat();
+        let rows = [
+            (3, (false, false), false),
+            (5, (false, false), false),
+            (3, (true, false), false),
+            (5, (false, true), false),
+            (3, (false, true), true),
+            (5, (true, false), true),
+            (10, (false, false), true),
+        ];
+        for (code, allow, answered) in rows {
+            let bytes = request(code);
+            for cut in 0..bytes.len() {
+                assert_eq!(look(allow, &bytes, cut), answered, "code {code}, {allow:?}, cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn after_the_login_nothing_is_looked_at() {
+        let bytes = b"R\0\0\0\x08\0\0\0\0R\0\0\0\x08\0\0\0\x03";
+        assert!(look((false, false), bytes, 4));
+    }
+}

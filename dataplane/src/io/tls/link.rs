@@ -1,0 +1,331 @@
+//! One connection's TLS: the engine, the ciphertext at hand, and what is owed to the shell. Knows no driver.
+
+use rustix::io::Errno;
+use rustls::CommonState;
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
+
+use super::Role;
+use crate::buffer::{SLOT_BYTES, Slab, Slot};
+use crate::session::Secured;
+
+/// What a record adds to its plaintext, at most: head, nonce or content type, and tag.
+const RECORD_OVERHEAD_BYTES: usize = 64;
+const RECORD_BYTES: usize = 16 * 1024;
+
+/// A receive that the shell has started.
+#[derive(Debug)]
+pub enum Target {
+    Any,
+    Tail { slot: u32, from: usize },
+}
+
+/// Ciphertext that is still to be decrypted: `start..filled` of a slot.
+#[derive(Debug)]
+pub struct Cipher {
+    pub slot: Slot,
+    pub start: usize,
+    pub filled: usize,
+}
+
+pub enum Engine {
+    Server(UnbufferedServerConnection),
+    Client(UnbufferedClientConnection),
+}
+
+pub struct Link {
+    pub engine: Engine,
+    /// The handshake is over, one way or the other, and the shell has been told.
+    pub told: bool,
+    pub failed: bool,
+    pub why: Option<rustls::Error>,
+    pub ended: bool,
+    pub cipher: Option<Cipher>,
+    /// A receive of ciphertext is in flight.
+    pub receiving: bool,
+    pub target: Option<Target>,
+    /// Plaintext that the last target had no room for.
+    pub surplus: Vec<u8>,
+    /// Ciphertext that waits for the send in flight.
+    pub outbound: Vec<u8>,
+    pub sending: bool,
+    /// The shell's send: its plaintext bytes, and the buffer that it lent.
+    pub owed: Option<(usize, Option<Vec<u8>>)>,
+}
+
+/// Why a turn of the engine has ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Again,
+    NeedMore,
+    Closed,
+    Failed,
+}
+
+/// Where a turn's products go, and what it shall send.
+struct Sink<'a> {
+    room: &'a mut [u8],
+    filled: usize,
+    surplus: &'a mut Vec<u8>,
+    outbound: &'a mut Vec<u8>,
+    /// Plaintext to encrypt as soon as the engine can.
+    plain: Option<&'a [u8]>,
+    why: Option<rustls::Error>,
+}
+
+impl Sink<'_> {
+    fn decrypted(&mut self, bytes: &[u8]) {
+        let fits = if self.surplus.is_empty() { bytes.len().min(self.room.len() - self.filled) } else { 0 };
+        self.room[self.filled..self.filled + fits].copy_from_slice(&bytes[..fits]);
+        self.filled += fits;
+        self.surplus.extend_from_slice(&bytes[fits..]);
+    }
+}
+
+impl Engine {
+    pub fn new(role: Role) -> Result<Self, rustls::Error> {
+        Ok(match role {
+            Role::Server(config) => Self::Server(UnbufferedServerConnection::new(config)?),
+            Role::Client(config, name) => Self::Client(UnbufferedClientConnection::new(config, name)?),
+        })
+    }
+
+    pub fn state(&self) -> &CommonState {
+        match self {
+            Self::Server(connection) => connection,
+            Self::Client(connection) => connection,
+        }
+    }
+
+    /// Works until it needs more ciphertext; returns how many bytes of `incoming` are done with.
+    fn run(&mut self, incoming: &mut [u8], sink: &mut Sink<'_>) -> (usize, Turn) {
+        let mut at = 0;
+        loop {
+            let (done, turn) = match self {
+                Self::Server(connection) => take(connection.process_tls_records(&mut incoming[at..]), sink),
+                Self::Client(connection) => take(connection.process_tls_records(&mut incoming[at..]), sink),
+            };
+            at += done;
+            if turn != Turn::Again {
+                return (at, turn);
+            }
+        }
+    }
+
+    /// The alert that ends a connection which is open.
+    pub fn goodbye(&mut self) -> Vec<u8> {
+        let mut out = vec![0; 2 * RECORD_OVERHEAD_BYTES];
+        let written = match self {
+            Self::Server(connection) => close_notify(connection.process_tls_records(&mut []), &mut out),
+            Self::Client(connection) => close_notify(connection.process_tls_records(&mut []), &mut out),
+        };
+        out.truncate(written);
+        out
+    }
+}
+
+fn close_notify<Data>(status: UnbufferedStatus<'_, '_, Data>, out: &mut [u8]) -> usize {
+    match status.state {
+        Ok(ConnectionState::WriteTraffic(mut traffic)) => traffic.queue_close_notify(out).unwrap_or(0),
+        _ => 0,
+    }
+}
+
+fn take<Data>(status: UnbufferedStatus<'_, '_, Data>, sink: &mut Sink<'_>) -> (usize, Turn) {
+    let turn = match status.state {
+        Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
+            match traffic.next_record() {
+                Some(Ok(record)) => sink.decrypted(record.payload),
+                Some(Err(_)) => break Turn::Failed,
+                None => break Turn::Again,
+            }
+        },
+        Ok(ConnectionState::EncodeTlsData(mut data)) => {
+            let at = sink.outbound.len();
+            let mut written = data.encode(&mut []);
+            if let Err(EncodeError::InsufficientSize(short)) = written {
+                sink.outbound.resize(at + short.required_size, 0);
+                written = data.encode(&mut sink.outbound[at..]);
+            }
+            if written.is_ok() { Turn::Again } else { Turn::Failed }
+        }
+        Ok(ConnectionState::TransmitTlsData(data)) => {
+            data.done();
+            Turn::Again
+        }
+        Ok(ConnectionState::WriteTraffic(traffic)) => match sink.plain.take() {
+            Some(plain) if !encrypt(traffic, plain, sink.outbound) => Turn::Failed,
+            _ => Turn::NeedMore,
+        },
+        Ok(ConnectionState::BlockedHandshake) => Turn::NeedMore,
+        Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Turn::Closed,
+        // Early data is never accepted.
+        Ok(_) => Turn::Failed,
+        Err(error) => {
+            sink.why = Some(error);
+            Turn::Failed
+        }
+    };
+    (status.discard, turn)
+}
+
+fn encrypt<Data>(mut traffic: WriteTraffic<'_, Data>, plain: &[u8], out: &mut Vec<u8>) -> bool {
+    let at = out.len();
+    out.resize(at + plain.len() + (plain.len() / RECORD_BYTES + 1) * RECORD_OVERHEAD_BYTES, 0);
+    let mut written = traffic.encrypt(plain, &mut out[at..]);
+    if let Err(EncryptError::InsufficientSize(short)) = written {
+        out.resize(at + short.required_size, 0);
+        written = traffic.encrypt(plain, &mut out[at..]);
+    }
+    out.truncate(at + written.as_ref().copied().unwrap_or(0));
+    written.is_ok()
+}
+
+impl Link {
+    pub fn new(engine: Engine, receiving: bool) -> Self {
+        Self {
+            engine,
+            told: false,
+            failed: false,
+            why: None,
+            ended: false,
+            cipher: None,
+            receiving,
+            target: receiving.then_some(Target::Any),
+            surplus: Vec::new(),
+            outbound: Vec::new(),
+            sending: false,
+            owed: None,
+        }
+    }
+
+    pub fn received(&mut self, slab: &mut Slab, slot: Option<Slot>, result: Result<usize, Errno>) {
+        self.receiving = false;
+        let bytes = result.unwrap_or(0);
+        self.ended |= bytes == 0;
+        match (slot, &mut self.cipher) {
+            (Some(slot), None) if bytes > 0 => self.cipher = Some(Cipher { slot, start: 0, filled: bytes }),
+            (Some(slot), Some(cipher)) if cipher.filled + bytes <= SLOT_BYTES => {
+                let (from, to) =
+                    slab.two_mut((slot.index(), 0..bytes), (cipher.slot.index(), cipher.filled..cipher.filled + bytes));
+                to.copy_from_slice(from);
+                cipher.filled += bytes;
+                slab.give(slot);
+            }
+            (Some(slot), _) => {
+                self.failed |= bytes > 0;
+                slab.give(slot);
+            }
+            (None, Some(cipher)) => cipher.filled += bytes,
+            (None, None) => {}
+        }
+    }
+
+    /// Decrypts all whole records at hand. Plaintext goes to the target; `Some` is what it has got.
+    pub fn decrypt(&mut self, slab: &mut Slab) -> Option<(Option<Slot>, usize)> {
+        let fresh = match self.target {
+            Some(Target::Any) if self.has_cipher() => Some(slab.take()?),
+            _ => None,
+        };
+        let place = match (&fresh, &self.target) {
+            (Some(slot), _) => Some((slot.index(), 0..SLOT_BYTES)),
+            (None, Some(Target::Tail { slot, from })) => Some((*slot, *from..SLOT_BYTES)),
+            (None, _) => None,
+        };
+        let (incoming, room): (&mut [u8], &mut [u8]) = match (&self.cipher, place) {
+            (Some(c), Some(place)) => slab.two_mut((c.slot.index(), c.start..c.filled), place),
+            (Some(c), None) => (slab.bytes_mut(&c.slot, c.start..c.filled), &mut []),
+            (None, _) => (&mut [], &mut []),
+        };
+        let Self { surplus, outbound, .. } = self;
+        let mut sink = Sink { room, filled: 0, surplus, outbound, plain: None, why: None };
+        let (done, turn) = self.engine.run(incoming, &mut sink);
+        let Sink { filled, why, .. } = sink;
+        if let Some(cipher) = &mut self.cipher {
+            cipher.start += done;
+        }
+        self.stopped(turn, why);
+        if filled == 0 {
+            fresh.into_iter().for_each(|s| slab.give(s));
+            return None;
+        }
+        Some((fresh, filled))
+    }
+
+    fn stopped(&mut self, turn: Turn, why: Option<rustls::Error>) {
+        self.ended |= turn == Turn::Closed;
+        if turn == Turn::Failed && !std::mem::replace(&mut self.failed, true) {
+            self.why = why;
+            // The alert that says why is the last thing to leave.
+            let (surplus, outbound) = (&mut Vec::new(), &mut self.outbound);
+            self.engine.run(&mut [], &mut Sink { room: &mut [], filled: 0, surplus, outbound, plain: None, why: None });
+        }
+    }
+
+    /// Encrypts what the shell sends. The engine looks at the ciphertext at hand on every call: `incoming` is that, or mostly
+    /// nothing.
+    pub fn encrypt(&mut self, incoming: &mut [u8], plain: &[u8]) {
+        let Self { surplus, outbound, .. } = self;
+        let mut sink = Sink { room: &mut [], filled: 0, surplus, outbound, plain: Some(plain), why: None };
+        let (done, mut turn) = self.engine.run(incoming, &mut sink);
+        if sink.plain.is_some() {
+            turn = Turn::Failed;
+        }
+        let why = sink.why;
+        if let Some(cipher) = &mut self.cipher {
+            cipher.start += done;
+        }
+        self.stopped(turn, why);
+    }
+
+    /// Gives plaintext that was left over to the target.
+    pub fn deliver_surplus(&mut self, slab: &mut Slab) -> Option<(Option<Slot>, usize)> {
+        let (fresh, index, from) = match self.target.as_ref()? {
+            Target::Any => {
+                let slot = slab.take()?;
+                let index = slot.index();
+                (Some(slot), index, 0)
+            }
+            Target::Tail { slot, from } => (None, *slot, *from),
+        };
+        let bytes = self.surplus.len().min(SLOT_BYTES - from);
+        slab.lent_mut(index, from..from + bytes).copy_from_slice(&self.surplus[..bytes]);
+        self.surplus.drain(..bytes);
+        self.surplus.shrink_to(0);
+        Some((fresh, bytes))
+    }
+
+    /// Nothing is at hand and nothing on its way: the next thing to do is to receive.
+    pub fn is_quiet(&self) -> bool {
+        self.told && !self.failed && !self.ended && !self.receiving && self.cipher.is_none() && self.surplus.is_empty()
+    }
+
+    pub fn has_cipher(&self) -> bool {
+        self.cipher.as_ref().is_some_and(|c| c.start < c.filled)
+    }
+
+    /// Makes room for more ciphertext: an empty slot goes back, a fragment moves to its slot's head.
+    pub fn compact(&mut self, slab: &mut Slab) {
+        // The kernel may be writing behind a fragment.
+        if self.receiving {
+            return;
+        }
+        let Some(cipher) = &mut self.cipher else { return };
+        if cipher.start == cipher.filled {
+            slab.give(self.cipher.take().expect("checked").slot);
+        } else if cipher.start > 0 {
+            slab.bytes_mut(&cipher.slot, 0..cipher.filled).copy_within(cipher.start.., 0);
+            (cipher.start, cipher.filled) = (0, cipher.filled - cipher.start);
+        }
+    }
+
+    pub fn secured(&self) -> Secured {
+        let state = self.engine.state();
+        let certificate = state.peer_certificates().and_then(|chain| chain.first());
+        Secured {
+            has_protocol: state.alpn_protocol().is_some(),
+            peer_certificate: certificate.map(|c| c.as_ref().to_vec()),
+        }
+    }
+}

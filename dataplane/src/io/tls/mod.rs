@@ -1,0 +1,303 @@
+//! TLS over any driver: above it everything is plaintext.
+//!
+//! Ciphertext is received into a slot of its own and decrypted there; plaintext is copied once, into the slot that the
+//! session asked for. What is sent is encrypted at once into a buffer that travels with the send. rustls allocates once a
+//! record and direction. A connection that is not secured passes through untouched.
+//! Source: RFC 8446, RFC 5246; <https://docs.rs/rustls/0.23/rustls/unbuffered/index.html>.
+
+mod link;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
+
+use link::{Cipher, Engine, Link, Target};
+
+use super::{Conn, Event, Io, Lent};
+use crate::buffer::{SLOT_BYTES, Slab, Slot};
+
+/// Most plaintext that one send encrypts. A longer one is a short send.
+const SEND_BYTES_MAX: usize = 2 * SLOT_BYTES;
+/// Buffers for ciphertext that are kept for the next send.
+const SPARE_MAX: usize = 64;
+
+/// Which end of the handshake we are.
+#[derive(Clone, Debug)]
+pub enum Role {
+    Server(Arc<ServerConfig>),
+    Client(Arc<ClientConfig>, ServerName<'static>),
+}
+
+/// A driver whose connections can be secured.
+pub trait SecureIo: Io {
+    /// From here on the connection's bytes are TLS; [`Event::Secured`] follows. `early` are bytes of the peer's handshake that
+    /// have been received already. `receiving`: a receive is in flight, and will be answered with plaintext.
+    fn secure(&mut self, slab: &mut Slab, conn: Conn, role: Role, early: &[u8], receiving: bool);
+}
+
+pub struct Tls<I> {
+    inner: I,
+    /// By connection.
+    links: Vec<Option<Box<Link>>>,
+    secured: usize,
+    /// Connections that may have something to deliver without anything new from the driver.
+    ready: Vec<Conn>,
+    spare: Vec<Vec<u8>>,
+    inbox: Vec<Event>,
+}
+
+fn linked(links: &mut [Option<Box<Link>>], conn: Conn) -> Option<&mut Link> {
+    links.get_mut(conn.0 as usize)?.as_deref_mut()
+}
+
+impl<I: Io> Tls<I> {
+    pub fn new(inner: I) -> Self {
+        Self { inner, links: Vec::new(), secured: 0, ready: Vec::new(), spare: Vec::new(), inbox: Vec::new() }
+    }
+
+    pub fn inner(&mut self) -> &mut I {
+        &mut self.inner
+    }
+
+    /// Moves a connection on: decrypts, delivers, tells of the handshake's end, sends what the engine has to say.
+    fn progress(&mut self, conn: Conn, slab: &mut Slab, events: &mut Vec<Event>) {
+        let Some(link) = linked(&mut self.links, conn) else { return };
+        let given = match link.surplus.is_empty() {
+            false => link.deliver_surplus(slab),
+            true if link.failed || link.told && (link.target.is_none() || !link.has_cipher()) => None,
+            true => link.decrypt(slab),
+        };
+        if !link.told && !link.failed && !link.engine.state().is_handshaking() {
+            link.told = true;
+            events.push(Event::Secured { conn, result: Ok(Box::new(link.secured())) });
+        }
+        let delivered = given.is_some();
+        if let Some((slot, bytes)) = given {
+            link.target = None;
+            events.push(Event::Received { conn, slot, result: Ok(bytes) });
+        }
+        link.compact(slab);
+        let over = link.failed || link.ended && link.surplus.is_empty() && !delivered;
+        if over && !std::mem::replace(&mut link.told, true) {
+            let why =
+                link.why.as_ref().map_or("the connection was closed in the handshake".into(), ToString::to_string);
+            events.push(Event::Secured { conn, result: Err(why) });
+        } else if over && link.target.take().is_some() {
+            let result = if link.failed { Err(Errno::PROTO) } else { Ok(0) };
+            events.push(Event::Received { conn, slot: None, result });
+        }
+        if link.failed && !link.sending && link.outbound.is_empty() {
+            let owed = link.owed.take();
+            events.extend(owed.map(|(_, heap)| Event::Sent { conn, result: Err(Errno::PIPE), heap }));
+        }
+        let starved = link.target.is_some() && link.has_cipher() && slab.free() == 0;
+        if starved {
+            self.ready.push(conn);
+        }
+        self.fly(conn, slab);
+        self.listen(conn, slab);
+    }
+
+    /// Starts a receive of ciphertext, if anybody waits for what it brings.
+    fn listen(&mut self, conn: Conn, slab: &Slab) {
+        let Some(link) = linked(&mut self.links, conn) else { return };
+        let wanted = !link.told || link.target.is_some();
+        if link.receiving || link.ended || link.failed || !wanted || !link.surplus.is_empty() {
+            return;
+        }
+        match &link.cipher {
+            None => self.inner.receive(conn),
+            Some(c) if c.filled < SLOT_BYTES => self.inner.receive_into(slab, conn, &c.slot, c.filled),
+            // Only while no slot is free for its plaintext: it is looked at again.
+            Some(_) => return,
+        }
+        link.receiving = true;
+    }
+
+    /// Sends the ciphertext that waits.
+    fn fly(&mut self, conn: Conn, slab: &mut Slab) {
+        let Some(link) = linked(&mut self.links, conn) else { return };
+        if link.outbound.is_empty() {
+            return;
+        }
+        if std::mem::replace(&mut link.sending, true) {
+            // The next buffer can leave only when this one has.
+            return self.inner.hurry();
+        }
+        let bytes = std::mem::take(&mut link.outbound);
+        self.inner.send(slab, conn, Lent::Heap { bytes, from: 0 });
+    }
+
+    fn sent(
+        &mut self,
+        conn: Conn,
+        result: Result<usize, Errno>,
+        heap: Option<Vec<u8>>,
+        slab: &mut Slab,
+        events: &mut Vec<Event>,
+    ) {
+        let Some(link) = linked(&mut self.links, conn) else { return };
+        link.sending = false;
+        let mut bytes = heap.unwrap_or_default();
+        bytes.drain(..result.unwrap_or(bytes.len()).min(bytes.len()));
+        if !bytes.is_empty() {
+            bytes.append(&mut link.outbound);
+            link.outbound = bytes;
+        } else if self.spare.len() < SPARE_MAX {
+            self.spare.push(bytes);
+        }
+        if (link.outbound.is_empty() || result.is_err())
+            && let Some((plain, heap)) = link.owed.take()
+        {
+            events.push(Event::Sent { conn, result: result.map(|_| plain), heap });
+        }
+        if result.is_ok() {
+            self.fly(conn, slab);
+        }
+    }
+
+    /// An event of the driver, as the shell shall see it.
+    fn translate(&mut self, event: Event, slab: &mut Slab, events: &mut Vec<Event>) {
+        let conn = match &event {
+            Event::Received { conn, .. } | Event::Sent { conn, .. } | Event::Closed { conn } => *conn,
+            _ => return events.push(event),
+        };
+        let Some(link) = linked(&mut self.links, conn) else { return events.push(event) };
+        match event {
+            Event::Received { slot, result, .. } => {
+                link.received(slab, slot, result);
+                self.progress(conn, slab, events);
+            }
+            Event::Sent { result, heap, .. } => self.sent(conn, result, heap, slab, events),
+            _ => {
+                if let Some(cipher) = self.links[conn.0 as usize].take().and_then(|link| link.cipher) {
+                    slab.give(cipher.slot);
+                }
+                self.secured -= 1;
+                events.push(event);
+            }
+        }
+    }
+}
+
+impl<I: Io> SecureIo for Tls<I> {
+    fn secure(&mut self, slab: &mut Slab, conn: Conn, role: Role, early: &[u8], receiving: bool) {
+        // Roles are made from checked configurations; an engine or a slot that cannot be had ends like a handshake.
+        let engine = Engine::new(role).ok();
+        let Some((engine, slot)) = engine.and_then(|e| Some((e, slab.take()?))) else {
+            return self.inner.close(conn, &[]);
+        };
+        let mut link = Link::new(engine, receiving);
+        slab.bytes_mut(&slot, 0..early.len()).copy_from_slice(early);
+        match early.is_empty() {
+            true => slab.give(slot),
+            false => link.cipher = Some(Cipher { slot, start: 0, filled: early.len() }),
+        }
+        if self.links.len() <= conn.0 as usize {
+            self.links.resize_with(conn.0 as usize + 1, || None);
+        }
+        self.links[conn.0 as usize] = Some(Box::new(link));
+        self.secured += 1;
+        self.ready.push(conn);
+    }
+}
+
+impl<I: Io> Io for Tls<I> {
+    fn receive(&mut self, conn: Conn) {
+        match linked(&mut self.links, conn) {
+            None => self.inner.receive(conn),
+            Some(link) => {
+                link.target = Some(Target::Any);
+                match link.is_quiet() {
+                    true => {
+                        link.receiving = true;
+                        self.inner.receive(conn);
+                    }
+                    false => self.ready.push(conn),
+                }
+            }
+        }
+    }
+
+    fn receive_into(&mut self, slab: &Slab, conn: Conn, slot: &Slot, from: usize) {
+        match linked(&mut self.links, conn) {
+            None => self.inner.receive_into(slab, conn, slot, from),
+            Some(link) => {
+                link.target = Some(Target::Tail { slot: slot.index(), from });
+                self.ready.push(conn);
+            }
+        }
+    }
+
+    fn send(&mut self, slab: &mut Slab, conn: Conn, lent: Lent<'_>) {
+        let Some(link) = linked(&mut self.links, conn) else {
+            return self.inner.send(slab, conn, lent);
+        };
+        if link.outbound.capacity() == 0 {
+            link.outbound = self.spare.pop().unwrap_or_default();
+        }
+        let mut incoming = match &link.cipher {
+            Some(cipher) => slab.bytes(&cipher.slot, cipher.start..cipher.filled).to_vec(),
+            None => Vec::new(),
+        };
+        let at = link.cipher.as_ref().map_or(0, |c| c.start);
+        let (bytes, heap) = match lent {
+            Lent::Slot { slot, from, to } => {
+                let to = to.min(from + SEND_BYTES_MAX);
+                link.encrypt(&mut incoming, slab.bytes(slot, from..to));
+                (to - from, None)
+            }
+            Lent::Heap { bytes, from } => {
+                let to = bytes.len().min(from + SEND_BYTES_MAX);
+                link.encrypt(&mut incoming, &bytes[from..to]);
+                (to - from, Some(bytes))
+            }
+        };
+        if let Some(cipher) = &link.cipher {
+            slab.bytes_mut(&cipher.slot, at..at + incoming.len()).copy_from_slice(&incoming);
+        }
+        link.owed = Some((bytes, heap));
+        if link.failed {
+            self.ready.push(conn);
+        }
+        self.fly(conn, slab);
+    }
+
+    fn hurry(&mut self) {
+        self.inner.hurry();
+    }
+
+    fn connect(&mut self, address: SocketAddr) -> Result<Conn, Errno> {
+        self.inner.connect(address)
+    }
+
+    fn close(&mut self, conn: Conn, farewell: &[u8]) {
+        match linked(&mut self.links, conn) {
+            Some(link) if link.told && !link.failed && !link.sending && link.cipher.is_none() => {
+                let goodbye = link.engine.goodbye();
+                self.inner.close(conn, &goodbye);
+            }
+            _ => self.inner.close(conn, farewell),
+        }
+    }
+
+    fn wait(&mut self, slab: &mut Slab, timeout: Duration, events: &mut Vec<Event>) {
+        for conn in std::mem::take(&mut self.ready) {
+            self.progress(conn, slab, events);
+        }
+        if self.secured == 0 {
+            return self.inner.wait(slab, timeout, events);
+        }
+        let timeout = if events.is_empty() { timeout } else { Duration::ZERO };
+        let mut inbox = std::mem::take(&mut self.inbox);
+        self.inner.wait(slab, timeout, &mut inbox);
+        for event in inbox.drain(..) {
+            self.translate(event, slab, events);
+        }
+        self.inbox = inbox;
+    }
+}
