@@ -2,6 +2,8 @@
 //!
 //! Strict: an unknown key is an error with its line. Paths are relative to the file. The reference is `dataplane/CONFIG.md`.
 
+pub mod issuer;
+
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -14,11 +16,13 @@ use serde::{Deserialize, Deserializer, de};
 use crate::control::credential::Source;
 use crate::protocol::postgres::dissector;
 use crate::session::Encryption;
+pub use issuer::Issuer;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawConfig {
-    identity: RawIdentity,
+    #[serde(default)]
+    issuer: Vec<issuer::RawIssuer>,
     policy: RawPolicy,
     recording: RawRecording,
     listener: Vec<RawListener>,
@@ -29,21 +33,6 @@ struct RawConfig {
     masking: RawMasking,
     #[serde(default)]
     limits: RawLimits,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawIdentity {
-    jwks_file: PathBuf,
-    issuer: String,
-    audience: String,
-    algorithms: Vec<String>,
-    #[serde(default = "default_roles_claim")]
-    roles_claim: String,
-    #[serde(default = "default_name_claim")]
-    name_claim: String,
-    #[serde(default = "default_leeway_s")]
-    leeway_s: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -175,15 +164,6 @@ fn source<'de, D: Deserializer<'de>>(deserializer: D, key: &str) -> Result<Sourc
     Source::deserialize(deserializer).map_err(|_| de::Error::custom(format!("{key} must be {FORMS}")))
 }
 
-fn default_roles_claim() -> String {
-    "roles".into()
-}
-fn default_name_claim() -> String {
-    "preferred_username".into()
-}
-fn default_leeway_s() -> u64 {
-    60
-}
 fn default_ring_bytes() -> usize {
     ring::CAPACITY_BYTES_DEFAULT
 }
@@ -199,7 +179,7 @@ const SECONDS_MAX: f64 = 3600.0;
 /// The checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub identity: Identity,
+    pub issuers: Vec<Issuer>,
     pub policy_file: PathBuf,
     pub recordings: PathBuf,
     pub ring_bytes: usize,
@@ -210,19 +190,6 @@ pub struct Config {
     pub resources: Vec<Resource>,
     pub hash_key: Option<Source>,
     pub limits: Limits,
-}
-
-/// How tokens are checked.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    pub jwks_file: PathBuf,
-    pub issuer: String,
-    pub audience: String,
-    pub algorithms: Vec<String>,
-    pub roles_claim: String,
-    pub name_claim: String,
-    /// Seconds of clock difference that `exp` and `nbf` are given.
-    pub leeway_s: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -335,7 +302,7 @@ fn check(raw: RawConfig, directory: &Path) -> Result<Config, String> {
         }
     }
     Ok(Config {
-        identity: identity(raw.identity, directory)?,
+        issuers: issuer::check_all(raw.issuer, directory)?,
         policy_file: resolve(&raw.policy.file),
         recordings: resolve(&raw.recording.directory),
         ring_bytes: ring_bytes(raw.recording.ring_bytes)?,
@@ -345,29 +312,6 @@ fn check(raw: RawConfig, directory: &Path) -> Result<Config, String> {
         resources,
         hash_key: raw.masking.hash_key.map(|s| s.relative_to(directory)),
         limits: limits(&raw.limits)?,
-    })
-}
-
-fn identity(raw: RawIdentity, directory: &Path) -> Result<Identity, String> {
-    const KNOWN: [&str; 8] = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384"];
-    for algorithm in &raw.algorithms {
-        if !KNOWN.contains(&algorithm.as_str()) && algorithm != "EdDSA" {
-            return Err(format!(
-                "identity.algorithms: `{algorithm}` is not an asymmetric signature algorithm; use some of {KNOWN:?} or EdDSA"
-            ));
-        }
-    }
-    if raw.algorithms.is_empty() {
-        return Err("identity.algorithms is empty; name at least one, for example [\"ES256\"]".into());
-    }
-    Ok(Identity {
-        jwks_file: directory.join(raw.jwks_file),
-        issuer: raw.issuer,
-        audience: raw.audience,
-        algorithms: raw.algorithms,
-        roles_claim: raw.roles_claim,
-        name_claim: raw.name_claim,
-        leeway_s: raw.leeway_s,
     })
 }
 

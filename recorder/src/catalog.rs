@@ -27,6 +27,8 @@ pub struct Session {
     pub last_unix_ns: u64,
     /// Whose it was, from its Open record; empty if that is missing.
     pub subject: String,
+    /// Who acted for the subject, the current actor first; mostly nobody.
+    pub actors: Vec<String>,
     /// With which roles.
     pub roles: Vec<String>,
     /// Towards which resource.
@@ -92,6 +94,7 @@ impl Session {
             started_unix_ns,
             last_unix_ns: started_unix_ns,
             subject: String::new(),
+            actors: Vec::new(),
             roles: Vec::new(),
             resource: String::new(),
             protocol: String::new(),
@@ -131,6 +134,8 @@ impl Session {
         self.subject = text(&self.open, "subject");
         self.resource = text(&self.open, "resource");
         self.protocol = text(&self.open, "protocol");
+        let actors = self.open.get("actors").and_then(Value::as_array);
+        self.actors = actors.into_iter().flatten().map(|actor| text(actor, "subject")).collect();
         let roles = self.open.get("roles").and_then(Value::as_array);
         self.roles = roles.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
     }

@@ -118,14 +118,21 @@ fn print_json(sessions: &[Session], refused_counted: u64, out: &mut dyn Write) -
     }
 }
 
+/// The column of actors; it is shown only where somebody acts for somebody.
+const ACTOR: usize = 3;
+
 fn print_table(sessions: &[Session], refused_counted: u64, out: &mut dyn Write) -> io::Result<()> {
-    let head = ["SESSION", "STARTED", "SUBJECT", "ROLES", "RESOURCE", "STATEMENTS", "BLOCKED", "DURATION", "STATE"];
-    let mut rows = vec![head.map(str::to_owned)];
-    rows.extend(sessions.iter().map(row));
+    let head =
+        ["SESSION", "STARTED", "SUBJECT", "ACTOR", "ROLES", "RESOURCE", "STATEMENTS", "BLOCKED", "DURATION", "STATE"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(sessions.iter().map(|session| row(session).to_vec()));
+    if sessions.iter().all(|session| session.actors.is_empty()) {
+        rows.iter_mut().for_each(|row| _ = row.remove(ACTOR));
+    }
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 9] = std::array::from_fn(width);
+    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
     for row in &rows {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         writeln!(out, "{}", cells.join("  ").trim_end())?;
     }
     match refused_counted {
@@ -134,12 +141,13 @@ fn print_table(sessions: &[Session], refused_counted: u64, out: &mut dyn Write) 
     }
 }
 
-fn row(session: &Session) -> [String; 9] {
+fn row(session: &Session) -> [String; 10] {
     let duration_ms = session.duration_ns() / 1_000_000;
     [
         session.session.clone(),
         text::utc(session.started_unix_ns),
         claimed(session, "user").unwrap_or_else(|| text::escape(&session.subject)),
+        text::escape(&session.actors.join(",")),
         text::escape(&session.roles.join(",")),
         claimed(session, "database").unwrap_or_else(|| text::escape(&session.resource)),
         session.statements.to_string(),

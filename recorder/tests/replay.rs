@@ -200,6 +200,24 @@ fn each_execution_of_a_prepared_statement_counts_and_a_large_text_counts_once() 
 }
 
 #[test]
+fn who_acts_for_a_subject_stands_beside_it() {
+    let mut tape = Tape::new();
+    let open = br#"{"subject":"alice","actors":[{"subject":"crew\u001b[2J"},{"subject":"cron"}],"resource":"shop"}"#;
+    tape.put(Kind::Open, Flags::WHOLE, open);
+    let directory = tape.into_directory();
+    let listed = |json| {
+        let mut out = Vec::new();
+        assert_eq!(cli::sessions(&directory.recordings(), cli::Listing { json, refused: false }, &mut out), 0);
+        String::from_utf8(out).unwrap()
+    };
+    let words = |line: usize| listed(false).lines().nth(line).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words(0).contains("SUBJECT ACTOR ROLES"), "{}", words(0));
+    assert!(words(1).contains(r"alice crew\u{1b}[2J,cron"), "{}", words(1));
+    assert!(listed(true).contains(r#""actors":["crew\u001b[2J","cron"]"#), "{}", listed(true));
+    assert!(shown(&directory, Options::default()).contains(r#""actors":[{"subject":"crew"#));
+}
+
+#[test]
 fn long_results_are_shortened_unless_all_is_wanted() {
     let mut tape = Tape::new();
     tape.client(&message(b'Q', b"select n\0"));

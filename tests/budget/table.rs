@@ -172,7 +172,8 @@ fn control() -> Control {
     // The token is the role's name; who checks real ones is not what is counted here.
     let verify = Box::new(|token: &[u8], _| {
         let role = String::from_utf8_lossy(token).into_owned();
-        Ok(Identity { subject: role.clone(), name: role.clone(), roles: vec![role], expires_unix_s: u64::MAX })
+        let (subject, name) = (role.clone(), role.clone());
+        Ok(Identity { subject, name, roles: vec![role], actors: Vec::new(), expires_unix_s: u64::MAX })
     });
     Control::new(verify, policy, vec![(resource, Secret::new(b"secret"), Snapshot::default())])
 }

@@ -25,21 +25,34 @@ use crate::fault::Fault;
 use crate::session::{Admission, Request, Upstream};
 use catalogue::Snapshot;
 use credential::Secret;
-use identity::{Identity, Verifier};
+use identity::{Identity, Refusal, Verifier, Waiter};
 use policy::Subject;
 
-/// Checks a token: the product's is [`Verifier::verify`].
+/// Checks a token, in tests and the simulator.
 pub type Verify = Box<dyn Fn(&[u8], u64) -> Result<Identity, &'static str> + Send + Sync>;
 
 /// What sessions ask of the control side. Shared by all shards, read-only but for the catalogues.
 pub struct Control {
-    verify: Verify,
+    tokens: Tokens,
     policy: Policy,
     resources: Vec<Guarded>,
     hash_key: [u8; 32],
     refresh_wanted: AtomicBool,
     /// What each listener serves TLS with.
     listeners: Vec<Option<Arc<ServerConfig>>>,
+}
+
+/// Who checks tokens.
+enum Tokens {
+    Issuers(Verifier),
+    Given(Verify),
+}
+
+/// The answer to a client that asks to be let in.
+pub enum Answer {
+    Known(Result<Admitted, Fault>),
+    /// When this issuer's keys have been fetched: see [`Control::wait`].
+    UntilFetched(usize),
 }
 
 /// A resource with what is known of it.
@@ -65,7 +78,7 @@ impl Control {
     /// # Errors
     /// Which of them failed, and how.
     pub fn load(config: &Config) -> Result<Self, String> {
-        let verifier = Verifier::load(&config.identity).map_err(|e| format!("identity.jwks_file {e}"))?;
+        let tokens = Tokens::Issuers(Verifier::load(&config.issuers)?);
         let policy = Policy::open(&config.policy_file)
             .map_err(|e| format!("policy.file {}: {e}", config.policy_file.display()))?;
         let hash_key = match &config.hash_key {
@@ -73,10 +86,9 @@ impl Control {
             None => random_key()?,
         };
         let guarded = config.resources.iter().map(Guarded::load).collect::<Result<Vec<_>, _>>()?;
-        let verify: Verify = Box::new(move |token, now| verifier.verify(token, now));
         let listeners = config.listeners.iter().map(|l| l.tls.as_ref().map(certificate::server).transpose());
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { verify, policy, resources: guarded, hash_key, refresh_wanted: AtomicBool::new(false), listeners })
+        Ok(Self { tokens, policy, resources: guarded, hash_key, refresh_wanted: AtomicBool::new(false), listeners })
     }
 
     /// For tests and the simulator: no files, no upstream.
@@ -89,7 +101,7 @@ impl Control {
             snapshot: RwLock::new(Some(Arc::new(snapshot))),
         };
         Self {
-            verify,
+            tokens: Tokens::Given(verify),
             policy,
             resources: resources.into_iter().map(guard).collect(),
             hash_key: [7; 32],
@@ -117,12 +129,49 @@ impl Control {
         self.resources[resource].config.address
     }
 
-    /// Checks who it is, and whether and as what they may reach the resource that they name.
+    /// Checks who it is, and whether and as what they may reach the resource that they name. `has_waited`: the issuer's keys
+    /// were fetched for this very request, so there is nothing more to wait for.
+    pub fn admit(&self, request: &Request, now_unix_s: u64, has_waited: bool) -> Answer {
+        let token = request.token.reveal();
+        let identity = match &self.tokens {
+            Tokens::Issuers(verifier) => verifier.verify(token, now_unix_s),
+            Tokens::Given(verify) => verify(token, now_unix_s).map_err(Refusal::For),
+        };
+        Answer::Known(match identity {
+            Ok(identity) => self.place(identity, request),
+            Err(Refusal::For(why)) => Err(Fault::NotAdmitted(why)),
+            Err(Refusal::UntilFetched(issuer)) if !has_waited => return Answer::UntilFetched(issuer),
+            Err(Refusal::UntilFetched(_)) => Err(Fault::NotAdmitted(identity::UNKNOWN_KEY)),
+        })
+    }
+
+    /// Has the waiter called when the issuer's keys have been fetched, well or badly.
+    pub fn wait(&self, issuer: usize, waiter: Waiter) {
+        match &self.tokens {
+            Tokens::Issuers(verifier) => verifier.wait(issuer, waiter),
+            Tokens::Given(_) => waiter(),
+        }
+    }
+
+    /// Starts to keep the issuers' keys fresh, on the control thread's runtime.
+    pub fn keep_keys_fresh(&self) {
+        if let Tokens::Issuers(verifier) = &self.tokens {
+            verifier.keep_fresh();
+        }
+    }
+
+    /// Fetches the keys of all issuers once.
     ///
     /// # Errors
-    /// Why not.
-    pub fn admit(&self, request: &Request, now_unix_s: u64) -> Result<Admitted, Fault> {
-        let identity = (self.verify)(request.token.reveal(), now_unix_s).map_err(Fault::NotAdmitted)?;
+    /// Whose keys cannot be fetched, and why.
+    pub async fn fetch_keys(&self) -> Result<(), String> {
+        match &self.tokens {
+            Tokens::Issuers(verifier) => verifier.fetch_all().await,
+            Tokens::Given(_) => Ok(()),
+        }
+    }
+
+    fn place(&self, identity: Identity, request: &Request) -> Result<Admitted, Fault> {
         let all = self.policy.roles_for(identity.roles.iter().map(String::as_str));
         let as_role = self.policy.role_named(&request.user).filter(|role| role.bits() & all.bits() == role.bits());
         let roles = match as_role {

@@ -118,9 +118,9 @@ fn configuration(upstream: &Upstream, port: u16) -> String {
     let tls = if loopback { "" } else { "tls = \"disable\" # better: \"verify-full\" with tls_ca\n" };
     format!(
         r#"# Paths are relative to this file.
-[identity]
-jwks_file = "jwks.json"
+[[issuer]]
 issuer = "{ISSUER}"
+jwks_file = "jwks.json"
 audience = "{AUDIENCE}"
 algorithms = ["ES256"]
 

@@ -304,6 +304,7 @@ mod tests {
                 subject: "ada".into(),
                 name: "ada".into(),
                 roles: vec!["analyst".into()],
+                actors: Vec::new(),
                 expires_unix_s: u64::MAX,
             },
             role_names: vec!["analyst".into()],

@@ -71,6 +71,7 @@ impl Report {
         if offline {
             return self.note("upstreams", "not asked: --offline".into());
         }
+        self.keys(config);
         match snapshots(&config.resources) {
             Ok(snapshots) => {
                 for (resource, snapshot) in config.resources.iter().zip(snapshots) {
@@ -101,6 +102,20 @@ impl Report {
                 self.note(&what, "the address is in use, perhaps by a gateway that runs".into());
             }
             Err(e) => self.wrong(&what, format!("cannot listen: {e}")),
+        }
+    }
+
+    /// Fetches the keys of every issuer, as the gateway would.
+    fn keys(&mut self, config: &Config) {
+        let Ok(control) = Control::load(config) else { return };
+        let fetched = super::dataplane::runtime().and_then(|runtime| {
+            let fetched = runtime.block_on(control.fetch_keys());
+            runtime.shutdown_background();
+            fetched
+        });
+        match fetched {
+            Ok(()) => self.ok("issuers", "the keys of every issuer are there".into()),
+            Err(why) => self.wrong("issuers", why),
         }
     }
 

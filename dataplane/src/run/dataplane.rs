@@ -32,17 +32,26 @@ pub fn run(config: &Config, rings: &[i32]) -> Ended {
     }
     let stop = stop_flag()?;
     let control = Arc::new(Control::load(config)?);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| format!("the control thread cannot be started: {e}"))?;
+    let runtime = runtime()?;
+    runtime.block_on(async { control.keep_keys_fresh() });
     // The catalogue comes before the first session, so that no mask is missing.
     runtime.block_on(control.refresh_catalogues(0));
     let (shards, postboxes) = start(config, rings, &control)?;
     runtime.block_on(control_loop(&control, &postboxes, &stop, &shards));
     postboxes.iter().for_each(|postbox| postbox.send(Mail::Stop));
+    // A name that is being looked up must not hold up the end.
+    runtime.shutdown_background();
     let join = |shard: JoinHandle<Ended>| shard.join().unwrap_or_else(|_| Err("a shard could not be started".into()));
     shards.into_iter().map(join).collect()
+}
+
+/// For the control side's own connections.
+///
+/// # Errors
+/// What the system says.
+pub fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    built.map_err(|e| format!("the control thread cannot be started: {e}"))
 }
 
 async fn control_loop(control: &Control, postboxes: &[Postbox], stop: &AtomicBool, shards: &[JoinHandle<Ended>]) {

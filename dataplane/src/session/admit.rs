@@ -6,6 +6,7 @@ use serde_json::json;
 use super::{Admission, DialStep, Dialing, Output, Request, Session, State};
 use crate::control::certificate;
 use crate::control::credential::Secret;
+use crate::control::identity::Actor;
 use crate::datapath::relay::Cx;
 use crate::fault::{Fault, Side};
 use crate::protocol::postgres::framer::{self, Framed};
@@ -65,7 +66,7 @@ impl Session {
     ) -> Option<Fault> {
         let State::Admitting { .. } = self.state else { return None };
         let startup = *self.pending_startup.take()?;
-        let open = json!({
+        let mut open = json!({
             "session": self.id(),
             "time_unix_ns": cx.now_unix_ns,
             "protocol": "postgres",
@@ -80,6 +81,10 @@ impl Session {
             "application_name": startup.parameter("application_name"),
             "policy": admission.epoch_name,
         });
+        if !admission.identity.actors.is_empty() {
+            let actor = |a: &Actor| json!({"subject": a.subject, "issuer": a.issuer});
+            open["actors"] = admission.identity.actors.iter().map(actor).collect();
+        }
         if !self.record(Kind::Open, &open, cx) {
             return Some(Fault::NotRecorded);
         }

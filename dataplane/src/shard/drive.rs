@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::judging::SessionJudge;
+use super::mailbox::Mail;
 use super::timers::Kind;
 use super::{End, Entry, Shard};
+use crate::control::Answer;
 use crate::datapath::lane::Want;
 use crate::datapath::relay::Cx;
 use crate::fault::{Fault, Side};
@@ -122,7 +124,7 @@ impl<I: SecureIo> Shard<I> {
     fn perform(&mut self, index: u32) {
         while let Some(output) = self.outputs.pop() {
             match output {
-                Output::Admit(request) => self.admit(index, &request),
+                Output::Admit(request) => self.admit(index, request, false),
                 Output::Dial => self.dial(index),
                 Output::Cancel(request) => self.want_cancel(index, request),
                 Output::Secure { side, early } => self.secure(index, side, &early),
@@ -132,8 +134,17 @@ impl<I: SecureIo> Shard<I> {
         }
     }
 
-    fn admit(&mut self, index: u32, request: &Request) {
-        let admitted = self.control.admit(request, self.now.unix_ns / 1_000_000_000);
+    /// `has_waited`: it comes by mail, after its issuer's keys were fetched.
+    pub(super) fn admit(&mut self, index: u32, request: Box<Request>, has_waited: bool) {
+        let admitted = match self.control.admit(&request, self.now.unix_ns / 1_000_000_000, has_waited) {
+            Answer::Known(admitted) => admitted,
+            Answer::UntilFetched(issuer) => {
+                let Some(session) = self.entries[index as usize].as_ref().map(|e| e.session.id()) else { return };
+                let postbox = self.mailbox.postbox().clone();
+                let again = move || postbox.send(Mail::Admit { session, index, request });
+                return self.control.wait(issuer, Box::new(again));
+            }
+        };
         let input = match admitted {
             Ok(admitted) => {
                 let key = (admitted.roles, admitted.resource);

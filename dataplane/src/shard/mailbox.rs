@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::control::analyser::Decided;
 use crate::protocol::postgres::handshake::CancelRequest;
+use crate::session::Request;
 use crate::session::cancel::Grant;
 
 pub enum Mail {
@@ -20,6 +21,12 @@ pub enum Mail {
         session: u64,
         index: u32,
         grant: Option<Grant>,
+    },
+    /// An issuer's keys have been fetched: who waited for them asks to be let in once more.
+    Admit {
+        session: u64,
+        index: u32,
+        request: Box<Request>,
     },
     /// A catalogue has changed: views are to be made anew.
     Catalogue,

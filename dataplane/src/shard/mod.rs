@@ -247,6 +247,13 @@ impl<I: SecureIo> Shard<I> {
                 Mail::Decided(decided) => self.decided(decided),
                 Mail::Cancel(ask) => self.asked(&ask),
                 Mail::MayCancel { session, index, grant } => self.may_cancel(session, index, grant),
+                Mail::Admit { session, index, request } => {
+                    // The session may have gone, and another be in its place.
+                    let place = self.entries.get(index as usize).and_then(Option::as_ref);
+                    if place.is_some_and(|e| e.session.id() == session && !e.closing) {
+                        self.admit(index, request, true);
+                    }
+                }
                 Mail::Catalogue => self.renew_views(),
                 Mail::Stop => {
                     self.stop();

@@ -385,6 +385,7 @@ fn control() -> Arc<Control> {
             subject: name.to_owned(),
             name: name.to_owned(),
             roles: vec![role.to_owned()],
+            actors: Vec::new(),
             expires_unix_s: u64::MAX,
         })
     };
