@@ -28,6 +28,13 @@ pub struct Subject {
     pub masked: bool,
 }
 
+/// What stands for a policy in every verdict record: the first 8 bytes of its digest.
+pub fn epoch(policy: &Policy) -> [u8; 8] {
+    let mut epoch = [0; 8];
+    epoch.copy_from_slice(&policy.digest()[..8]);
+    epoch
+}
+
 /// What was decided about a text, before a shard makes it its own.
 pub struct Decision {
     judgement: Judgement,

@@ -4,7 +4,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use dataplane::config::Config;
@@ -30,6 +31,9 @@ const STOP_MAX: Duration = Duration::from_secs(10);
 /// A ring cannot be made, or a child does not come up.
 pub fn run(path: &Path, config: &Config) -> Result<(), String> {
     let stop = stop_flag()?;
+    let reload = Arc::new(AtomicBool::new(false));
+    let hangup = signal_hook::consts::SIGHUP;
+    signal_hook::flag::register(hangup, reload.clone()).map_err(|e| format!("signal {hangup}: {e}"))?;
     let rings = (0..config.shards).map(|_| make_ring(config.ring_bytes)).collect::<Result<Vec<_>, _>>()?;
     let mut recorder = Watched::start("recorder", path, &rings)?;
     let mut dataplane = Watched::start("dataplane", path, &rings)?;
@@ -37,6 +41,9 @@ pub fn run(path: &Path, config: &Config) -> Result<(), String> {
         std::thread::sleep(POLL);
         if stop.load(Ordering::Relaxed) {
             break;
+        }
+        if reload.swap(false, Ordering::Relaxed) {
+            let _ = kill_process(Pid::from_child(&dataplane.child), Signal::HUP);
         }
         for child in [&mut recorder, &mut dataplane] {
             child.watch(path, &rings)?;
