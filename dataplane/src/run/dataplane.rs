@@ -92,7 +92,7 @@ fn start(
     for Listener { address, .. } in &config.listeners {
         spawn::probe(*address).map_err(|e| format!("cannot listen on {address}: {e}"))?;
     }
-    let analyser = Analyser::start().map_err(|e| format!("the analyser cannot be started: {e}"))?;
+    let analyser = Analyser::start(rings.len().max(2)).map_err(|e| format!("the analyser cannot be started: {e}"))?;
     let mailboxes = rings.iter().map(|_| mailbox()).collect::<Result<Vec<_>, _>>();
     let mailboxes = mailboxes.map_err(|e| format!("no event descriptor: {e}"))?;
     let postboxes: Vec<Postbox> = mailboxes.iter().map(|(_, postbox, _)| postbox.clone()).collect();
