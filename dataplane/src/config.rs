@@ -115,6 +115,7 @@ struct RawLimits {
     active_sessions_max: u32,
     login_timeout_s: f64,
     drain_timeout_s: f64,
+    token_expiry: TokenExpiry,
     token_bytes_max: usize,
     statement_bytes_max: usize,
     bind_bytes_max: usize,
@@ -131,6 +132,7 @@ impl Default for RawLimits {
             active_sessions_max: 256,
             login_timeout_s: 15.0,
             drain_timeout_s: 10.0,
+            token_expiry: TokenExpiry::FinishTransaction,
             token_bytes_max: 64 * 1024,
             statement_bytes_max: 1 << 20,
             bind_bytes_max: 64 << 20,
@@ -251,6 +253,8 @@ pub struct Limits {
     /// Sessions that move data at the same moment: sizes the slab.
     pub active_sessions_max: u32,
     pub login_timeout: Duration,
+    /// What a session may finish when its token has expired.
+    pub token_expiry: TokenExpiry,
     /// What statements and transactions have to finish when the gateway stops.
     pub drain_timeout: Duration,
     pub token_bytes_max: usize,
@@ -259,6 +263,22 @@ pub struct Limits {
     pub gathered_bytes_max: usize,
     /// Plans that a shard keeps.
     pub plans_max: usize,
+}
+
+/// When a session ends whose token has expired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenExpiry {
+    End,
+    FinishStatement,
+    FinishTransaction,
+}
+
+impl TokenExpiry {
+    /// No statement or transaction goes on for longer.
+    pub fn grace(self) -> Duration {
+        Duration::from_secs(if self == Self::End { 0 } else { 30 })
+    }
 }
 
 /// A problem of the configuration, in the user's words.
@@ -456,6 +476,7 @@ fn limits(raw: &RawLimits) -> Result<Limits, String> {
         // The slab takes 128 KiB of address space for each.
         active_sessions_max: within("active_sessions_max", raw.active_sessions_max as usize, 1..=65_536)? as u32,
         login_timeout: seconds("limits.login_timeout_s", raw.login_timeout_s)?,
+        token_expiry: raw.token_expiry,
         drain_timeout: seconds("limits.drain_timeout_s", raw.drain_timeout_s)?,
         token_bytes_max: within("token_bytes_max", raw.token_bytes_max, 1024..=1 << 20)?,
         session: dissector::Limits {

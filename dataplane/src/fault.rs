@@ -29,6 +29,8 @@ pub enum Fault {
     /// The client stands above `max_client_conn`.
     TooManyClients,
     ShuttingDown,
+    /// The session has outlived its token.
+    TokenExpired,
     /// A changed policy or configuration does not let the session in any more.
     NoLongerAdmitted,
 }
@@ -37,7 +39,7 @@ impl Fault {
     pub fn side(self) -> Side {
         match self {
             Self::Gone(side) | Self::Protocol(side, _) => side,
-            Self::NotAdmitted(_) | Self::LoginTimeout => Side::Client,
+            Self::NotAdmitted(_) | Self::LoginTimeout | Self::TokenExpired => Side::Client,
             Self::Unreachable(_) => Side::Upstream,
             Self::Limit(_) | Self::NotRecorded | Self::TooManyClients | Self::ShuttingDown | Self::NoLongerAdmitted => {
                 Side::Wireward
@@ -51,7 +53,7 @@ impl Fault {
             Self::Gone(_) => "08006",
             Self::Protocol(..) => "08P01",
             Self::Limit(_) => "54000",
-            Self::NotAdmitted(_) => "28000",
+            Self::NotAdmitted(_) | Self::TokenExpired => "28000",
             Self::Unreachable(_) => "08001",
             Self::NotRecorded | Self::ShuttingDown | Self::NoLongerAdmitted => "57P01",
             Self::LoginTimeout => "57014",
@@ -70,6 +72,7 @@ impl Fault {
             Self::TooManyClients => {
                 "sorry, too many clients already; the gateway serves limits.max_client_conn at once"
             }
+            Self::TokenExpired => "the token has expired; connect again with a fresh one",
             Self::ShuttingDown => "the gateway is shutting down",
             Self::NoLongerAdmitted => "the policy has changed: no role of the session may reach this database any more",
         }

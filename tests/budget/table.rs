@@ -184,6 +184,7 @@ fn limits() -> Limits {
         active_sessions_max: ACTIVE_SESSIONS_MAX,
         login_timeout: Duration::from_secs(60),
         drain_timeout: Duration::from_secs(1),
+        token_expiry: dataplane::config::TokenExpiry::FinishTransaction,
         token_bytes_max: 4096,
         session: dissector::Limits {
             statement_bytes_max: 1 << 20,

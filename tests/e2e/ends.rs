@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tests::gateway::{Gateway, Place};
-use tests::issuer::NAME;
+use tests::issuer::{Issuer, NAME, now_s};
 use tests::process::{command_line, tree};
 use tests::suite::{Case, run};
 use tests::wire::Wire;
@@ -17,6 +17,7 @@ use tests::world::{Shown, World, wireward};
 
 fn main() -> ExitCode {
     run(vec![
+        Case::new("a_session_ends_with_its_token_and_a_transaction_may_be_finished", token_expires),
         Case::new("one_client_too_many_is_told_so_and_others_go_on", one_too_many),
         Case::new("a_handshake_that_stalls_ends_with_login_timeout", stalled_handshake),
         Case::new("a_second_gateway_on_the_same_port_says_so_and_ends", same_port),
@@ -160,4 +161,29 @@ fn sigterm(world: &World) {
     for session in recorded {
         assert!(session.to_string().contains("the gateway is shutting down"), "{session}");
     }
+}
+
+/// Everything after a session's token has expired: an idle one ends at once, a statement and a transaction may finish.
+fn token_expires(world: &World) {
+    const LIFE: Duration = Duration::from_secs(4);
+    let mut claims = Issuer::claims("ann", &["dba"]);
+    claims["exp"] = serde_json::json!(now_s() + LIFE.as_secs());
+    let token = world.issuer.sign(&claims).expect("the issuer signs");
+    let (_place, gateway) = world.another("strict", |c| c.replace("[policy]", "leeway_s = 0\n\n[policy]"));
+    let enter = || Wire::login(gateway.port, NAME, "shop", token.as_bytes()).expect("it has not expired yet");
+    let (mut idle, mut running, mut open) = (enter(), enter(), enter());
+    open.query("begin");
+    open.until_ready();
+    running.query("select pg_sleep(5), 'finished'");
+    let told = idle.expect();
+    assert_eq!((told.kind, told.sqlstate().as_str()), (b'E', "28000"), "{told:?}");
+    assert!(told.field(b'M').is_some_and(|text| text.contains("the token has expired")), "{told:?}");
+    assert!(idle.is_closed_clean());
+    open.query("select 1");
+    assert!(open.until_ready().iter().all(|m| m.kind != b'E'), "the transaction goes on");
+    open.query("commit");
+    assert!(open.until_ready().iter().any(|m| m.kind == b'C'), "and can be finished");
+    assert_eq!(open.expect().sqlstate(), "28000");
+    assert!(running.until_ready().iter().any(|m| m.kind == b'D'), "the statement is finished");
+    assert_eq!(running.expect().sqlstate(), "28000");
 }

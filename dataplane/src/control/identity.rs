@@ -33,7 +33,7 @@ pub struct Identity {
     pub roles: Vec<String>,
     /// Who acts for the subject, the current actor first (RFC 8693).
     pub actors: Vec<Actor>,
-    /// Seconds since 1970 at which the token expires.
+    /// Seconds since 1970 at which the token counts no more: its `exp`, and the leeway.
     pub expires_unix_s: u64,
 }
 

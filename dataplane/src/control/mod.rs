@@ -72,6 +72,13 @@ pub struct Admitted {
     pub resource: usize,
 }
 
+impl Admitted {
+    /// When the token expires, seconds since 1970.
+    pub fn expires_unix_s(&self) -> u64 {
+        self.identity.expires_unix_s
+    }
+}
+
 impl Control {
     /// Loads what the configuration names: keys, policy, credentials.
     ///

@@ -148,6 +148,7 @@ impl<I: SecureIo> Shard<I> {
         let input = match admitted {
             Ok(admitted) => {
                 let key = (admitted.roles, admitted.resource);
+                self.expire(index, admitted.expires_unix_s());
                 let control = self.control.clone();
                 let view = self.view(|| control.subject(key.0, key.1), key);
                 let admission = self.control.admission(admitted, view.masks.clone());
@@ -160,6 +161,13 @@ impl<I: SecureIo> Shard<I> {
             Err(fault) => Err(fault),
         };
         self.feed(index, Input::Admitted(input));
+    }
+
+    /// The session ends with its token.
+    fn expire(&mut self, index: u32, at_unix_s: u64) {
+        let Some(id) = self.entries[index as usize].as_ref().map(|e| e.session.id()) else { return };
+        let left_ns = at_unix_s.saturating_mul(1_000_000_000).saturating_sub(self.now.unix_ns);
+        self.timers.set(Kind::Expiry, self.now.monotonic_ns.saturating_add(left_ns), index, id);
     }
 
     fn dial(&mut self, index: u32) {

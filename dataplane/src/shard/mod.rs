@@ -21,10 +21,11 @@ use std::time::Duration;
 use policy_compiler::artifact::RoleSet;
 
 use crate::buffer::{Gathered, Slab};
-use crate::config::Limits;
+use crate::config::{Limits, TokenExpiry};
 use crate::control::Control;
 use crate::control::analyser::Analyser;
 use crate::datapath::plan_cache::PlanCache;
+use crate::fault::Fault;
 use crate::io::tls::SecureIo;
 use crate::io::{Conn, Event};
 use crate::protocol::Scratch;
@@ -35,7 +36,7 @@ use census::Census;
 use judging::View;
 use mailbox::{Mail, Mailbox, Postbox};
 use refusals::Refusals;
-use timers::Timers;
+use timers::{Kind, Timers};
 
 /// The recorder counts as gone when its heartbeat is older than this (decision 11).
 const HEARTBEAT_NS_MAX: u64 = 1_000_000_000;
@@ -43,7 +44,7 @@ const HEARTBEAT_NS_MAX: u64 = 1_000_000_000;
 const SHARDS_MAX: u64 = 128;
 /// How long a shard sleeps when nothing at all is due.
 const IDLE_WAIT: Duration = Duration::from_millis(250);
-/// How often a shard that stops looks who has finished.
+/// How often a shard looks who has finished, while sessions are to end.
 const STOPPING_WAIT: Duration = Duration::from_millis(20);
 /// How long a session waits for other sessions' gathered frames to leave.
 const GATHERING_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -134,6 +135,8 @@ pub struct Shard<I> {
     now: Now,
     events: Vec<Event>,
     outputs: Vec<Output>,
+    /// Sessions whose token has expired: index, id, and until when they may finish, monotonic ns.
+    expired: Vec<(u32, u64, u64)>,
     /// Until when sessions may finish, monotonic ns.
     stopping: Option<u64>,
 }
@@ -195,6 +198,7 @@ impl<I: SecureIo> Shard<I> {
             now: parts.now,
             events: Vec::new(),
             outputs: Vec::new(),
+            expired: Vec::new(),
             stopping: None,
         }
     }
@@ -226,12 +230,13 @@ impl<I: SecureIo> Shard<I> {
         self.on_timers();
         self.retry_stalled();
         self.end_stopping();
+        self.end_expired();
         self.tell_refusals();
     }
 
     fn patience(&self) -> Duration {
         match self.stalled.is_empty() {
-            true if self.stopping.is_some() => STOPPING_WAIT,
+            true if self.stopping.is_some() || !self.expired.is_empty() => STOPPING_WAIT,
             true => self.timers.next_in(self.now.monotonic_ns).map_or(IDLE_WAIT, |due| due.min(IDLE_WAIT)),
             false => STALLED_WAIT,
         }
@@ -278,7 +283,7 @@ impl<I: SecureIo> Shard<I> {
         for index in 0..self.entries.len() as u32 {
             let idle = |e: &Entry| !e.session.is_relaying() || e.session.is_idle();
             if self.entries[index as usize].as_deref().is_some_and(|e| !e.closing && (late || idle(e))) {
-                self.feed(index, Input::End(crate::fault::Fault::ShuttingDown));
+                self.feed(index, Input::End(Fault::ShuttingDown));
             }
         }
     }
@@ -289,13 +294,34 @@ impl<I: SecureIo> Shard<I> {
     }
 
     fn on_timers(&mut self) {
-        while let Some((index, id)) = self.timers.due(self.now.monotonic_ns) {
+        while let Some((kind, index, id)) = self.timers.due(self.now.monotonic_ns) {
             let Some(entry) = self.entries[index as usize].as_ref().filter(|e| e.session.id() == id) else { continue };
-            if entry.session.is_draining() {
+            match kind {
+                Kind::Expiry => {
+                    let grace_ns = self.limits.token_expiry.grace().as_nanos() as u64;
+                    self.expired.push((index, id, self.now.monotonic_ns + grace_ns));
+                }
                 // It had its time to say goodbye.
-                self.close(index);
-            } else if !entry.session.is_relaying() {
-                self.feed(index, Input::End(crate::fault::Fault::LoginTimeout));
+                _ if entry.session.is_draining() => self.close(index),
+                _ if !entry.session.is_relaying() => self.feed(index, Input::End(Fault::LoginTimeout)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Sessions whose token has expired end when they have finished what they may finish, or their grace is over.
+    fn end_expired(&mut self) {
+        for (index, id, until_ns) in std::mem::take(&mut self.expired) {
+            let entry = self.entries[index as usize].as_ref().filter(|e| e.session.id() == id && !e.closing);
+            let Some(entry) = entry.filter(|e| !e.session.is_draining()) else { continue };
+            let finished = match self.limits.token_expiry {
+                TokenExpiry::End => true,
+                TokenExpiry::FinishStatement => entry.session.running().is_none(),
+                TokenExpiry::FinishTransaction => entry.session.is_idle(),
+            };
+            match finished || self.now.monotonic_ns >= until_ns {
+                true => self.feed(index, Input::End(Fault::TokenExpired)),
+                false => self.expired.push((index, id, until_ns)),
             }
         }
     }

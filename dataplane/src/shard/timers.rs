@@ -1,15 +1,17 @@
-//! Deadlines of sessions. Few kinds, each of constant length, so a queue per kind is in order by itself.
+//! Deadlines of sessions. Those of constant length are in order by themselves, a queue a kind; tokens expire when they like.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
 #[derive(Debug, Default)]
 pub struct Timers {
     logins: VecDeque<Deadline>,
     drains: VecDeque<Deadline>,
+    expiries: BinaryHeap<Reverse<Deadline>>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Deadline {
     at_ns: u64,
     index: u32,
@@ -17,35 +19,41 @@ struct Deadline {
 }
 
 /// What a deadline is for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Login,
     Drain,
+    /// The session's token expires.
+    Expiry,
 }
 
 impl Timers {
-    /// `at_ns`: monotonic. Deadlines of one kind must be set in order.
+    /// `at_ns`: monotonic. Deadlines of one kind must be set in order, but for [`Kind::Expiry`].
     pub fn set(&mut self, kind: Kind, at_ns: u64, index: u32, id: u64) {
-        let queue = match kind {
-            Kind::Login => &mut self.logins,
-            Kind::Drain => &mut self.drains,
-        };
-        queue.push_back(Deadline { at_ns, index, id });
+        let deadline = Deadline { at_ns, index, id };
+        match kind {
+            Kind::Login => self.logins.push_back(deadline),
+            Kind::Drain => self.drains.push_back(deadline),
+            Kind::Expiry => self.expiries.push(Reverse(deadline)),
+        }
     }
 
-    /// A session whose deadline has passed: its index and id. The session may long be gone.
-    pub fn due(&mut self, now_ns: u64) -> Option<(u32, u64)> {
-        for queue in [&mut self.logins, &mut self.drains] {
+    /// A session whose deadline has passed: which, its index and id. The session may long be gone.
+    pub fn due(&mut self, now_ns: u64) -> Option<(Kind, u32, u64)> {
+        for (kind, queue) in [(Kind::Login, &mut self.logins), (Kind::Drain, &mut self.drains)] {
             if let Some(deadline) = queue.pop_front_if(|d| d.at_ns <= now_ns) {
-                return Some((deadline.index, deadline.id));
+                return Some((kind, deadline.index, deadline.id));
             }
         }
-        None
+        let expired = self.expiries.peek().is_some_and(|Reverse(d)| d.at_ns <= now_ns);
+        let Reverse(deadline) = expired.then(|| self.expiries.pop()).flatten()?;
+        Some((Kind::Expiry, deadline.index, deadline.id))
     }
 
     /// How long until the next deadline.
     pub fn next_in(&self, now_ns: u64) -> Option<Duration> {
-        let first = [&self.logins, &self.drains].into_iter().filter_map(|q| q.front()).map(|d| d.at_ns).min()?;
+        let queued = [&self.logins, &self.drains].into_iter().filter_map(|q| q.front()).map(|d| d.at_ns);
+        let first = queued.chain(self.expiries.peek().map(|Reverse(d)| d.at_ns)).min()?;
         Some(Duration::from_nanos(first.saturating_sub(now_ns)))
     }
 }

@@ -410,6 +410,7 @@ fn limits() -> Limits {
         active_sessions_max: 100,
         login_timeout: Duration::from_secs(15),
         drain_timeout: Duration::from_secs(1),
+        token_expiry: dataplane::config::TokenExpiry::FinishTransaction,
         token_bytes_max: 4096,
         session: dissector::Limits {
             statement_bytes_max: 1 << 20,

@@ -35,7 +35,7 @@ pub fn check(claims: &Object, settings: &Issuer, now_unix_s: u64) -> Result<Iden
         name: name(claims, settings)?.unwrap_or(subject).to_owned(),
         roles: roles(claims, settings)?,
         actors: actors(claims)?,
-        expires_unix_s: expires,
+        expires_unix_s: expires.saturating_add(settings.leeway_s),
     })
 }
 
