@@ -8,10 +8,15 @@ use std::time::{Duration, Instant};
 
 use dataplane::config::{Config, Listener};
 use dataplane::control::Control;
+use dataplane::control::admin::{self, Admin};
 use dataplane::control::analyser::Analyser;
+use dataplane::datapath::counters::Counters;
+use dataplane::log;
 use dataplane::shard::census::Census;
 use dataplane::shard::mailbox::{Mail, Postbox, mailbox};
 use dataplane::shard::spawn;
+
+use tokio::runtime::Runtime;
 
 use super::{settle_in, stop_flag};
 
@@ -34,9 +39,14 @@ pub fn run(config: &Config, rings: &[i32]) -> Ended {
     let control = Arc::new(Control::load(config)?);
     let runtime = runtime()?;
     runtime.block_on(async { control.keep_keys_fresh() });
+    let counters: Vec<Arc<Counters>> = rings.iter().map(|_| Arc::default()).collect();
+    watch(config, &control, &counters, &runtime)?;
     // The catalogue comes before the first session, so that no mask is missing.
     runtime.block_on(control.refresh_catalogues(0));
-    let (shards, postboxes) = start(config, rings, &control)?;
+    let (shards, postboxes) = start(config, rings, &control, &counters)?;
+    let policy = control.policy_name();
+    let message = format!("the dataplane serves: {} shards by {}, policy {policy}", shards.len(), spawn::DRIVER);
+    log::tell(&log::STARTED, &[shards.len().into(), spawn::DRIVER.into(), policy.into()], message);
     runtime.block_on(control_loop(&control, &postboxes, &stop, &shards));
     postboxes.iter().for_each(|postbox| postbox.send(Mail::Stop));
     // A name that is being looked up must not hold up the end.
@@ -45,11 +55,19 @@ pub fn run(config: &Config, rings: &[i32]) -> Ended {
     shards.into_iter().map(join).collect()
 }
 
+/// Serves health and metrics, if that is configured, from before the first session.
+fn watch(config: &Config, control: &Arc<Control>, counters: &[Arc<Counters>], runtime: &Runtime) -> Ended {
+    let Some(address) = config.admin else { return Ok(()) };
+    let listener = admin::listen(address).map_err(|e| format!("cannot listen on {address} (admin): {e}"))?;
+    runtime.spawn(Arc::new(Admin::new(control.clone(), counters.to_vec(), spawn::DRIVER)).serve(listener));
+    Ok(())
+}
+
 /// For the control side's own connections.
 ///
 /// # Errors
 /// What the system says.
-pub fn runtime() -> Result<tokio::runtime::Runtime, String> {
+pub fn runtime() -> Result<Runtime, String> {
     let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
     built.map_err(|e| format!("the control thread cannot be started: {e}"))
 }
@@ -75,6 +93,7 @@ fn start(
     config: &Config,
     rings: Vec<OwnedFd>,
     control: &Arc<Control>,
+    counters: &[Arc<Counters>],
 ) -> Result<(Vec<JoinHandle<Ended>>, Vec<Postbox>), String> {
     for Listener { address, .. } in &config.listeners {
         spawn::probe(*address).map_err(|e| format!("cannot listen on {address}: {e}"))?;
@@ -95,6 +114,7 @@ fn start(
             mailbox,
             siblings: postboxes.clone(),
             census: census.clone(),
+            counters: counters[number].clone(),
             control: control.clone(),
             analyser: analyser.clone(),
             limits: config.limits,

@@ -24,6 +24,7 @@ use crate::buffer::{Gathered, Slab};
 use crate::config::Limits;
 use crate::control::Control;
 use crate::control::analyser::Analyser;
+use crate::datapath::counters::Counters;
 use crate::datapath::plan_cache::PlanCache;
 use crate::io::tls::SecureIo;
 use crate::io::{Conn, Event};
@@ -54,6 +55,8 @@ const STALLED_WAIT: Duration = Duration::from_millis(1);
 pub trait Tap: crate::datapath::tap::Evidence {
     fn recorder_heartbeat_ns(&self) -> u64;
     fn beat(&mut self, now_unix_ns: u64);
+    /// Bytes that are used and bytes that there are.
+    fn fill_bytes(&self) -> (usize, usize);
 }
 
 impl<M: ring::Memory> Tap for ring::Producer<M> {
@@ -62,6 +65,9 @@ impl<M: ring::Memory> Tap for ring::Producer<M> {
     }
     fn beat(&mut self, now_unix_ns: u64) {
         ring::Producer::beat(self, now_unix_ns);
+    }
+    fn fill_bytes(&self) -> (usize, usize) {
+        (self.used_bytes(), self.capacity_bytes())
     }
 }
 
@@ -91,6 +97,8 @@ pub struct Entry {
     retrying: bool,
     /// When its statement was last cancelled.
     cancelled_ns: Option<u64>,
+    /// Its client speaks TLS.
+    secured: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +118,7 @@ pub struct Shard<I> {
     siblings: Vec<Postbox>,
     guesses: Guesses,
     census: Census,
+    counters: Arc<Counters>,
     limits: Limits,
     /// What each listener does about TLS.
     encryption: Vec<Encryption>,
@@ -148,6 +157,7 @@ pub struct Parts<I> {
     pub mailbox: Mailbox,
     pub siblings: Vec<Postbox>,
     pub census: Census,
+    pub counters: Arc<Counters>,
     pub limits: Limits,
     pub encryption: Vec<Encryption>,
     pub recorder_absent_max: Duration,
@@ -163,6 +173,7 @@ impl<I: SecureIo> Shard<I> {
         let mut key = [0; 16];
         random(&mut key);
         parts.census.tell(parts.number, 0);
+        parts.counters.tls_sessions_open.set(0);
         Self {
             io: parts.io,
             slab: parts.slab,
@@ -173,6 +184,7 @@ impl<I: SecureIo> Shard<I> {
             siblings: parts.siblings,
             guesses: Guesses::default(),
             census: parts.census,
+            counters: parts.counters,
             limits: parts.limits,
             encryption: parts.encryption,
             recorder_absent_max: parts.recorder_absent_max,
@@ -227,6 +239,19 @@ impl<I: SecureIo> Shard<I> {
         self.retry_stalled();
         self.end_stopping();
         self.tell_refusals();
+        self.publish();
+    }
+
+    /// What `/metrics` shows as it is now.
+    fn publish(&self) {
+        let (used_bytes, capacity_bytes) = self.tap.fill_bytes();
+        self.counters.turned_monotonic_ns.set(self.now.monotonic_ns);
+        self.counters.recorder_heartbeat_unix_ns.set(self.tap.recorder_heartbeat_ns());
+        self.counters.ring_used_bytes.set(used_bytes as u64);
+        self.counters.ring_capacity_bytes.set(capacity_bytes as u64);
+        self.counters.sessions_open.set(self.sessions() as u64);
+        self.counters.sessions_stalled.set(self.stalled.len() as u64);
+        self.counters.slots_free.set(self.slab.free() as u64);
     }
 
     fn patience(&self) -> Duration {
