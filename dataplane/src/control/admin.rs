@@ -160,7 +160,7 @@ pub(super) mod tests {
 
     /// No issuer, no resource, an empty policy.
     pub(in crate::control) fn paper(counters: Vec<Arc<Counters>>) -> Admin {
-        let source = policy_compiler::policy::Source { name: "paper".into(), text: "version = 1\n".into() };
+        let source = policy_compiler::policy::Source { name: "paper".into(), text: include_str!("../demo/policy.toml").into() };
         let bytes = policy_compiler::build::compile(&[source]).expect("a sound policy");
         let policy = policy_compiler::artifact::Policy::from_bytes(bytes).expect("a sound artifact");
         let control = Control::new(Box::new(|_, _| Err("nobody")), policy, Vec::new());
