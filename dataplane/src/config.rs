@@ -469,7 +469,7 @@ fn ring_bytes(bytes: usize) -> Result<usize, String> {
 fn seconds(name: &str, value: f64) -> Result<Duration, String> {
     match Duration::try_from_secs_f64(value) {
         Ok(duration) if value > 0.0 && value <= SECONDS_MAX => Ok(duration),
-        _ => Err(format!("{name} = {value} must be a number of seconds above 0, at most {SECONDS_MAX}")),
+        _ => Err(format!("{name} = {value} must be a positive number of seconds, at most {SECONDS_MAX}")),
     }
 }
 
@@ -480,7 +480,7 @@ mod tests {
     const WHOLE: &str = r#"
         policy.file = "p"
         recording.directory = "r"
-        identity = { jwks_file = "j", issuer = "i", audience = "a", algorithms = ["ES256"] }
+        issuer = [{ jwks_file = "j", issuer = "i", audience = "a", algorithms = ["ES256"] }]
         listener = [{ protocol = "postgres", address = "127.0.0.1:1", plaintext = "loopback" }]
         masking.hash_key = { env = "H" }
         [[resource]]
@@ -526,7 +526,7 @@ mod tests {
             ("plans_max = 16", "active_sessions_max = 100000000", "is not between 1 and 65536"),
             ("plans_max = 16", "statement_bytes_max = 1048577", "is not between 1024 and 1048576"),
             ("plans_max = 16", "[admin]\naddress = \"0.0.0.0:6433\"", "say allow_non_loopback = true"),
-            ("plans_max = 16", "login_timeout_s = 1e9", "must be a number of seconds above 0, at most 3600"),
+            ("plans_max = 16", "login_timeout_s = 1e9", "must be a positive number of seconds, at most 3600"),
         ] {
             let error = error(written, instead);
             assert!(error.contains(expected), "{error}");

@@ -47,7 +47,7 @@ const fn kind(level: &'static str, name: &'static str, fields: &'static [&'stati
     Kind { level, name, fields }
 }
 
-pub const STARTED: Kind = kind("info", "started", &["shards", "driver", "policy"]);
+pub const STARTED: Kind = kind("info", "started", &["shards", "driver"]);
 pub const FATAL: Kind = kind("error", "fatal", &[]);
 pub const PANICKED: Kind = kind("error", "panicked", &["thread", "location"]);
 pub const CHILD_RESTARTED: Kind = kind("warn", "child_restarted", &["child", "status"]);

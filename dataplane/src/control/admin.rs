@@ -3,8 +3,8 @@
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -16,8 +16,8 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use super::Control;
 use super::metrics::since;
-use super::{Control, Guarded};
 use crate::datapath::counters::Counters;
 use crate::shard::{Now, spawn};
 
@@ -35,7 +35,8 @@ const HEARTBEAT_AGE_MAX: Duration = Duration::from_millis(1500);
 
 /// What the listener knows.
 pub struct Admin {
-    pub(super) control: Arc<Control>,
+    /// What is in force.
+    control: Arc<Control>,
     /// Of each shard, by number.
     pub(super) counters: Vec<Arc<Counters>>,
     pub(super) driver: &'static str,
@@ -57,6 +58,10 @@ impl Admin {
     pub fn new(control: Arc<Control>, counters: Vec<Arc<Counters>>, driver: &'static str) -> Self {
         let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self { control, counters, driver, started_unix_s: started.as_secs_f64() }
+    }
+
+    pub(super) fn control(&self) -> &Control {
+        &self.control
     }
 
     /// Answers on the control thread's runtime, as long as that turns.
@@ -131,22 +136,11 @@ impl Admin {
                 found.push(format!("the recorder shows no life in the ring of shard {shard}: {}", ago(heartbeat)));
             }
         }
-        let unread = self.control.catalogue_ages().filter(|(_, age)| age.is_none());
-        found.extend(unread.map(|(name, _)| format!("the catalogue of resource {name} has not been read yet")));
+        let control = self.control();
+        let unread = (0..control.resources.len()).filter(|resource| control.snapshot(*resource).is_none());
+        let names = unread.map(|resource| &control.resources[resource].name);
+        found.extend(names.map(|name| format!("the catalogue of resource {name} has not been read yet")));
         found
-    }
-}
-
-impl Control {
-    pub fn policy_name(&self) -> String {
-        self.policy.epoch_name().to_owned()
-    }
-}
-
-impl Guarded {
-    /// When the catalogue was last read.
-    pub(super) fn read(&self) -> Option<Instant> {
-        *self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -160,7 +154,8 @@ pub(super) mod tests {
 
     /// No issuer, no resource, an empty policy.
     pub(in crate::control) fn paper(counters: Vec<Arc<Counters>>) -> Admin {
-        let source = policy_compiler::policy::Source { name: "paper".into(), text: include_str!("../demo/policy.toml").into() };
+        let source =
+            policy_compiler::policy::Source { name: "paper".into(), text: include_str!("../demo/policy.toml").into() };
         let bytes = policy_compiler::build::compile(&[source]).expect("a sound policy");
         let policy = policy_compiler::artifact::Policy::from_bytes(bytes).expect("a sound artifact");
         let control = Control::new(Box::new(|_, _| Err("nobody")), policy, Vec::new());

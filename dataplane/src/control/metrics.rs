@@ -2,6 +2,7 @@
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>). `dataplane/METRICS.md` explains each family.
 
 use std::fmt::Write;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::admin::Admin;
@@ -120,6 +121,7 @@ const BUILD: Family = family("wireward_build_info", "gauge", "The version; alway
 impl Admin {
     /// The whole exposition.
     pub fn metrics(&self, now: Now) -> String {
+        let control = self.control();
         let mut page = Page(String::with_capacity(8 * 1024));
         for (family, series) in &SHARDS {
             page.head(family);
@@ -134,13 +136,13 @@ impl Admin {
         let turn = |c: &Counters| seconds(since(now.monotonic_ns, c.turned_monotonic_ns.get()));
         page.ages(&HEARTBEAT, "shard", self.counters.iter().enumerate().map(|(n, c)| (n.to_string(), heartbeat(c))));
         page.ages(&TURN, "shard", self.counters.iter().enumerate().map(|(n, c)| (n.to_string(), turn(c))));
-        page.ages(&CATALOGUE, "resource", self.control.catalogue_ages().map(|(name, age)| (name.into(), seconds(age))));
-        let keys = self.control.keys_ages().into_iter();
+        page.ages(&CATALOGUE, "resource", control.catalogue_ages().map(|(name, age)| (name.into(), seconds(age))));
+        let keys = control.keys_ages().into_iter();
         page.ages(&KEYS, "issuer", keys.map(|(name, age)| (name.into(), seconds(age))));
         page.head(&START);
         page.line(&START, "", self.started_unix_s);
         page.ages(&DRIVER, "driver", [(self.driver.to_owned(), 1.0)].into_iter());
-        page.ages(&POLICY, "policy", [(self.control.policy_name(), 1.0)].into_iter());
+        page.ages(&POLICY, "policy", [(control.policy.epoch_name().to_owned(), 1.0)].into_iter());
         page.ages(&BUILD, "version", [(env!("CARGO_PKG_VERSION").to_owned(), 1.0)].into_iter());
         page.0
     }
@@ -148,9 +150,10 @@ impl Admin {
 
 impl Control {
     /// Each resource, and how long ago its catalogue was last read, if it ever was.
-    pub(super) fn catalogue_ages(&self) -> impl Iterator<Item = (&str, Option<Duration>)> {
-        let age = |read: Instant| read.elapsed();
-        self.resources.iter().map(move |guarded| (&*guarded.name, guarded.read().map(age)))
+    fn catalogue_ages(&self) -> impl Iterator<Item = (&str, Option<Duration>)> {
+        let age =
+            |read: &Mutex<Option<Instant>>| read.lock().unwrap_or_else(PoisonError::into_inner).map(|r| r.elapsed());
+        self.resources.iter().map(move |guarded| (&*guarded.name, age(&guarded.read)))
     }
 
     fn keys_ages(&self) -> Vec<(&str, Option<Duration>)> {

@@ -44,9 +44,8 @@ pub fn run(config: &Config, rings: &[i32]) -> Ended {
     // The catalogue comes before the first session, so that no mask is missing.
     runtime.block_on(control.refresh_catalogues(0));
     let (shards, postboxes) = start(config, rings, &control, &counters)?;
-    let policy = control.policy_name();
-    let message = format!("the dataplane serves: {} shards by {}, policy {policy}", shards.len(), spawn::DRIVER);
-    log::tell(&log::STARTED, &[shards.len().into(), spawn::DRIVER.into(), policy.into()], message);
+    let message = format!("the dataplane serves: {} shards by {}", shards.len(), spawn::DRIVER);
+    log::tell(&log::STARTED, &[shards.len().into(), spawn::DRIVER.into()], message);
     runtime.block_on(control_loop(&control, &postboxes, &stop, &shards));
     postboxes.iter().for_each(|postbox| postbox.send(Mail::Stop));
     // A name that is being looked up must not hold up the end.
