@@ -53,7 +53,6 @@ impl<I: SecureIo> Shard<I> {
             stalled_since_ns: 0,
             retrying: false,
             cancelled_ns: None,
-            secured: false,
         };
         self.entries[index as usize] = Some(Box::new(entry));
         self.census.tell(self.number, self.sessions());

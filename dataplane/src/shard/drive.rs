@@ -214,13 +214,6 @@ impl<I: SecureIo> Shard<I> {
         let Some((index, end)) = self.place(conn) else { return };
         let side = end.side();
         self.counters.secured(side, result.is_ok());
-        if let Some(entry) = self.entries[index as usize].as_mut()
-            && side == Side::Client
-            && result.is_ok()
-        {
-            entry.secured = true;
-            self.counters.tls_sessions_open.add(1);
-        }
         let result = result.map_err(|why| match side {
             Side::Client => Fault::Gone(Side::Client),
             _ => {
@@ -229,6 +222,10 @@ impl<I: SecureIo> Shard<I> {
             }
         });
         self.feed(index, Input::Secured { side, result });
+        let entry = self.entries[index as usize].as_ref();
+        if side == Side::Client && entry.is_some_and(|e| e.session.is_secured()) {
+            self.counters.tls_sessions_open.add(1);
+        }
     }
 
     pub(super) fn close(&mut self, index: u32) {
@@ -249,7 +246,9 @@ impl<I: SecureIo> Shard<I> {
             return;
         }
         entry.session.release(&mut self.slab);
-        self.counters.tls_sessions_open.set(self.counters.tls_sessions_open.get() - u64::from(entry.secured));
+        self.counters
+            .tls_sessions_open
+            .set(self.counters.tls_sessions_open.get() - u64::from(entry.session.is_secured()));
         self.entries[index as usize] = None;
         self.free.push(index);
         self.census.tell(self.number, self.sessions());

@@ -97,8 +97,6 @@ pub struct Entry {
     retrying: bool,
     /// When its statement was last cancelled.
     cancelled_ns: Option<u64>,
-    /// Its client speaks TLS.
-    secured: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,7 +172,7 @@ impl<I: SecureIo> Shard<I> {
         random(&mut key);
         parts.census.tell(parts.number, 0);
         parts.counters.tls_sessions_open.set(0);
-        Self {
+        let shard = Self {
             io: parts.io,
             slab: parts.slab,
             tap: parts.tap,
@@ -208,7 +206,10 @@ impl<I: SecureIo> Shard<I> {
             events: Vec::new(),
             outputs: Vec::new(),
             stopping: None,
-        }
+        };
+        // It may sleep before its first turn, and is well.
+        shard.publish();
+        shard
     }
 
     pub fn io(&mut self) -> &mut I {
