@@ -12,12 +12,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use tests::process::command_line;
 use tests::suite::{Case, run};
 use tests::wire::Wire;
-use tests::world::World;
+use tests::world::{Shown, World};
 
 fn main() -> ExitCode {
     run(vec![
         Case::new("health_turns_503_when_the_recorder_is_stopped_and_200_when_it_is_back", recorder_stopped),
         Case::new("metrics_count_what_was_done", counts),
+        Case::new("a_session_by_tls_counts_until_it_ends", tls_sessions),
         Case::new("the_exposition_parses", parses),
         Case::new("no_page_and_no_log_line_holds_a_secret_or_a_value", no_secrets),
         Case::new("the_log_of_all_processes_is_json_lines", json_lines),
@@ -128,6 +129,21 @@ fn counts(world: &World) {
     assert!(after["wireward_sessions_open"] >= 2.0 && after["wireward_slots_free"] > 100.0, "{after:?}");
     assert!(after["wireward_catalogue_age_seconds resource=\"shop\""] < 30.0, "{after:?}");
     assert_eq!(after["wireward_driver_info driver=\"io_uring\""], 1.0);
+}
+
+fn tls_sessions(world: &World) {
+    let before = series(world);
+    let login = world.through("dba");
+    let mut psql = world.tool(&login, "psql", &["-X", "-q", "-A", "-t", "-c", "select 'by TLS'"]);
+    psql.env("PGSSLMODE", "require");
+    Shown::of(psql).must_succeed().must_print("by TLS");
+    let key = "wireward_client_tls_handshakes_total outcome=\"done\"";
+    assert_eq!(series(world)[key] - before[key], 1.0);
+    let begun = Instant::now();
+    while series(world)["wireward_tls_sessions_open"] != 0.0 {
+        assert!(begun.elapsed() < Duration::from_secs(3), "the session has ended and still counts");
+        sleep(Duration::from_millis(50));
+    }
 }
 
 /// The grammar of the text format, as far as it is used.
