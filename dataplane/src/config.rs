@@ -33,6 +33,17 @@ struct RawConfig {
     masking: RawMasking,
     #[serde(default)]
     limits: RawLimits,
+    #[serde(default)]
+    admin: Option<RawAdmin>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAdmin {
+    #[serde(deserialize_with = "address")]
+    address: SocketAddr,
+    #[serde(default)]
+    allow_non_loopback: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -194,6 +205,8 @@ pub struct Config {
     pub resources: Vec<Resource>,
     pub hash_key: Option<Source>,
     pub limits: Limits,
+    /// Where `/healthz` and `/metrics` are served, if anywhere.
+    pub admin: Option<SocketAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -378,7 +391,20 @@ fn check(raw: RawConfig, directory: &Path) -> Result<Config, String> {
         resources,
         hash_key: raw.masking.hash_key.map(|s| s.relative_to(directory)),
         limits: limits(&raw.limits)?,
+        admin: raw.admin.map(|a| admin(&a)).transpose()?,
     })
+}
+
+/// Whoever reaches the admin listener may read it, so it stays on this machine unless somebody has thought about that.
+fn admin(raw: &RawAdmin) -> Result<SocketAddr, String> {
+    match raw.address.ip().is_loopback() || raw.allow_non_loopback {
+        true => Ok(raw.address),
+        false => Err(format!(
+            "admin.address = \"{}\" is no loopback address and the listener asks nobody who they are; if only those can reach it \
+             who may read it, say allow_non_loopback = true",
+            raw.address
+        )),
+    }
 }
 
 fn listener(raw: RawListener, directory: &Path) -> Result<Listener, String> {
@@ -566,6 +592,7 @@ mod tests {
             ("plans_max = 16", "plans_max = 15", "limits.plans_max = 15 is not between 16 and 1000000"),
             ("plans_max = 16", "active_sessions_max = 100000000", "is not between 1 and 65536"),
             ("plans_max = 16", "statement_bytes_max = 1048577", "is not between 1024 and 1048576"),
+            ("plans_max = 16", "[admin]\naddress = \"0.0.0.0:6433\"", "say allow_non_loopback = true"),
             ("plans_max = 16", "login_timeout_s = 1e9", "must be a positive number of seconds, at most 3600"),
         ] {
             let error = error(written, instead);

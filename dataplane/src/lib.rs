@@ -15,6 +15,7 @@ pub mod control;
 pub mod datapath;
 pub mod fault;
 pub mod io;
+pub mod log;
 pub mod protocol;
 pub mod session;
 pub mod shard;

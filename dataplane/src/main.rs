@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use dataplane::config::{Config, ConfigError};
 use dataplane::control::catalogue::Snapshot;
 use dataplane::control::names;
+use dataplane::log;
 use policy_compiler::cli as policy;
 
 /// Wireward stands between people or AI agents and your databases: it blocks, masks and records on the wire
@@ -37,7 +38,12 @@ struct Configured {
 #[derive(Subcommand)]
 enum Command {
     /// Run the gateway: the dataplane and the recorder, restarted when they die
-    Run(Configured),
+    Run {
+        #[command(flatten)]
+        configured: Configured,
+        #[command(flatten)]
+        log: run::Log,
+    },
     /// Start a sample PostgreSQL and a gateway before it, with a tour
     Demo(demo::Options),
     /// Say whether a configuration and all that it names can be used
@@ -167,9 +173,18 @@ const EXIT_CONFIG: u8 = 78;
 fn main() -> ExitCode {
     let out = &mut std::io::stdout().lock();
     let code = match Cli::parse().command {
-        Command::Run(c) => with(&c.config, |config| run::supervisor::run(&c.config, config)),
-        Command::Dataplane(child) => with(&child.config, |config| run::dataplane::run(config, &child.rings)),
-        Command::Recorder(child) => with(&child.config, |config| run::recorder::run(config, &child.rings)),
+        Command::Run { configured: Configured { config: path }, log } => {
+            let format = log.begin("supervisor");
+            with(&path, |config| run::supervisor::run(&path, config, format))
+        }
+        Command::Dataplane(child) => {
+            child.log.begin("dataplane");
+            with(&child.config, |config| run::dataplane::run(config, &child.rings))
+        }
+        Command::Recorder(child) => {
+            child.log.begin("recorder");
+            with(&child.config, |config| run::recorder::run(config, &child.rings))
+        }
         Command::Demo(options) => match demo::run(&options) {
             Ok(()) => 0,
             Err(why) => {
@@ -256,10 +271,10 @@ impl Refused {
 /// Runs a process of the gateway on a checked configuration.
 fn with(path: &Path, run: impl FnOnce(&Config) -> Result<(), String>) -> u8 {
     match Config::load(path) {
-        Err(why) => complain(&why),
+        Err(why) => end(&why),
         Ok(config) => match run(&config) {
             Ok(()) => 0,
-            Err(why) => complain(&why),
+            Err(why) => end(&why),
         },
     }
 }
@@ -269,6 +284,12 @@ fn look(path: &Path, show: impl FnOnce(&Path) -> u8) -> u8 {
         Ok(config) => show(&config.recordings),
         Err(why) => complain(&why),
     }
+}
+
+/// A process of the gateway ends; its log says why.
+fn end(why: &dyn std::fmt::Display) -> u8 {
+    log::tell(&log::FATAL, &[], why);
+    EXIT_CONFIG
 }
 
 fn complain(why: &dyn std::fmt::Display) -> u8 {

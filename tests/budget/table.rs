@@ -93,6 +93,7 @@ impl Table {
             limits: limits(),
             siblings: Vec::new(),
             census: dataplane::shard::census::Census::default(),
+            counters: std::sync::Arc::default(),
             encryption: Vec::new(),
             recorder_absent_max: Duration::from_secs(5),
             random: Box::new(|bytes| bytes.fill(5)),

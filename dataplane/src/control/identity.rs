@@ -15,7 +15,7 @@ pub mod path;
 mod tests;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config;
 use cache::Cache;
@@ -146,6 +146,12 @@ impl Verifier {
         for issuer in self.issuers.iter().filter(|i| i.starts()).cloned() {
             tokio::spawn(async move { issuer.keep_fresh().await });
         }
+    }
+
+    /// Each issuer's label and how old its keys are, if it has any.
+    pub fn keys_ages(&self) -> Vec<(&str, Option<Duration>)> {
+        let now = Instant::now();
+        self.issuers.iter().map(|issuer| (issuer.settings.label(), issuer.keys_age(now))).collect()
     }
 
     /// Fetches all keys once.

@@ -1,10 +1,12 @@
 //! COLD: what sessions ask for rarely. Keys and tokens, credentials, the policy and the catalogue of each resource.
 
+pub mod admin;
 pub mod analyser;
 pub mod catalogue;
 pub mod certificate;
 pub mod credential;
 pub mod identity;
+pub mod metrics;
 pub mod names;
 pub mod policy;
 pub mod upstream;
@@ -12,7 +14,8 @@ pub mod upstream;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use policy_compiler::artifact::{Policy, RoleSet};
 use policy_compiler::detect::transform::HashKey;
@@ -22,6 +25,7 @@ use rustls::{ClientConfig, ServerConfig};
 use crate::config::{Config, Resource};
 use crate::datapath::mask::MaskView;
 use crate::fault::Fault;
+use crate::log;
 use crate::session::{Admission, Request, Upstream};
 use catalogue::Snapshot;
 use credential::Secret;
@@ -62,6 +66,8 @@ struct Guarded {
     credential: Secret,
     tls: Option<Arc<ClientConfig>>,
     snapshot: RwLock<Option<Arc<Snapshot>>>,
+    /// When the catalogue was last read, changed or not.
+    read: Mutex<Option<Instant>>,
 }
 
 /// A client whose token and names are in order.
@@ -100,6 +106,8 @@ impl Control {
             let same = self.resources.iter().find(|old| old.config == guarded.config);
             let known = same.and_then(|old| old.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone());
             *guarded.snapshot.write().unwrap_or_else(PoisonError::into_inner) = known;
+            let read = same.and_then(|old| *old.read.lock().unwrap_or_else(PoisonError::into_inner));
+            *guarded.read.lock().unwrap_or_else(PoisonError::into_inner) = read;
         }
         Ok(newer)
     }
@@ -150,6 +158,7 @@ impl Control {
             credential,
             tls: None,
             snapshot: RwLock::new(Some(Arc::new(snapshot))),
+            read: Mutex::default(),
         };
         Self {
             tokens: Tokens::Given(verify),
@@ -290,7 +299,10 @@ impl Control {
         for guarded in &self.resources {
             match Snapshot::read(&guarded.config, &guarded.credential, guarded.tls.as_ref(), epoch).await {
                 Ok(snapshot) => changed |= guarded.publish(snapshot),
-                Err(why) => eprintln!("wireward: catalogue of resource {}: {why}", guarded.name),
+                Err(why) => {
+                    let message = format!("catalogue of resource {}: {why}", guarded.name);
+                    log::tell(&log::CATALOGUE_FAILED, &[guarded.name.as_ref().into()], message);
+                }
             }
         }
         changed
@@ -303,10 +315,11 @@ impl Guarded {
         let tls = config.tls.as_ref().map(|tls| certificate::client(&tls.ca)).transpose();
         let tls = tls.map_err(|e| format!("resource {}: {e}", config.name))?;
         let name = config.name.as_str().into();
-        Ok(Self { config: config.clone(), name, credential, tls, snapshot: RwLock::new(None) })
+        Ok(Self { config: config.clone(), name, credential, tls, snapshot: RwLock::new(None), read: Mutex::default() })
     }
 
     fn publish(&self, mut snapshot: Snapshot) -> bool {
+        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         let mut current = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(older) = current.as_ref() {
             if older.same_as(&snapshot) {

@@ -7,6 +7,7 @@ mod large;
 
 use ring::{Flags, Kind};
 
+use super::counters::Counters;
 use super::lane::Lane;
 use super::tap::{Evidence, Note};
 use super::verdict::{Judge, Plan};
@@ -31,6 +32,7 @@ pub struct Cx<'a> {
     pub scratch: &'a mut Scratch,
     /// What the shard's sessions may still hold outside slots.
     pub gathered: &'a Gathered,
+    pub counters: &'a Counters,
     pub now_unix_ns: u64,
     /// Without the recorder no new statement starts (decision 11).
     pub recorder_present: bool,
@@ -156,7 +158,7 @@ impl<D: Dissector> Relay<D> {
                 Direction::ToUpstream => self.dissector.request(frame, cx.judge, cx.scratch),
                 Direction::ToClient => self.dissector.response(frame, cx.scratch),
             };
-            self.count(direction, tag, step);
+            self.count(direction, tag, step, cx.counters);
             match step {
                 Step::Pass if frames < RUN_FRAMES_MAX => {
                     (run, frames, verdicts) = (run + bytes, frames + 1, cx.scratch.verdicts.len());
@@ -175,14 +177,17 @@ impl<D: Dissector> Relay<D> {
     }
 
     /// An execution counts once: when its message no longer waits.
-    fn count(&mut self, direction: Direction, tag: u8, step: Step) {
+    fn count(&mut self, direction: Direction, tag: u8, step: Step, counters: &Counters) {
         let is_settled = !matches!(step, Step::Wait | Step::After | Step::End(_));
         let is_asked = direction == Direction::ToUpstream && D::is_execution(tag);
-        self.statements += u64::from(is_settled && is_asked);
+        let executions = u64::from(is_settled && is_asked);
+        self.statements += executions;
+        counters.executions.add(executions);
     }
 
     /// Records and clears the first `run` bytes of the window, then the first `verdicts` of those given on the way.
     fn finish_run(&mut self, direction: Direction, run: usize, verdicts: usize, cx: &mut Cx<'_>) -> Option<Flow> {
+        cx.counters.rows_masked.add(std::mem::take(&mut cx.scratch.masked_rows));
         if run > 0 {
             let note = self.note(direction, Flags::WHOLE, cx);
             let lane = self.lane(direction);
@@ -197,6 +202,7 @@ impl<D: Dissector> Relay<D> {
     fn record_verdicts(&mut self, count: usize, cx: &mut Cx<'_>) -> Option<Flow> {
         let recorded = cx.scratch.verdicts.drain(..count).all(|plan| {
             self.refused += u64::from(plan.refusal.is_some());
+            cx.counters.judged(plan.verdict);
             let note = Note {
                 kind: Kind::Verdict,
                 flags: Flags::WHOLE | Flags::CLIENT,

@@ -2,7 +2,8 @@
 
 use super::authority::{self, CERTIFICATE, KEY};
 use super::issuer::{AUDIENCE, ISSUER, Issuer};
-use super::server::{Outcome, random_hex, stop, tied_to_us, wait_for_port, write_secret};
+use super::server::{Outcome, free_port, random_hex, stop, tied_to_us, wait_for_port, write_secret};
+use dataplane::config::Config;
 use rustix::process::Signal;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,13 @@ impl Place {
         self.0.join("wireward.toml")
     }
 
+    /// Where health and metrics are served, as the configuration says.
+    pub fn admin(&self) -> Outcome<String> {
+        let config = Config::load(&self.configuration()).map_err(|error| error.to_string())?;
+        let address = config.admin.ok_or("the configuration has no admin listener")?;
+        Ok(format!("http://{address}"))
+    }
+
     pub fn recordings(&self) -> PathBuf {
         self.0.join("recordings")
     }
@@ -60,7 +68,7 @@ impl Place {
         authority::certify(&self.0)?;
         write_secret(&self.0.join("upstream.password"), &upstream.password)?;
         write_secret(&self.0.join("hash.key"), &random_hex(32)?)?;
-        self.write("wireward.toml", configuration(upstream, port).as_bytes())
+        self.write("wireward.toml", configuration(upstream, port, free_port()?).as_bytes())
     }
 
     /// Starts `program run` on this directory's configuration and waits until it accepts connections on `port`.
@@ -112,7 +120,7 @@ impl Drop for Gateway {
     }
 }
 
-fn configuration(upstream: &Upstream, port: u16) -> String {
+fn configuration(upstream: &Upstream, port: u16, admin_port: u16) -> String {
     let Upstream { address, database, user, .. } = upstream;
     let loopback = address.parse().is_ok_and(|a: std::net::SocketAddr| a.ip().is_loopback());
     let tls = if loopback { "" } else { "tls = \"disable\" # better: \"verify-full\" with tls_ca\n" };
@@ -146,6 +154,9 @@ credential = {{ file = "upstream.password" }}
 {tls}
 [masking]
 hash_key = {{ file = "hash.key" }}
+
+[admin]
+address = "127.0.0.1:{admin_port}"
 "#
     )
 }

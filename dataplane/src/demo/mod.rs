@@ -104,6 +104,7 @@ struct Demo {
     issuer: Issuer,
     upstream: Upstream,
     place: Place,
+    admin: String,
     program: PathBuf,
     directory: PathBuf,
     tokens: Tokens,
@@ -137,8 +138,9 @@ impl Demo {
         place.furnish(&issuer, &bundle, &upstream, port)?;
         let program = std::env::current_exe().map_err(|error| format!("cannot find the wireward binary: {error}"))?;
         let gateway = place.start(&program, port)?;
-        let demo = Demo { gateway, server, issuer, upstream, place, program, directory: directory.to_owned(), tokens };
-        write_secret(&directory.join("env"), &demo.environment())?;
+        let (admin, directory) = (place.admin()?, directory.to_owned());
+        let demo = Demo { gateway, server, issuer, upstream, place, admin, program, directory, tokens };
+        write_secret(&demo.directory.join("env"), &demo.environment())?;
         Ok(demo)
     }
 
@@ -159,6 +161,7 @@ impl Demo {
             ("DBA_TOKEN", self.tokens.dba.clone()),
             ("WIREWARD_CONFIG", self.place.configuration().display().to_string()),
             ("UPSTREAM_DSN", dsn),
+            ("WIREWARD_ADMIN", self.admin.clone()),
             ("RECORDINGS", self.place.recordings().display().to_string()),
         ];
         let quoted = |value: &str| format!("'{}'", value.replace('\'', r"'\''"));
@@ -189,6 +192,9 @@ A gateway on 127.0.0.1:{port} guards a sample shop. Paste this into another term
 
   # a dba: everything, in clear
   PGPASSWORD=$DBA_TOKEN psql -c 'select id, email, ssn from customers order by id limit 3'
+
+  # health and numbers
+  curl -s $WIREWARD_ADMIN/healthz $WIREWARD_ADMIN/metrics
 
   # the evidence
   wireward sessions

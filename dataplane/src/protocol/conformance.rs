@@ -31,6 +31,7 @@ mod tests {
     use crate::buffer::{Gathered, SLOT_BYTES, Slab};
     use crate::control::credential::Secret;
     use crate::control::identity::Identity;
+    use crate::datapath::counters::Counters;
     use crate::datapath::lane::Want;
     use crate::datapath::mask::{DetectView, MaskView};
     use crate::datapath::relay::Cx;
@@ -186,6 +187,7 @@ mod tests {
                 judge: &mut self.judge,
                 scratch: &mut self.scratch,
                 gathered: &self.gathered,
+                counters: &Counters::default(),
                 now_unix_ns: 0,
                 recorder_present: self.recorder_present,
             };

@@ -47,6 +47,8 @@ pub struct Scratch {
     pub back: Vec<u8>,
     /// Verdicts given on the way, for the record.
     pub verdicts: Vec<Rc<Plan>>,
+    /// Rows that went through masks, to be counted.
+    pub masked_rows: u64,
 }
 
 /// What a session's messages mean, in both directions. The relay moves the bytes; this decides about them.

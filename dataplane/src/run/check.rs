@@ -63,7 +63,7 @@ impl Report {
             Err(why) => self.wrong("files and secrets", why),
         }
         self.recordings(&config.recordings);
-        config.listeners.iter().for_each(|listener| self.listener(listener.address));
+        config.listeners.iter().map(|l| l.address).chain(config.admin).for_each(|address| self.listener(address));
         let policy = Policy::open(&config.policy_file).ok();
         if let Some(policy) = &policy {
             self.named_resources(policy, config);

@@ -8,10 +8,15 @@ use std::time::{Duration, Instant};
 
 use dataplane::config::{Config, Listener};
 use dataplane::control::Control;
+use dataplane::control::admin::{self, Admin};
 use dataplane::control::analyser::Analyser;
+use dataplane::datapath::counters::Counters;
+use dataplane::log;
 use dataplane::shard::census::Census;
 use dataplane::shard::mailbox::{Mail, Postbox, mailbox};
 use dataplane::shard::spawn;
+
+use tokio::runtime::Runtime;
 
 use super::reload::{InForce, Watch};
 use super::{settle_in, stop_flag};
@@ -35,12 +40,16 @@ pub fn run(config: &Config, rings: &[i32]) -> Ended {
     let control = Arc::new(Control::load(config)?);
     let runtime = runtime()?;
     runtime.block_on(async { control.keep_keys_fresh() });
+    let counters: Vec<Arc<Counters>> = rings.iter().map(|_| Arc::default()).collect();
+    let admin = watch(config, &control, &counters, &runtime)?;
     // The catalogue comes before the first session, so that no mask is missing.
     runtime.block_on(control.refresh_catalogues(0));
-    let mut watch = Watch::new(config)?;
-    let (shards, postboxes) = start(config, rings, &control)?;
-    let in_force = InForce { config: config.clone(), control };
-    runtime.block_on(control_loop(in_force, &mut watch, &postboxes, &stop, &shards));
+    let mut changes = Watch::new(config)?;
+    let (shards, postboxes) = start(config, rings, &control, &counters)?;
+    let message = format!("the dataplane serves: {} shards by {}", shards.len(), spawn::DRIVER);
+    log::tell(&log::STARTED, &[shards.len().into(), spawn::DRIVER.into()], message);
+    let in_force = InForce { config: config.clone(), control, admin };
+    runtime.block_on(control_loop(in_force, &mut changes, &postboxes, &stop, &shards));
     postboxes.iter().for_each(|postbox| postbox.send(Mail::Stop));
     // A name that is being looked up must not hold up the end.
     runtime.shutdown_background();
@@ -48,18 +57,32 @@ pub fn run(config: &Config, rings: &[i32]) -> Ended {
     shards.into_iter().map(join).collect()
 }
 
+/// Serves health and metrics, if that is configured, from before the first session.
+fn watch(
+    config: &Config,
+    control: &Arc<Control>,
+    counters: &[Arc<Counters>],
+    runtime: &Runtime,
+) -> Result<Option<Arc<Admin>>, String> {
+    let Some(address) = config.admin else { return Ok(None) };
+    let listener = admin::listen(address).map_err(|e| format!("cannot listen on {address} (admin): {e}"))?;
+    let admin = Arc::new(Admin::new(control.clone(), counters.to_vec(), spawn::DRIVER));
+    runtime.spawn(admin.clone().serve(listener));
+    Ok(Some(admin))
+}
+
 /// For the control side's own connections.
 ///
 /// # Errors
 /// What the system says.
-pub fn runtime() -> Result<tokio::runtime::Runtime, String> {
+pub fn runtime() -> Result<Runtime, String> {
     let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
     built.map_err(|e| format!("the control thread cannot be started: {e}"))
 }
 
 async fn control_loop(
     mut in_force: InForce,
-    watch: &mut Watch,
+    changes: &mut Watch,
     postboxes: &[Postbox],
     stop: &AtomicBool,
     shards: &[JoinHandle<Ended>],
@@ -68,9 +91,9 @@ async fn control_loop(
     let mut read = Instant::now();
     while !stop.load(Ordering::Relaxed) && !shards.iter().any(JoinHandle::is_finished) {
         tokio::time::sleep(POLL).await;
-        if watch.is_due() {
+        if changes.is_due() {
             epoch += 1;
-            in_force.reload(watch, postboxes, epoch).await;
+            in_force.reload(changes, postboxes, epoch).await;
         }
         if read.elapsed() < CATALOGUE_EVERY && !in_force.control.is_refresh_wanted() {
             continue;
@@ -88,6 +111,7 @@ fn start(
     config: &Config,
     rings: Vec<OwnedFd>,
     control: &Arc<Control>,
+    counters: &[Arc<Counters>],
 ) -> Result<(Vec<JoinHandle<Ended>>, Vec<Postbox>), String> {
     for Listener { address, .. } in &config.listeners {
         spawn::probe(*address).map_err(|e| format!("cannot listen on {address}: {e}"))?;
@@ -108,6 +132,7 @@ fn start(
             mailbox,
             siblings: postboxes.clone(),
             census: census.clone(),
+            counters: counters[number].clone(),
             control: control.clone(),
             analyser: analyser.clone(),
             limits: config.limits,

@@ -8,13 +8,33 @@ mod reload;
 pub mod supervisor;
 
 use std::fs::File;
+use std::io::IsTerminal;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use ::dataplane::log::{self, Format};
 use clap::Args;
 use rustix::process::{DumpableBehavior, Signal};
+
+/// How the log is written.
+#[derive(Args)]
+pub struct Log {
+    /// Lines of the log on stderr: text, or JSON for programs [default: text on a terminal, else json]
+    #[arg(long, value_name = "FORMAT", env = "WIREWARD_LOG_FORMAT", value_parser = Format::from_name)]
+    log_format: Option<Format>,
+}
+
+impl Log {
+    /// Begins the log of this process.
+    pub fn begin(&self, process: &'static str) -> Format {
+        let usual = || if std::io::stderr().is_terminal() { Format::Text } else { Format::Json };
+        let format = self.log_format.unwrap_or_else(usual);
+        log::begin(process, format);
+        format
+    }
+}
 
 /// What the supervisor tells a child.
 #[derive(Args)]
@@ -24,6 +44,8 @@ pub struct Child {
     /// Inherited descriptor of a ring; one a shard
     #[arg(long = "ring")]
     pub rings: Vec<i32>,
+    #[command(flatten)]
+    pub log: Log,
 }
 
 /// Takes the inherited rings, then hides the process: no core file, no look into its memory, and it dies with its parent.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use dataplane::config::Config;
+use dataplane::log;
 use recorder::RunConfig;
 
 use super::{settle_in, stop_flag};
@@ -19,7 +20,7 @@ pub fn run(config: &Config, rings: &[i32]) -> Result<(), String> {
         directory: config.recordings.clone(),
         key_path: key_path(&config.recordings),
         limits: recorder::segment::writer::Limits::default(),
-        report: |line| eprintln!("wireward recorder: {line}"),
+        report: |line| log::tell(&log::RECORDER_REPORT, &[], line),
     };
     recorder::run(run, &stop).map_err(|e| format!("the recorder cannot go on: {e}"))
 }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use ::dataplane::log;
 use dataplane::config::{Config, Listener};
 use dataplane::control::Control;
+use dataplane::control::admin::Admin;
 use dataplane::shard::mailbox::{Mail, Postbox, Reload};
 
 /// How often the files are looked at.
@@ -70,6 +72,7 @@ impl Watch {
 pub struct InForce {
     pub config: Config,
     pub control: Arc<Control>,
+    pub admin: Option<Arc<Admin>>,
 }
 
 impl InForce {
@@ -84,9 +87,14 @@ impl InForce {
                 let (old, new) = (self.control.policy_name().to_owned(), control.policy_name().to_owned());
                 (self.config, self.control) = (config, control);
                 postboxes.iter().for_each(|postbox| postbox.send(Mail::Reload(Box::new(self.for_shard()))));
-                eprintln!("wireward: the configuration was read again: policy {new} is in force (before: {old})");
+                self.admin.iter().for_each(|admin| admin.reloaded(self.control.clone()));
+                let message = format!("the configuration was read again: policy {new} is in force (before: {old})");
+                log::tell(&log::RELOADED, &[new.into(), old.into()], message);
             }
-            Err(why) => eprintln!("wireward: the configuration stays as it was: {why}"),
+            Err(why) => {
+                let message = format!("the configuration stays as it was: {why}");
+                log::tell(&log::RELOAD_REFUSED, &[], message);
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use dataplane::config::Config;
+use dataplane::log::{self, Format};
 use rustix::io::FdFlags;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -29,14 +30,14 @@ const STOP_MAX: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// A ring cannot be made, or a child does not come up.
-pub fn run(path: &Path, config: &Config) -> Result<(), String> {
+pub fn run(path: &Path, config: &Config, format: Format) -> Result<(), String> {
     let stop = stop_flag()?;
     let reload = Arc::new(AtomicBool::new(false));
     let hangup = signal_hook::consts::SIGHUP;
     signal_hook::flag::register(hangup, reload.clone()).map_err(|e| format!("signal {hangup}: {e}"))?;
     let rings = (0..config.shards).map(|_| make_ring(config.ring_bytes)).collect::<Result<Vec<_>, _>>()?;
-    let mut recorder = Watched::start("recorder", path, &rings)?;
-    let mut dataplane = Watched::start("dataplane", path, &rings)?;
+    let mut recorder = Watched::start("recorder", path, format, &rings)?;
+    let mut dataplane = Watched::start("dataplane", path, format, &rings)?;
     while !stop.load(Ordering::Relaxed) {
         std::thread::sleep(POLL);
         if stop.load(Ordering::Relaxed) {
@@ -64,6 +65,7 @@ fn make_ring(bytes: usize) -> Result<OwnedFd, String> {
 struct Watched {
     name: &'static str,
     child: Child,
+    format: Format,
     since: Instant,
     /// Deaths in a row, each before the child had come up.
     failures: u32,
@@ -73,10 +75,11 @@ struct Watched {
 }
 
 impl Watched {
-    fn start(name: &'static str, config: &Path, rings: &[OwnedFd]) -> Result<Self, String> {
+    fn start(name: &'static str, config: &Path, format: Format, rings: &[OwnedFd]) -> Result<Self, String> {
         Ok(Self {
             name,
-            child: spawn(name, config, rings)?,
+            child: spawn(name, config, format, rings)?,
+            format,
             since: Instant::now(),
             failures: 0,
             proved: false,
@@ -98,8 +101,9 @@ impl Watched {
         if hopeless && !self.proved {
             return Err(format!("the {} does not come up ({status}); see above", self.name));
         }
-        eprintln!("wireward: the {} has ended ({status}) and is started again", self.name);
-        self.child = spawn(self.name, config, rings)?;
+        let message = format!("the {} has ended ({status}) and is started again", self.name);
+        log::tell(&log::CHILD_RESTARTED, &[self.name.into(), status.to_string().into()], message);
+        self.child = spawn(self.name, config, self.format, rings)?;
         (self.since, self.ended) = (Instant::now(), None);
         Ok(())
     }
@@ -126,12 +130,13 @@ impl Drop for Watched {
     }
 }
 
-fn spawn(name: &str, config: &Path, rings: &[OwnedFd]) -> Result<Child, String> {
+fn spawn(name: &str, config: &Path, format: Format, rings: &[OwnedFd]) -> Result<Child, String> {
     let program = std::env::current_exe().map_err(|e| format!("cannot find this program: {e}"))?;
     Command::new(program)
         .arg(name)
         .arg("--config")
         .arg(config)
+        .args(["--log-format", format.name()])
         .args(rings.iter().flat_map(|ring| ["--ring".to_owned(), ring.as_raw_fd().to_string()]))
         .stdin(Stdio::null())
         // Ctrl-C is for the supervisor: it stops the recorder after the dataplane.

@@ -15,6 +15,9 @@ impl Session {
             return;
         }
         let relaying = self.is_relaying();
+        if !relaying && !matches!(self.state, State::Cancelling(_)) {
+            cx.counters.logins.failed(fault);
+        }
         self.state = State::Draining { said_close: false };
         match self.opened {
             true => self.record_close(fault, cx),

@@ -102,6 +102,7 @@ impl Session {
                 handshake::welcome(&mut welcome, &dialing.startup, &parameters, self.cancel_key);
                 self.relay.replies.insert_unrecorded(&welcome);
                 self.state = State::Relaying;
+                cx.counters.logins.admitted.add(1);
             }
         }
         Ok(true)

@@ -330,6 +330,11 @@ impl Session {
         matches!(self.state, State::Draining { .. })
     }
 
+    /// The client speaks TLS.
+    pub fn is_secured(&self) -> bool {
+        self.secured.is_some()
+    }
+
     /// No statement runs, and no transaction is open.
     pub fn is_idle(&self) -> bool {
         self.relay.dissector.is_idle()

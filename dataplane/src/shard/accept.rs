@@ -17,9 +17,14 @@ impl<I: SecureIo> Shard<I> {
         let (connections, max) = (self.census.total(), self.limits.max_client_conn as usize);
         let surplus = connections >= max;
         if connections >= max + SURPLUS_MAX || self.stopping.is_some() {
+            let why =
+                if surplus { &self.counters.refused_max_client_conn } else { &self.counters.refused_shutting_down };
+            why.add(1);
             self.io.close(client, &[]);
             return;
         }
+        let count = if surplus { &self.counters.refused_max_client_conn } else { &self.counters.connections_accepted };
+        count.add(1);
         let index = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
             self.entries.len() as u32 - 1

@@ -71,6 +71,8 @@ impl<I: SecureIo> Shard<I> {
         let entry = self.entries.get_mut(index as usize).and_then(Option::as_deref_mut);
         let Some(entry) = entry.filter(|e| e.session.id() == session) else { return };
         entry.resource = grant.map(|g| g.resource);
+        let count = if grant.is_some() { &self.counters.cancels_granted } else { &self.counters.cancels_denied };
+        count.add(1);
         self.feed(index, Input::MayCancel(grant));
     }
 

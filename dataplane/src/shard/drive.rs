@@ -12,6 +12,7 @@ use crate::datapath::relay::Cx;
 use crate::fault::{Fault, Side};
 use crate::io::tls::{Role, SecureIo};
 use crate::io::{Conn, Event};
+use crate::log;
 use crate::session::{Input, Output, Request, Secured};
 
 /// How long a session may take to say goodbye to a slow peer.
@@ -30,12 +31,19 @@ impl<I: SecureIo> Shard<I> {
     pub(super) fn on_event(&mut self, event: Event) {
         match event {
             Event::Accepted { listener, conn, peer } => self.accepted(listener, conn, peer),
-            Event::AcceptFailed { listener, error } => eprintln!("wireward: accept on listener {listener}: {error}"),
+            Event::AcceptFailed { listener, error } => {
+                self.counters.accept_failures.add(1);
+                let message = format!("accept on listener {listener}: {error}");
+                log::tell(&log::ACCEPT_FAILED, &[self.number.into(), listener.into()], message);
+            }
             Event::Received { conn, slot, result } => match self.place(conn) {
                 Some((index, end)) if !self.is_closing(index) => {
                     let side = end.side();
                     let input = match result {
-                        Ok(bytes) => Input::Received { side, slot, bytes },
+                        Ok(bytes) => {
+                            self.counters.received(side, bytes);
+                            Input::Received { side, slot, bytes }
+                        }
                         Err(_) => Input::ReceiveFailed { side, slot },
                     };
                     self.feed(index, input);
@@ -80,6 +88,7 @@ impl<I: SecureIo> Shard<I> {
         let was_draining = entry.session.is_draining();
         let mut judge = SessionJudge {
             plans: &mut self.plans,
+            counters: &self.counters,
             view: entry.view.as_ref(),
             pending: &mut entry.pending,
             key: self.name_key,
@@ -95,6 +104,7 @@ impl<I: SecureIo> Shard<I> {
             judge: &mut judge,
             scratch: &mut self.scratch,
             gathered: &self.gathered,
+            counters: &self.counters,
             now_unix_ns: self.now.unix_ns,
             recorder_present,
         };
@@ -211,14 +221,19 @@ impl<I: SecureIo> Shard<I> {
     fn on_secured(&mut self, conn: Conn, result: Result<Box<Secured>, String>) {
         let Some((index, end)) = self.place(conn) else { return };
         let side = end.side();
+        self.counters.secured(side, result.is_ok());
         let result = result.map_err(|why| match side {
             Side::Client => Fault::Gone(Side::Client),
             _ => {
-                eprintln!("wireward: TLS with an upstream: {why}");
+                log::tell(&log::UPSTREAM_TLS_FAILED, &[self.number.into()], format!("TLS with an upstream: {why}"));
                 Fault::Unreachable("no TLS connection to the upstream could be made; the operator's log says why")
             }
         });
         self.feed(index, Input::Secured { side, result });
+        let entry = self.entries[index as usize].as_ref();
+        if side == Side::Client && entry.is_some_and(|e| e.session.is_secured()) {
+            self.counters.tls_sessions_open.add(1);
+        }
     }
 
     pub(super) fn close(&mut self, index: u32) {
@@ -239,6 +254,9 @@ impl<I: SecureIo> Shard<I> {
             return;
         }
         entry.session.release(&mut self.slab);
+        self.counters
+            .tls_sessions_open
+            .set(self.counters.tls_sessions_open.get() - u64::from(entry.session.is_secured()));
         self.entries[index as usize] = None;
         self.free.push(index);
         self.census.tell(self.number, self.sessions());

@@ -9,12 +9,14 @@ use super::mailbox::{Mail, Postbox, Reload};
 use super::{Entry, Shard};
 use crate::control::analyser::{Analyser, Decided, INLINE_BYTES_MAX, Job};
 use crate::control::policy::{self, Subject};
+use crate::datapath::counters::Counters;
 use crate::datapath::mask::MaskView;
 use crate::datapath::plan_cache::PlanCache;
 use crate::datapath::shape::shape;
 use crate::datapath::verdict::{Judge, Judged};
 use crate::fault::Fault;
 use crate::io::tls::SecureIo;
+use crate::log;
 use crate::protocol::postgres::dissector::NameKey;
 use crate::session::Input;
 
@@ -29,6 +31,7 @@ pub struct View {
 /// Judges for one session.
 pub(super) struct SessionJudge<'a> {
     pub plans: &'a mut PlanCache,
+    pub counters: &'a Counters,
     pub view: Option<&'a Rc<View>>,
     pub pending: &'a mut Option<u128>,
     pub key: NameKey,
@@ -46,6 +49,7 @@ impl Judge for SessionJudge<'_> {
         let Some(view) = self.view else { return Judged::Wait };
         let key = self.key.hash(&[&view.number.to_le_bytes(), text]);
         if let Some(plan) = self.plans.get(key) {
+            self.counters.plan_hits.add(1);
             return Judged::Plan(plan);
         }
         if text.len() > INLINE_BYTES_MAX {
@@ -54,8 +58,10 @@ impl Judge for SessionJudge<'_> {
         }
         let shape = shape(self.key, view.number, text);
         if let Some(plan) = shape.and_then(|(shape, _)| self.plans.get(shape)) {
+            self.counters.plan_hits.add(1);
             return Judged::Plan(plan);
         }
+        self.counters.plan_misses.add(1);
         let decision = view.subject.decide(text);
         let proved = shape.filter(|_| decision.literals_are_plain);
         let plan = Rc::new(decision.into_plan(&view.subject.policy, view.number, Some(text)));
@@ -84,7 +90,10 @@ impl SessionJudge<'_> {
             deliver: Arc::new(move |decided| postbox.send(Mail::Decided(decided))),
         };
         match self.analyser.submit(job) {
-            true => *self.pending = Some(key),
+            true => {
+                *self.pending = Some(key);
+                self.counters.plan_misses.add(1);
+            }
             false => self.queue_full = true,
         }
     }
@@ -111,7 +120,9 @@ impl<I: SecureIo> Shard<I> {
         }
         let subject = subject();
         for mask in &subject.protected.unresolved {
-            eprintln!("wireward: mask {mask} of resource {} resolves to no column", subject.resource);
+            let message = format!("mask {mask} of resource {} resolves to no column", subject.resource);
+            let values = [subject.resource.to_string().into(), mask.to_string().into()];
+            log::tell(&log::MASK_WITHOUT_COLUMN, &values, message);
         }
         self.views_made += 1;
         let masks = Rc::new(subject.mask_view(self.control.hash_key()));

@@ -24,6 +24,7 @@ use crate::buffer::{Gathered, Slab};
 use crate::config::{Limits, TokenExpiry};
 use crate::control::Control;
 use crate::control::analyser::Analyser;
+use crate::datapath::counters::Counters;
 use crate::datapath::plan_cache::PlanCache;
 use crate::fault::Fault;
 use crate::io::tls::SecureIo;
@@ -55,6 +56,8 @@ const STALLED_WAIT: Duration = Duration::from_millis(1);
 pub trait Tap: crate::datapath::tap::Evidence {
     fn recorder_heartbeat_ns(&self) -> u64;
     fn beat(&mut self, now_unix_ns: u64);
+    /// Bytes that are used and bytes that there are.
+    fn fill_bytes(&self) -> (usize, usize);
 }
 
 impl<M: ring::Memory> Tap for ring::Producer<M> {
@@ -63,6 +66,9 @@ impl<M: ring::Memory> Tap for ring::Producer<M> {
     }
     fn beat(&mut self, now_unix_ns: u64) {
         ring::Producer::beat(self, now_unix_ns);
+    }
+    fn fill_bytes(&self) -> (usize, usize) {
+        (self.used_bytes(), self.capacity_bytes())
     }
 }
 
@@ -111,6 +117,7 @@ pub struct Shard<I> {
     siblings: Vec<Postbox>,
     guesses: Guesses,
     census: Census,
+    counters: Arc<Counters>,
     limits: Limits,
     /// What each listener does about TLS.
     encryption: Vec<Encryption>,
@@ -151,6 +158,7 @@ pub struct Parts<I> {
     pub mailbox: Mailbox,
     pub siblings: Vec<Postbox>,
     pub census: Census,
+    pub counters: Arc<Counters>,
     pub limits: Limits,
     pub encryption: Vec<Encryption>,
     pub recorder_absent_max: Duration,
@@ -166,7 +174,8 @@ impl<I: SecureIo> Shard<I> {
         let mut key = [0; 16];
         random(&mut key);
         parts.census.tell(parts.number, 0);
-        Self {
+        parts.counters.tls_sessions_open.set(0);
+        let shard = Self {
             io: parts.io,
             slab: parts.slab,
             tap: parts.tap,
@@ -176,6 +185,7 @@ impl<I: SecureIo> Shard<I> {
             siblings: parts.siblings,
             guesses: Guesses::default(),
             census: parts.census,
+            counters: parts.counters,
             limits: parts.limits,
             encryption: parts.encryption,
             recorder_absent_max: parts.recorder_absent_max,
@@ -200,7 +210,10 @@ impl<I: SecureIo> Shard<I> {
             outputs: Vec::new(),
             expired: Vec::new(),
             stopping: None,
-        }
+        };
+        // It may sleep before its first turn, and is well.
+        shard.publish();
+        shard
     }
 
     pub fn io(&mut self) -> &mut I {
@@ -232,6 +245,19 @@ impl<I: SecureIo> Shard<I> {
         self.end_stopping();
         self.end_expired();
         self.tell_refusals();
+        self.publish();
+    }
+
+    /// What `/metrics` shows as it is now.
+    fn publish(&self) {
+        let (used_bytes, capacity_bytes) = self.tap.fill_bytes();
+        self.counters.turned_monotonic_ns.set(self.now.monotonic_ns);
+        self.counters.recorder_heartbeat_unix_ns.set(self.tap.recorder_heartbeat_ns());
+        self.counters.ring_used_bytes.set(used_bytes as u64);
+        self.counters.ring_capacity_bytes.set(capacity_bytes as u64);
+        self.counters.sessions_open.set(self.sessions() as u64);
+        self.counters.sessions_stalled.set(self.stalled.len() as u64);
+        self.counters.slots_free.set(self.slab.free() as u64);
     }
 
     fn patience(&self) -> Duration {

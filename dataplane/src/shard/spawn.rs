@@ -14,10 +14,14 @@ use crate::buffer::{Slab, budget};
 use crate::config::Limits;
 use crate::control::Control;
 use crate::control::analyser::Analyser;
+use crate::datapath::counters::Counters;
 use crate::io::tls::Tls;
 use crate::io::uring::Uring;
+use crate::log;
 use crate::session::Encryption;
 
+/// The io driver that shards run on.
+pub const DRIVER: &str = "io_uring";
 /// Connections that the kernel holds before they are accepted.
 const BACKLOG: i32 = 1024;
 /// A shard that panics at once on every start must not eat its core.
@@ -33,6 +37,7 @@ pub struct Assignment {
     /// All shards' postboxes, by number.
     pub siblings: Vec<Postbox>,
     pub census: Census,
+    pub counters: Arc<Counters>,
     pub control: Arc<Control>,
     pub analyser: Analyser,
     pub limits: Limits,
@@ -77,10 +82,9 @@ pub fn run(assignment: &Assignment) -> Result<(), String> {
         match once {
             Ok(ended) => return ended,
             Err(_) => {
-                eprintln!(
-                    "wireward: shard {} has panicked: its sessions have ended, and it is started again",
-                    assignment.number
-                );
+                let number = assignment.number;
+                let message = format!("shard {number} has panicked: its sessions have ended, and it is started again");
+                log::tell(&log::SHARD_RESTARTED, &[number.into()], message);
                 std::thread::sleep(RESTART_PAUSE);
             }
         }
@@ -114,6 +118,7 @@ fn run_once(assignment: &Assignment) -> Result<(), String> {
         mailbox: assignment.mailbox.clone(),
         siblings: assignment.siblings.clone(),
         census: assignment.census.clone(),
+        counters: assignment.counters.clone(),
         limits,
         encryption: assignment.encryption.clone(),
         recorder_absent_max: assignment.recorder_absent_max,

@@ -131,6 +131,7 @@ impl World {
             limits: limits(),
             siblings: Vec::new(),
             census: dataplane::shard::census::Census::default(),
+            counters: Arc::default(),
             encryption: Vec::new(),
             recorder_absent_max: RECORDER_ABSENT_MAX,
             random: Box::new(move |out| out.iter_mut().for_each(|b| *b = bytes.next() as u8)),

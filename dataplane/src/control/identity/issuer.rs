@@ -10,6 +10,7 @@ use super::fetch::Fetcher;
 use super::keys::KeySet;
 use crate::config;
 use crate::config::issuer::Keys;
+use crate::log;
 
 /// However many logins ask for it, keys are fetched at most this often (threats JW-02).
 const FETCH_EVERY_MIN: Duration = Duration::from_secs(10);
@@ -91,6 +92,12 @@ impl Issuer {
         }
     }
 
+    /// How long ago the keys were fetched, or read from their file; `None` before the first time.
+    pub fn keys_age(&self, now: Instant) -> Option<Duration> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        held.keys.as_ref().map(|(_, fetched)| now.saturating_duration_since(*fetched))
+    }
+
     fn is_stale(&self, age: Duration) -> bool {
         self.fetcher.as_ref().is_some_and(|f| age > f.remote().stale_max)
     }
@@ -153,10 +160,15 @@ impl Issuer {
         match keys {
             Ok(keys) => {
                 if held.failure.take().is_some() {
-                    eprintln!("wireward: issuer {label}: its keys can be fetched again");
+                    log::tell(
+                        &log::KEYS_BACK,
+                        &[label.into()],
+                        format!("issuer {label}: its keys can be fetched again"),
+                    );
                 }
                 if keys.is_empty() {
-                    eprintln!("wireward: issuer {label}: it has no key for {:?}", self.settings.algorithms);
+                    let message = format!("issuer {label}: it has no key for {:?}", self.settings.algorithms);
+                    log::tell(&log::KEYS_UNUSABLE, &[label.into()], message);
                 }
                 // Keys that have not changed stay the very same: verified tokens are remembered with theirs.
                 let same = held.keys.take().map(|(old, _)| old).filter(|old| old.same_as(&keys));
@@ -164,7 +176,8 @@ impl Issuer {
             }
             Err(why) => {
                 if held.failure.as_ref() != Some(&why) {
-                    eprintln!("wireward: issuer {label}: its keys cannot be fetched: {why}");
+                    let message = format!("issuer {label}: its keys cannot be fetched: {why}");
+                    log::tell(&log::KEYS_FAILED, &[label.into()], message);
                 }
                 held.failure = Some(why);
             }

@@ -45,10 +45,13 @@ impl<D: Dissector> Relay<D> {
                 None => return Some(Flow::NothingToGatherIn),
             },
             Large::Stream => lane.stream(bytes, Passage::AsItIs),
-            Large::Mask => lane.stream(bytes, Passage::Masked),
+            Large::Mask => {
+                cx.counters.rows_masked.add(1);
+                lane.stream(bytes, Passage::Masked);
+            }
             Large::Discard => {
                 lane.stream(bytes, Passage::Discarded);
-                self.count(direction, tag, Step::Drop);
+                self.count(direction, tag, Step::Drop, cx.counters);
             }
             Large::Wait => return Some(Flow::Idle),
             // Its beginning is evidence, and comes with the next receives.
@@ -111,7 +114,7 @@ impl<D: Dissector> Relay<D> {
             Direction::ToUpstream => self.dissector.request(&frame.bytes, cx.judge, cx.scratch),
             Direction::ToClient => self.dissector.response(&mut frame.bytes, cx.scratch),
         };
-        self.count(direction, frame.bytes[0], step);
+        self.count(direction, frame.bytes[0], step, cx.counters);
         if let Some(stopped) = self.record_verdicts(cx.scratch.verdicts.len(), cx) {
             return Some(stopped);
         }

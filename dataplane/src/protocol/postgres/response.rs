@@ -24,8 +24,8 @@ const BINARY_COPY: Step =
 impl Dissector {
     pub(super) fn on_response(&mut self, frame: &mut [u8], scratch: &mut Scratch) -> Step {
         match frame[0] {
-            backend::DATA_ROW => self.data_row(frame),
-            backend::COPY_DATA => self.copy_row(frame),
+            backend::DATA_ROW => self.data_row(frame, scratch),
+            backend::COPY_DATA => self.copy_row(frame, scratch),
             backend::BIND_COMPLETE => self.confirmed(Ask::Bind),
             backend::PARSE_COMPLETE => self.confirmed(Ask::Parse),
             backend::CLOSE_COMPLETE => self.answered(Ask::Close),
@@ -182,7 +182,7 @@ impl Dissector {
         }
     }
 
-    fn data_row(&mut self, frame: &mut [u8]) -> Step {
+    fn data_row(&mut self, frame: &mut [u8], scratch: &mut Scratch) -> Step {
         let step = self.owes(&[Ask::Query, Ask::Execute], Step::Pass);
         if step != Step::Pass || !self.masks.active {
             return step;
@@ -193,6 +193,7 @@ impl Dissector {
         if self.rows.passes_all() {
             return Step::Pass;
         }
+        scratch.masked_rows += 1;
         match self.rows.mask(&self.masks, frame) {
             Some(bytes) if bytes == frame.len() => Step::Pass,
             Some(bytes) => Step::Shrink(bytes),
@@ -221,11 +222,12 @@ impl Dissector {
         step
     }
 
-    fn copy_row(&mut self, frame: &mut [u8]) -> Step {
+    fn copy_row(&mut self, frame: &mut [u8], scratch: &mut Scratch) -> Step {
         let Some(copy) = &self.copying_out else { return UNASKED };
         if !self.masks.active {
             return Step::Pass;
         }
+        scratch.masked_rows += 1;
         let body = &mut frame[HEAD_BYTES..];
         let bytes = HEAD_BYTES + copy.mask(&self.masks, body);
         if bytes == frame.len() {

@@ -1,0 +1,260 @@
+//! What `/metrics` shows, in Prometheus' text format 0.0.4
+//! (<https://prometheus.io/docs/instrumenting/exposition_formats/>). `dataplane/METRICS.md` explains each family.
+
+use std::fmt::Write;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::admin::Admin;
+use super::{Control, Tokens};
+use crate::datapath::counters::Counters;
+use crate::shard::Now;
+
+/// A name with its type, and what it counts.
+pub struct Family {
+    pub name: &'static str,
+    pub kind: &'static str,
+    help: &'static str,
+}
+
+const fn family(name: &'static str, kind: &'static str, help: &'static str) -> Family {
+    Family { name, kind, help }
+}
+
+/// A series of a shard: its labels beside `shard`, as they are written, and its cell.
+type Series = (&'static str, fn(&Counters) -> u64);
+
+const SHARDS: [(Family, &[Series]); 19] = [
+    (family("wireward_sessions_open", "gauge", "Sessions."), &[("", |c| c.sessions_open.get())]),
+    (
+        family(
+            "wireward_sessions_stalled",
+            "gauge",
+            "Sessions that wait for the recorder, the ring, room or the analyser.",
+        ),
+        &[("", |c| c.sessions_stalled.get())],
+    ),
+    (family("wireward_tls_sessions_open", "gauge", "Sessions by TLS."), &[("", |c| c.tls_sessions_open.get())]),
+    (family("wireward_slots_free", "gauge", "Buffers of 32 KiB that nobody holds."), &[("", |c| c.slots_free.get())]),
+    (family("wireward_ring_used_bytes", "gauge", "Bytes not yet on disk."), &[("", |c| c.ring_used_bytes.get())]),
+    (family("wireward_ring_capacity_bytes", "gauge", "Size of the ring."), &[("", |c| c.ring_capacity_bytes.get())]),
+    (
+        family("wireward_connections_accepted_total", "counter", "Client connections that were taken."),
+        &[("", |c| c.connections_accepted.get())],
+    ),
+    (
+        family("wireward_connections_refused_total", "counter", "Client connections that were not taken, by reason."),
+        &[
+            ("reason=\"max_client_conn\"", |c| c.refused_max_client_conn.get()),
+            ("reason=\"shutting_down\"", |c| c.refused_shutting_down.get()),
+        ],
+    ),
+    (
+        family("wireward_accept_failures_total", "counter", "Accepts that the kernel failed."),
+        &[("", |c| c.accept_failures.get())],
+    ),
+    (
+        family("wireward_logins_total", "counter", "Logins by outcome."),
+        &[
+            ("outcome=\"admitted\"", |c| c.logins.admitted.get()),
+            ("outcome=\"not_admitted\"", |c| c.logins.not_admitted.get()),
+            ("outcome=\"protocol\"", |c| c.logins.protocol.get()),
+            ("outcome=\"limit\"", |c| c.logins.limit.get()),
+            ("outcome=\"unreachable\"", |c| c.logins.unreachable.get()),
+            ("outcome=\"timeout\"", |c| c.logins.timeout.get()),
+            ("outcome=\"too_many_clients\"", |c| c.logins.too_many_clients.get()),
+            ("outcome=\"not_recorded\"", |c| c.logins.not_recorded.get()),
+        ],
+    ),
+    (
+        family("wireward_statements_total", "counter", "Texts that were judged, by verdict."),
+        &[
+            ("verdict=\"allow\"", |c| c.statements_allowed.get()),
+            ("verdict=\"mask\"", |c| c.statements_masked.get()),
+            ("verdict=\"block\"", |c| c.statements_blocked.get()),
+        ],
+    ),
+    (
+        family("wireward_executions_total", "counter", "Executions that clients have asked for."),
+        &[("", |c| c.executions.get())],
+    ),
+    (
+        family("wireward_rows_masked_total", "counter", "Rows that went through masks or detectors."),
+        &[("", |c| c.rows_masked.get())],
+    ),
+    (
+        family("wireward_received_bytes_total", "counter", "Bytes received, without TLS, by side."),
+        &[("side=\"client\"", |c| c.client_bytes.get()), ("side=\"upstream\"", |c| c.upstream_bytes.get())],
+    ),
+    (
+        family("wireward_plan_cache_hits_total", "counter", "Texts whose plan was there."),
+        &[("", |c| c.plan_hits.get())],
+    ),
+    (
+        family("wireward_plan_cache_misses_total", "counter", "Texts that were judged anew."),
+        &[("", |c| c.plan_misses.get())],
+    ),
+    (
+        family("wireward_client_tls_handshakes_total", "counter", "TLS handshakes with clients by outcome."),
+        &[("outcome=\"done\"", |c| c.client_tls_done.get()), ("outcome=\"failed\"", |c| c.client_tls_failed.get())],
+    ),
+    (
+        family("wireward_upstream_tls_handshakes_total", "counter", "TLS handshakes with upstreams by outcome."),
+        &[("outcome=\"done\"", |c| c.upstream_tls_done.get()), ("outcome=\"failed\"", |c| c.upstream_tls_failed.get())],
+    ),
+    (
+        family("wireward_cancel_requests_total", "counter", "Cancel requests by outcome."),
+        &[("outcome=\"granted\"", |c| c.cancels_granted.get()), ("outcome=\"denied\"", |c| c.cancels_denied.get())],
+    ),
+];
+
+const HEARTBEAT: Family =
+    family("wireward_recorder_heartbeat_age_seconds", "gauge", "Since the recorder's last sign of life.");
+const TURN: Family = family("wireward_shard_turn_age_seconds", "gauge", "Since the shard's last turn.");
+const CATALOGUE: Family = family("wireward_catalogue_age_seconds", "gauge", "Since the catalogue was last read.");
+const KEYS: Family = family("wireward_issuer_keys_age_seconds", "gauge", "Since the issuer's keys were last read.");
+const START: Family = family("process_start_time_seconds", "gauge", "Start of the dataplane process, Unix time.");
+const DRIVER: Family = family("wireward_driver_info", "gauge", "The io driver; always 1.");
+const POLICY: Family = family("wireward_policy_info", "gauge", "The policy in force; always 1.");
+const BUILD: Family = family("wireward_build_info", "gauge", "The version; always 1.");
+
+impl Admin {
+    /// The whole exposition.
+    pub fn metrics(&self, now: Now) -> String {
+        let control = self.control();
+        let mut page = Page(String::with_capacity(8 * 1024));
+        for (family, series) in &SHARDS {
+            page.head(family);
+            for (shard, counters) in self.counters.iter().enumerate() {
+                for (labels, read) in *series {
+                    let comma = if labels.is_empty() { "" } else { "," };
+                    page.line(family, &format!("shard=\"{shard}\"{comma}{labels}"), read(counters) as f64);
+                }
+            }
+        }
+        let heartbeat = |c: &Counters| seconds(since(now.unix_ns, c.recorder_heartbeat_unix_ns.get()));
+        let turn = |c: &Counters| seconds(since(now.monotonic_ns, c.turned_monotonic_ns.get()));
+        page.ages(&HEARTBEAT, "shard", self.counters.iter().enumerate().map(|(n, c)| (n.to_string(), heartbeat(c))));
+        page.ages(&TURN, "shard", self.counters.iter().enumerate().map(|(n, c)| (n.to_string(), turn(c))));
+        page.ages(&CATALOGUE, "resource", control.catalogue_ages().map(|(name, age)| (name.into(), seconds(age))));
+        let keys = control.keys_ages().into_iter();
+        page.ages(&KEYS, "issuer", keys.map(|(name, age)| (name.into(), seconds(age))));
+        page.head(&START);
+        page.line(&START, "", self.started_unix_s);
+        page.ages(&DRIVER, "driver", [(self.driver.to_owned(), 1.0)].into_iter());
+        page.ages(&POLICY, "policy", [(control.policy.epoch_name().to_owned(), 1.0)].into_iter());
+        page.ages(&BUILD, "version", [(env!("CARGO_PKG_VERSION").to_owned(), 1.0)].into_iter());
+        page.0
+    }
+}
+
+impl Control {
+    /// Each resource, and how long ago its catalogue was last read, if it ever was.
+    fn catalogue_ages(&self) -> impl Iterator<Item = (&str, Option<Duration>)> {
+        let age =
+            |read: &Mutex<Option<Instant>>| read.lock().unwrap_or_else(PoisonError::into_inner).map(|r| r.elapsed());
+        self.resources.iter().map(move |guarded| (&*guarded.name, age(&guarded.read)))
+    }
+
+    fn keys_ages(&self) -> Vec<(&str, Option<Duration>)> {
+        match &self.tokens {
+            Tokens::Issuers(verifier) => verifier.keys_ages(),
+            Tokens::Given(_) => Vec::new(),
+        }
+    }
+}
+
+/// How long ago `then` was, on the same clock; 0 stands for never.
+pub(super) fn since(now_ns: u64, then_ns: u64) -> Option<Duration> {
+    (then_ns > 0).then(|| Duration::from_nanos(now_ns.saturating_sub(then_ns)))
+}
+
+/// What has never happened is infinitely long ago.
+fn seconds(age: Option<Duration>) -> f64 {
+    age.map_or(f64::INFINITY, |age| age.as_secs_f64())
+}
+
+struct Page(String);
+
+impl Page {
+    fn head(&mut self, family: &Family) {
+        let Family { name, kind, help } = family;
+        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    fn line(&mut self, family: &Family, labels: &str, value: f64) {
+        let name = family.name;
+        let _ = match (labels.is_empty(), value.is_infinite()) {
+            (true, _) => writeln!(self.0, "{name} {value}"),
+            (false, true) => writeln!(self.0, "{name}{{{labels}}} +Inf"),
+            (false, false) => writeln!(self.0, "{name}{{{labels}}} {value}"),
+        };
+    }
+
+    /// A family with one label.
+    fn ages(&mut self, family: &Family, label: &str, series: impl Iterator<Item = (String, f64)>) {
+        self.head(family);
+        for (of, value) in series {
+            let escaped = of.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            self.line(family, &format!("{label}=\"{escaped}\""), value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn page() -> String {
+        let counters = vec![Arc::<Counters>::default(), Arc::default()];
+        counters[1].judged(crate::datapath::verdict::Verdict::Deny);
+        counters[1].turned_monotonic_ns.set(3_000_000_000);
+        crate::control::admin::tests::paper(counters).metrics(Now { unix_ns: 5, monotonic_ns: 4_500_000_000 })
+    }
+
+    #[test]
+    fn counts_and_ages_stand_with_their_shard() {
+        let page = page();
+        for line in [
+            "wireward_statements_total{shard=\"0\",verdict=\"block\"} 0",
+            "wireward_statements_total{shard=\"1\",verdict=\"block\"} 1",
+            "wireward_shard_turn_age_seconds{shard=\"0\"} +Inf",
+            "wireward_shard_turn_age_seconds{shard=\"1\"} 1.5",
+            "wireward_driver_info{driver=\"paper\"} 1",
+        ] {
+            assert!(page.lines().any(|l| l == line), "{line} is not in {page}");
+        }
+    }
+
+    #[test]
+    fn label_values_are_escaped() {
+        let mut page = Page(String::new());
+        page.ages(&KEYS, "issuer", [("a\"b\\c\nd".to_owned(), 1.0)].into_iter());
+        assert!(page.0.ends_with("{issuer=\"a\\\"b\\\\c\\nd\"} 1\n"), "{}", page.0);
+    }
+
+    #[test]
+    fn the_document_tells_every_metric_and_no_other() {
+        let page = page();
+        let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let shown: Vec<String> = families.map(|line| line.replacen(' ', "` | ", 1)).collect();
+        let document = include_str!("../../METRICS.md");
+        let (metrics, _) = document.split_once("\n## Log\n").expect("a chapter about the log");
+        let rows = metrics.lines().filter_map(|line| line.strip_prefix("| `"));
+        let told: Vec<String> = rows.map(|row| row.splitn(3, " | ").take(2).collect::<Vec<_>>().join(" | ")).collect();
+        assert_eq!(told, shown);
+        let labels = |line: &str| -> Vec<String> {
+            let inside = line.split_once('{').map_or("", |(_, rest)| rest);
+            inside.split("=\"").filter_map(|part| part.rsplit([',', '{']).next()).map(str::to_owned).collect()
+        };
+        for line in page.lines().filter(|line| !line.starts_with('#')) {
+            let name = line.split(['{', ' ']).next().expect("a name");
+            let row = metrics.lines().find(|row| row.starts_with(&format!("| `{name}`"))).expect("told");
+            for label in labels(line).iter().filter(|l| !l.is_empty() && !l.contains('"')) {
+                assert!(row.contains(&format!("`{label}`")), "{name}: the label {label} is not told");
+            }
+        }
+    }
+}
