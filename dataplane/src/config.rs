@@ -14,6 +14,7 @@ use rustls::pki_types::ServerName;
 use serde::{Deserialize, Deserializer, de};
 
 use crate::control::credential::Source;
+use crate::io::driver::Choice;
 use crate::protocol::postgres::dissector;
 use crate::session::Encryption;
 pub use issuer::Issuer;
@@ -55,6 +56,8 @@ struct RawRecording {
 #[serde(deny_unknown_fields)]
 struct RawRuntime {
     shards: Option<usize>,
+    #[serde(default)]
+    io: Choice,
 }
 
 #[derive(Debug, Deserialize)]
@@ -186,6 +189,8 @@ pub struct Config {
     pub recorder_absent_max: Duration,
     /// Threads that move data, 1 to [`SHARDS_MAX`].
     pub shards: usize,
+    /// The kernel's interface that they use.
+    pub io: Choice,
     pub listeners: Vec<Listener>,
     pub resources: Vec<Resource>,
     pub hash_key: Option<Source>,
@@ -307,6 +312,7 @@ fn check(raw: RawConfig, directory: &Path) -> Result<Config, String> {
         recordings: resolve(&raw.recording.directory),
         ring_bytes: ring_bytes(raw.recording.ring_bytes)?,
         shards: shards(raw.runtime.shards)?,
+        io: raw.runtime.io,
         recorder_absent_max: seconds("recording.recorder_absent_max_s", raw.recording.recorder_absent_max_s)?,
         listeners: raw.listener.into_iter().map(|l| listener(l, directory)).collect::<Result<_, _>>()?,
         resources,
@@ -496,6 +502,11 @@ mod tests {
     fn host_names_and_absurd_limits_are_refused_with_what_to_write() {
         for (written, instead, expected) in [
             ("127.0.0.1:2", "db.example.com:5432", "names are not resolved yet"),
+            (
+                "plans_max = 16",
+                "plans_max = 16\n[runtime]\nio = \"kqueue\"",
+                "expected one of `auto`, `uring`, `epoll`",
+            ),
             ("plans_max = 16", "plans_max = 15", "limits.plans_max = 15 is not between 16 and 1000000"),
             ("plans_max = 16", "active_sessions_max = 100000000", "is not between 1 and 65536"),
             ("plans_max = 16", "statement_bytes_max = 1048577", "is not between 1024 and 1048576"),

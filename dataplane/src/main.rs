@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use dataplane::config::{Config, ConfigError};
 use dataplane::control::catalogue::Snapshot;
 use dataplane::control::names;
+use dataplane::io::driver::Choice;
 use policy_compiler::cli as policy;
 
 /// Wireward stands between people or AI agents and your databases: it blocks, masks and records on the wire
@@ -37,7 +38,13 @@ struct Configured {
 #[derive(Subcommand)]
 enum Command {
     /// Run the gateway: the dataplane and the recorder, restarted when they die
-    Run(Configured),
+    Run {
+        #[command(flatten)]
+        configured: Configured,
+        /// The kernel's interface that moves data, instead of what `runtime.io` says
+        #[arg(long, env = "WIREWARD_IO")]
+        io: Option<Choice>,
+    },
     /// Start a sample PostgreSQL and a gateway before it, with a tour
     Demo(demo::Options),
     /// Say whether a configuration and all that it names can be used
@@ -167,8 +174,10 @@ const EXIT_CONFIG: u8 = 78;
 fn main() -> ExitCode {
     let out = &mut std::io::stdout().lock();
     let code = match Cli::parse().command {
-        Command::Run(c) => with(&c.config, |config| run::supervisor::run(&c.config, config)),
-        Command::Dataplane(child) => with(&child.config, |config| run::dataplane::run(config, &child.rings)),
+        Command::Run { configured: Configured { config: path }, io } => {
+            with(&path, |config| run::supervisor::run(&path, config, io))
+        }
+        Command::Dataplane(child) => with(&child.config, |config| run::dataplane::run(config, child.io, &child.rings)),
         Command::Recorder(child) => with(&child.config, |config| run::recorder::run(config, &child.rings)),
         Command::Demo(options) => match demo::run(&options) {
             Ok(()) => 0,

@@ -6,7 +6,10 @@
 //! - after [`Io::close`] the operations in flight still complete, then [`Event::Closed`] is the last event of the connection;
 //! - a [`Conn`] is used again only after its `Closed`.
 
+pub mod driver;
+pub mod epoll;
 pub mod sim;
+mod socket;
 pub mod tls;
 pub mod uring;
 

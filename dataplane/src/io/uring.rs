@@ -17,6 +17,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use rustix::io::Errno;
 use rustix::net::{self, sockopt};
 
+use super::socket::{dial, dialed};
 use super::{Conn, Event, Io, Lent};
 use crate::buffer::budget::{KERNEL_SLOTS, KERNEL_SLOTS_FIRST};
 use crate::buffer::{SLOT_BYTES, Slab, Slot};
@@ -218,7 +219,7 @@ impl Uring {
         let connection = &mut self.connections[conn.0 as usize];
         connection.connecting = false;
         let result = match &connection.socket {
-            Some(socket) => sockopt::socket_error(socket).and_then(|r| r).and_then(|()| make_blocking(socket.as_fd())),
+            Some(socket) => dialed(socket).and_then(|()| make_blocking(socket.as_fd())),
             None => Err(Errno::BADF),
         };
         if self.finished(conn, events) {
@@ -358,18 +359,6 @@ impl Io for Uring {
             let Some(entry) = self.ring.completion().next() else { break };
             self.complete(&entry, events);
         }
-    }
-}
-
-/// Starts a connect that does not block; poll says when it has ended.
-fn dial(address: SocketAddr) -> Result<OwnedFd, Errno> {
-    let family = if address.is_ipv4() { net::AddressFamily::INET } else { net::AddressFamily::INET6 };
-    let flags = net::SocketFlags::CLOEXEC | net::SocketFlags::NONBLOCK;
-    let socket = net::socket_with(family, net::SocketType::STREAM, flags, None)?;
-    sockopt::set_tcp_nodelay(&socket, true)?;
-    match net::connect(&socket, &address) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
-        Err(error) => Err(error),
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use dataplane::config::{Config, Listener};
 use dataplane::control::Control;
 use dataplane::control::analyser::Analyser;
+use dataplane::io::driver::{Choice, Kind};
 use dataplane::shard::census::Census;
 use dataplane::shard::mailbox::{Mail, Postbox, mailbox};
 use dataplane::shard::spawn;
@@ -21,28 +22,38 @@ const POLL: Duration = Duration::from_millis(50);
 
 type Ended = Result<(), String>;
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT. `io` stands above the configuration.
 ///
 /// # Errors
 /// What could not be loaded, listened to or started.
-pub fn run(config: &Config, rings: &[i32]) -> Ended {
+pub fn run(config: &Config, io: Option<Choice>, rings: &[i32]) -> Ended {
     let rings = settle_in(rings)?;
     if rings.is_empty() {
         return Err("no ring was given; this command is started by `wireward run`".into());
     }
     let stop = stop_flag()?;
+    let driver = settle(io.unwrap_or(config.io))?;
     let control = Arc::new(Control::load(config)?);
     let runtime = runtime()?;
     runtime.block_on(async { control.keep_keys_fresh() });
     // The catalogue comes before the first session, so that no mask is missing.
     runtime.block_on(control.refresh_catalogues(0));
-    let (shards, postboxes) = start(config, rings, &control)?;
+    let (shards, postboxes) = start(config, driver, rings, &control)?;
     runtime.block_on(control_loop(&control, &postboxes, &stop, &shards));
     postboxes.iter().for_each(|postbox| postbox.send(Mail::Stop));
     // A name that is being looked up must not hold up the end.
     runtime.shutdown_background();
     let join = |shard: JoinHandle<Ended>| shard.join().unwrap_or_else(|_| Err("a shard could not be started".into()));
     shards.into_iter().map(join).collect()
+}
+
+/// One driver for all shards. That it is not the wished one is said once.
+fn settle(io: Choice) -> Result<Kind, String> {
+    let (driver, why) = io.settle()?;
+    if let Some(why) = why {
+        eprintln!("wireward: {why}: epoll is used instead");
+    }
+    Ok(driver)
 }
 
 /// For the control side's own connections.
@@ -73,6 +84,7 @@ async fn control_loop(control: &Control, postboxes: &[Postbox], stop: &AtomicBoo
 /// One shard a ring, each with listeners of its own on the same addresses.
 fn start(
     config: &Config,
+    driver: Kind,
     rings: Vec<OwnedFd>,
     control: &Arc<Control>,
 ) -> Result<(Vec<JoinHandle<Ended>>, Vec<Postbox>), String> {
@@ -89,6 +101,7 @@ fn start(
     for (number, (ring, (mailbox, _, bell))) in rings.into_iter().zip(mailboxes).enumerate() {
         let assignment = spawn::Assignment {
             number: number as u8,
+            driver,
             listeners: config.listeners.iter().map(listen).collect::<Result<Vec<_>, _>>()?,
             ring,
             bell,

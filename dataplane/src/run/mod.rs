@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use ::dataplane::io::driver::Choice;
 use clap::Args;
 use rustix::process::{DumpableBehavior, Signal};
 
@@ -23,6 +24,9 @@ pub struct Child {
     /// Inherited descriptor of a ring; one a shard
     #[arg(long = "ring")]
     pub rings: Vec<i32>,
+    /// Of the dataplane only
+    #[arg(long)]
+    pub io: Option<Choice>,
 }
 
 /// Takes the inherited rings, then hides the process: no core file, no look into its memory, and it dies with its parent.

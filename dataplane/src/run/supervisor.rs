@@ -7,7 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use dataplane::config::Config;
+use dataplane::io::driver::Choice;
 use rustix::io::FdFlags;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -24,15 +26,16 @@ const POLL: Duration = Duration::from_millis(20);
 /// The recorder drains the rings when it is stopped. The dataplane says goodbye to its clients, who have `drain_timeout` before.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT. `io` stands above the configuration.
 ///
 /// # Errors
 /// A ring cannot be made, or a child does not come up.
-pub fn run(path: &Path, config: &Config) -> Result<(), String> {
+pub fn run(path: &Path, config: &Config, io: Option<Choice>) -> Result<(), String> {
     let stop = stop_flag()?;
     let rings = (0..config.shards).map(|_| make_ring(config.ring_bytes)).collect::<Result<Vec<_>, _>>()?;
-    let mut recorder = Watched::start("recorder", path, &rings)?;
-    let mut dataplane = Watched::start("dataplane", path, &rings)?;
+    let io = io.and_then(|choice| choice.to_possible_value()).map(|value| format!("--io={}", value.get_name()));
+    let mut recorder = Watched::start("recorder", path, &rings, None)?;
+    let mut dataplane = Watched::start("dataplane", path, &rings, io)?;
     while !stop.load(Ordering::Relaxed) {
         std::thread::sleep(POLL);
         if stop.load(Ordering::Relaxed) {
@@ -56,6 +59,8 @@ fn make_ring(bytes: usize) -> Result<OwnedFd, String> {
 
 struct Watched {
     name: &'static str,
+    /// An argument of its own.
+    argument: Option<String>,
     child: Child,
     since: Instant,
     /// Deaths in a row, each before the child had come up.
@@ -66,10 +71,11 @@ struct Watched {
 }
 
 impl Watched {
-    fn start(name: &'static str, config: &Path, rings: &[OwnedFd]) -> Result<Self, String> {
+    fn start(name: &'static str, config: &Path, rings: &[OwnedFd], argument: Option<String>) -> Result<Self, String> {
         Ok(Self {
             name,
-            child: spawn(name, config, rings)?,
+            child: spawn(name, config, rings, argument.as_deref())?,
+            argument,
             since: Instant::now(),
             failures: 0,
             proved: false,
@@ -92,7 +98,7 @@ impl Watched {
             return Err(format!("the {} does not come up ({status}); see above", self.name));
         }
         eprintln!("wireward: the {} has ended ({status}) and is started again", self.name);
-        self.child = spawn(self.name, config, rings)?;
+        self.child = spawn(self.name, config, rings, self.argument.as_deref())?;
         (self.since, self.ended) = (Instant::now(), None);
         Ok(())
     }
@@ -119,13 +125,14 @@ impl Drop for Watched {
     }
 }
 
-fn spawn(name: &str, config: &Path, rings: &[OwnedFd]) -> Result<Child, String> {
+fn spawn(name: &str, config: &Path, rings: &[OwnedFd], argument: Option<&str>) -> Result<Child, String> {
     let program = std::env::current_exe().map_err(|e| format!("cannot find this program: {e}"))?;
     Command::new(program)
         .arg(name)
         .arg("--config")
         .arg(config)
         .args(rings.iter().flat_map(|ring| ["--ring".to_owned(), ring.as_raw_fd().to_string()]))
+        .args(argument)
         .stdin(Stdio::null())
         // Ctrl-C is for the supervisor: it stops the recorder after the dataplane.
         .process_group(0)
