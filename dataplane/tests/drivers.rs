@@ -34,7 +34,8 @@ struct Desk {
 
 fn both(test: fn(&mut Desk)) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    for kind in [Kind::Uring, Kind::Epoll] {
+    // A ring that has gone may interrupt one more system call of its thread, so it comes last.
+    for kind in [Kind::Epoll, Kind::Uring] {
         println!("{kind:?}");
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -48,7 +49,10 @@ fn both(test: fn(&mut Desk)) {
 
 impl Desk {
     fn wait(&mut self, timeout: Duration) {
-        self.io.wait(&mut self.slab, timeout, &mut self.told);
+        // What is in the list already would end the wait at once.
+        let mut more = Vec::new();
+        self.io.wait(&mut self.slab, timeout, &mut more);
+        self.told.append(&mut more);
     }
 
     /// Waits until an event fits; what does not fit stays to be looked at.
@@ -59,9 +63,7 @@ impl Desk {
                 return take(self.told.remove(at));
             }
             assert!(began.elapsed() < PATIENCE, "no {what}: {:?}", self.told);
-            let mut more = Vec::new();
-            self.io.wait(&mut self.slab, SHORT, &mut more);
-            self.told.append(&mut more);
+            self.wait(SHORT);
         }
     }
 
@@ -109,6 +111,7 @@ impl Desk {
         for event in std::mem::take(&mut self.told) {
             match event {
                 Event::Received { conn, slot, .. } if conn == of => slot.into_iter().for_each(|s| self.slab.give(s)),
+                other if concerns(&other) => {}
                 other => self.told.push(other),
             }
         }
@@ -301,43 +304,36 @@ fn a_number_is_used_again_only_after_its_closed() {
 
 #[test]
 fn a_receive_takes_no_slot_before_bytes_are_there_and_waits_while_there_is_none() {
-    both(|desk| {
-        let mut clients: Vec<_> = (0..SLOTS + 5).map(|_| desk.client()).collect();
-        let idle = desk.idle_slots();
-        clients.iter().for_each(|(_, conn)| desk.io.receive(*conn));
-        desk.wait(SHORT);
-        assert_eq!(desk.slab.free(), idle, "slots are gone, and nobody has sent a byte");
-        clients.iter_mut().for_each(|(stream, _)| stream.write_all(b"x").unwrap());
-        (0..10).for_each(|_| desk.wait(SHORT));
-        let mut held = Vec::new();
-        for event in std::mem::take(&mut desk.told) {
-            match event {
-                Event::Received { slot: Some(slot), result: Ok(1), .. } => held.push(slot),
-                other => panic!("{other:?}"),
-            }
-        }
-        assert_eq!(held.len(), SLOTS as usize, "as many receives complete as there are slots");
-        // One that waits for a slot can be closed, and the others get what comes back.
-        for _ in 0..5 {
-            desk.slab.give(held.pop().unwrap());
-            let slot = desk.until(
-                "Received",
-                |event| matches!(event, Event::Received { .. }),
-                |event| match event {
-                    Event::Received { slot, .. } => slot.unwrap(),
-                    other => panic!("{other:?}"),
-                },
-            );
-            assert_eq!(desk.slab.bytes(&slot, 0..1), b"x");
-            held.insert(0, slot);
-        }
-        held.into_iter().for_each(|slot| desk.slab.give(slot));
-        for (_, conn) in &clients {
-            desk.io.close(*conn, b"");
-            desk.closed(*conn);
-        }
-        assert_eq!(desk.idle_slots(), idle);
-    });
+    // The second time shows that all slots have come back, whatever the driver keeps for itself.
+    both(|desk| (0..2).for_each(|_| starve(desk)));
+}
+
+fn starve(desk: &mut Desk) {
+    let mut clients: Vec<_> = (0..SLOTS + 5).map(|_| desk.client()).collect();
+    let idle = desk.idle_slots();
+    clients.iter().for_each(|(_, conn)| desk.io.receive(*conn));
+    desk.wait(SHORT);
+    assert_eq!(desk.slab.free(), idle, "slots are gone, and nobody has sent a byte");
+    clients.iter_mut().for_each(|(stream, _)| stream.write_all(b"x").unwrap());
+    (0..10).for_each(|_| desk.wait(SHORT));
+    let take = |event| match event {
+        Event::Received { slot: Some(slot), result: Ok(1), .. } => slot,
+        other => panic!("{other:?}"),
+    };
+    let mut held: Vec<Slot> = std::mem::take(&mut desk.told).into_iter().map(take).collect();
+    assert_eq!(held.len(), SLOTS as usize, "as many receives complete as there are slots");
+    for _ in 0..4 {
+        desk.slab.give(held.remove(0));
+        let slot = desk.until("Received", |event| matches!(event, Event::Received { .. }), take);
+        assert_eq!(desk.slab.bytes(&slot, 0..1), b"x");
+        held.push(slot);
+    }
+    // One still waits for a slot: it is closed like any other.
+    for (_, conn) in &clients {
+        desk.io.close(*conn, b"");
+        desk.closed(*conn);
+    }
+    held.into_iter().for_each(|slot| desk.slab.give(slot));
 }
 
 #[test]

@@ -16,15 +16,13 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{self, RecvFlags, SendFlags, SocketFlags, sockopt};
 
 use super::socket::{dial, dialed};
-use super::{Conn, Event, Io, Lent};
+use super::{ACCEPT_PAUSE, Conn, Event, Io, Lent};
 use crate::buffer::{SLOT_BYTES, Slab, Slot};
 
 /// Descriptors that one wait may tell of. More are told by the next.
 const TOLD_MAX: usize = 256;
 /// Connections that one listener may bring in a round, so that a flood of logins does not hold up who is in.
 const ACCEPTS_MAX: usize = 64;
-/// How long nothing is accepted after a failure (out of descriptors, say): the backlog keeps who comes.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What an event is about: a connection's number, or one of these.
 const LISTENER: u64 = 1 << 32;

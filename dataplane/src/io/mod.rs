@@ -20,6 +20,9 @@ use rustix::io::Errno;
 
 use crate::buffer::{Slab, Slot};
 
+/// How long drivers accept nothing after a failure (out of descriptors, say): the backlog keeps who comes.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// A connection's number in its driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Conn(pub u32);

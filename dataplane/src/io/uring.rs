@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use rustix::net::{self, sockopt};
 
 use super::socket::{dial, dialed};
-use super::{Conn, Event, Io, Lent};
+use super::{ACCEPT_PAUSE, Conn, Event, Io, Lent};
 use crate::buffer::budget::{KERNEL_SLOTS, KERNEL_SLOTS_FIRST};
 use crate::buffer::{SLOT_BYTES, Slab, Slot};
 
@@ -70,6 +70,8 @@ pub struct Uring {
     /// Receives that found no buffer: submitted again when slots are back.
     starved: Vec<Conn>,
     accept_again: Vec<u32>,
+    /// Until when nothing is accepted after a failure.
+    accept_after: Option<Instant>,
     /// Sends that will have completed, done or not, when the kernel has read them: no reason to wake up, but for `hurried`.
     prompt_sends: usize,
     hurried: bool,
@@ -93,6 +95,7 @@ impl Uring {
             retired: Vec::new(),
             starved: Vec::new(),
             accept_again: Vec::new(),
+            accept_after: None,
             prompt_sends: 0,
             hurried: false,
         };
@@ -207,10 +210,13 @@ impl Uring {
                     None => drop(socket),
                 }
             }
-            Err(error) => events.push(Event::AcceptFailed { listener: listener as usize, error }),
+            Err(error) => {
+                // Out of descriptors, say. It would fail again at once.
+                self.accept_after = Some(Instant::now() + ACCEPT_PAUSE);
+                events.push(Event::AcceptFailed { listener: listener as usize, error });
+            }
         }
         if !more {
-            // Out of descriptors, say: try again with the next round, not in a spin.
             self.accept_again.push(listener);
         }
     }
@@ -274,9 +280,19 @@ impl Uring {
                 self.receive(conn);
             }
         }
+    }
+
+    /// Accepts again where it has ended, unless a failure is too fresh. Gives what is left of the pause.
+    fn accept_again(&mut self) -> Option<Duration> {
+        let left = self.accept_after.map(|after| after.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| !left.is_zero()) {
+            return left;
+        }
+        self.accept_after = None;
         for listener in std::mem::take(&mut self.accept_again) {
             self.accept(listener);
         }
+        None
     }
 }
 
@@ -347,7 +363,8 @@ impl Io for Uring {
 
     fn wait(&mut self, slab: &mut Slab, timeout: Duration, events: &mut Vec<Event>) {
         self.before_wait(slab, events);
-        let timeout = if events.is_empty() { timeout } else { Duration::ZERO };
+        let pause = self.accept_again().unwrap_or(timeout);
+        let timeout = if events.is_empty() { timeout.min(pause) } else { Duration::ZERO };
         let timespec = Timespec::from(timeout);
         let arguments = SubmitArgs::new().timespec(&timespec);
         // A send that may not wait has its completion as soon as it is submitted: the call returns for something else only,
