@@ -41,6 +41,24 @@ fn a_known_prepared_statement_costs_two_ring_enters_and_no_other_system_call() {
     }
 }
 
+/// A wait, a receive and a send for the request, the same for its answer.
+const EPOLL_CALLS: f64 = 6.0;
+
+#[test]
+fn over_epoll_a_known_prepared_statement_costs_two_waits_two_receives_and_two_sends() {
+    let mut world = World::start().expect("the servers start");
+    let (place, gateway) = world.another("epoll", |c| format!("{c}\n[runtime]\nio = \"epoll\"\n"));
+    (world.place, world.gateway) = (place, gateway);
+    let few = calls(&world, "analyst", FEW);
+    let many = calls(&world, "analyst", MANY);
+    let sum = |calls: &Calls| calls.values().sum::<usize>() as f64;
+    let each = (sum(&many) - sum(&few)) / COUNTED;
+    println!("{each:.3} system calls a transaction; {FEW}: {few:?}; {MANY}: {many:?}");
+    // A wait that ends for nothing, here and there: the loop has timers of its own.
+    assert!((EPOLL_CALLS - 0.5..=EPOLL_CALLS + 0.5).contains(&each), "{each:.3}: {few:?}, {many:?}");
+    assert!(!many.contains_key(ENTER), "{many:?}");
+}
+
 const ENTER: &str = "io_uring_enter";
 
 /// The dataplane's system calls while one client runs `transactions` prepared transactions, its login included.
