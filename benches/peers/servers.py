@@ -182,7 +182,8 @@ def start_wireward(name, binary, postgres, directory, policy, role):
     port = free_port()
     dsn = f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{postgres.port}/{DATABASE}"
     command = [binary, "demo", "--dir", home, "--upstream", dsn, "--port", str(port), "--policy", policy]
-    process, log = start(command, directory, name)
+    # One CPU gives one shard, as the peers have one thread each; where it may run is decided for each measurement.
+    process, log = start(command, directory, name, cpu=1)
     wait_for(port, process, log)
     environment = os.path.join(home, "env")
     while not os.path.exists(environment):

@@ -182,6 +182,8 @@ const SECONDS_MAX: f64 = 3600.0;
 /// The checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The file that it was read from.
+    pub path: PathBuf,
     pub issuers: Vec<Issuer>,
     pub policy_file: PathBuf,
     pub recordings: PathBuf,
@@ -197,7 +199,7 @@ pub struct Config {
     pub limits: Limits,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     pub address: SocketAddr,
     /// Sessions in clear are served: tokens stay on this machine.
@@ -216,7 +218,7 @@ impl Listener {
 }
 
 /// PEM files that a listener serves TLS with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTls {
     pub certificate: PathBuf,
     pub key: PathBuf,
@@ -225,14 +227,14 @@ pub struct ListenerTls {
 }
 
 /// How an upstream's certificate is checked (`verify-full`).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamTls {
     pub ca: PathBuf,
     pub name: ServerName<'static>,
 }
 
 /// A system behind us.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {
     pub name: String,
     pub address: SocketAddr,
@@ -286,7 +288,51 @@ impl Config {
             .map_err(|e| ConfigError(format!("{}: {e}; give the file with --config FILE", path.display())))?;
         let raw = parse(&text).map_err(|(line, what)| ConfigError(format!("{}:{line}: {what}", path.display())))?;
         let directory = path.parent().unwrap_or(Path::new("."));
-        check(raw, directory).map_err(|e| ConfigError(format!("{}: {e}", path.display())))
+        let checked = check(raw, directory).map_err(|e| ConfigError(format!("{}: {e}", path.display())))?;
+        Ok(Self { path: path.to_owned(), ..checked })
+    }
+
+    /// All files that it names and that are read again when they change, itself among them.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files = vec![self.path.clone(), self.policy_file.clone()];
+        for issuer in &self.issuers {
+            match &issuer.keys {
+                issuer::Keys::File(path) => files.push(path.clone()),
+                issuer::Keys::Remote(remote) => files.extend(remote.ca_file.clone()),
+            }
+        }
+        for tls in self.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+            files.extend([tls.certificate.clone(), tls.key.clone()]);
+            files.extend(tls.client_ca.clone());
+        }
+        for resource in &self.resources {
+            files.extend(resource.tls.as_ref().map(|tls| tls.ca.clone()));
+        }
+        let sources = self.resources.iter().map(|r| &r.credential).chain(&self.hash_key);
+        files.extend(
+            sources.filter_map(|source| if let Source::File(path) = source { Some(path.clone()) } else { None }),
+        );
+        files
+    }
+
+    /// What a running gateway cannot take from a newer configuration, by its key.
+    pub fn needs_restart(&self, newer: &Self) -> Option<&'static str> {
+        let addresses = |config: &Self| config.listeners.iter().map(|l| l.address).collect::<Vec<_>>();
+        match () {
+            () if addresses(self) != addresses(newer) => Some("listener.address"),
+            () if self.shards != newer.shards => Some("runtime.shards"),
+            () if self.io != newer.io => Some("runtime.io"),
+            () if self.recordings != newer.recordings => Some("recording.directory"),
+            () if self.ring_bytes != newer.ring_bytes => Some("recording.ring_bytes"),
+            () if self.recorder_absent_max != newer.recorder_absent_max => Some("recording.recorder_absent_max_s"),
+            () if self.limits.active_sessions_max != newer.limits.active_sessions_max => {
+                Some("limits.active_sessions_max")
+            }
+            () if self.limits.gathered_bytes_max != newer.limits.gathered_bytes_max => {
+                Some("limits.gathered_bytes_max")
+            }
+            () => None,
+        }
     }
 }
 
@@ -307,6 +353,7 @@ fn check(raw: RawConfig, directory: &Path) -> Result<Config, String> {
         }
     }
     Ok(Config {
+        path: PathBuf::new(),
         issuers: issuer::check_all(raw.issuer, directory)?,
         policy_file: resolve(&raw.policy.file),
         recordings: resolve(&raw.recording.directory),
@@ -449,7 +496,7 @@ fn ring_bytes(bytes: usize) -> Result<usize, String> {
 fn seconds(name: &str, value: f64) -> Result<Duration, String> {
     match Duration::try_from_secs_f64(value) {
         Ok(duration) if value > 0.0 && value <= SECONDS_MAX => Ok(duration),
-        _ => Err(format!("{name} = {value} must be a number of seconds above 0, at most {SECONDS_MAX}")),
+        _ => Err(format!("{name} = {value} must be a positive number of seconds, at most {SECONDS_MAX}")),
     }
 }
 
@@ -460,7 +507,7 @@ mod tests {
     const WHOLE: &str = r#"
         policy.file = "p"
         recording.directory = "r"
-        identity = { jwks_file = "j", issuer = "i", audience = "a", algorithms = ["ES256"] }
+        issuer = [{ jwks_file = "j", issuer = "i", audience = "a", algorithms = ["ES256"] }]
         listener = [{ protocol = "postgres", address = "127.0.0.1:1", plaintext = "loopback" }]
         masking.hash_key = { env = "H" }
         [[resource]]
@@ -510,7 +557,7 @@ mod tests {
             ("plans_max = 16", "plans_max = 15", "limits.plans_max = 15 is not between 16 and 1000000"),
             ("plans_max = 16", "active_sessions_max = 100000000", "is not between 1 and 65536"),
             ("plans_max = 16", "statement_bytes_max = 1048577", "is not between 1024 and 1048576"),
-            ("plans_max = 16", "login_timeout_s = 1e9", "must be a number of seconds above 0, at most 3600"),
+            ("plans_max = 16", "login_timeout_s = 1e9", "must be a positive number of seconds, at most 3600"),
         ] {
             let error = error(written, instead);
             assert!(error.contains(expected), "{error}");

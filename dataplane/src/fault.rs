@@ -29,6 +29,8 @@ pub enum Fault {
     /// The client stands above `max_client_conn`.
     TooManyClients,
     ShuttingDown,
+    /// A changed policy or configuration does not let the session in any more.
+    NoLongerAdmitted,
 }
 
 impl Fault {
@@ -37,7 +39,9 @@ impl Fault {
             Self::Gone(side) | Self::Protocol(side, _) => side,
             Self::NotAdmitted(_) | Self::LoginTimeout => Side::Client,
             Self::Unreachable(_) => Side::Upstream,
-            Self::Limit(_) | Self::NotRecorded | Self::TooManyClients | Self::ShuttingDown => Side::Wireward,
+            Self::Limit(_) | Self::NotRecorded | Self::TooManyClients | Self::ShuttingDown | Self::NoLongerAdmitted => {
+                Side::Wireward
+            }
         }
     }
 
@@ -49,7 +53,7 @@ impl Fault {
             Self::Limit(_) => "54000",
             Self::NotAdmitted(_) => "28000",
             Self::Unreachable(_) => "08001",
-            Self::NotRecorded | Self::ShuttingDown => "57P01",
+            Self::NotRecorded | Self::ShuttingDown | Self::NoLongerAdmitted => "57P01",
             Self::LoginTimeout => "57014",
             Self::TooManyClients => "53300",
         }
@@ -67,6 +71,7 @@ impl Fault {
                 "sorry, too many clients already; the gateway serves limits.max_client_conn at once"
             }
             Self::ShuttingDown => "the gateway is shutting down",
+            Self::NoLongerAdmitted => "the policy has changed: no role of the session may reach this database any more",
         }
     }
 }

@@ -41,7 +41,7 @@ fn run(seed: u64, analyser: &Analyser) {
 #[test]
 fn every_seed_keeps_every_promise() {
     if let Some(seed) = variable("WIREWARD_SIM_SEED") {
-        return run(seed, &Analyser::start().expect("a thread"));
+        return run(seed, &Analyser::start(1).expect("a thread"));
     }
     let seeds = variable("WIREWARD_SIM_SEEDS").unwrap_or(SEEDS);
     let next = AtomicU64::new(0);
@@ -50,7 +50,7 @@ fn every_seed_keeps_every_promise() {
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
-                let analyser = Analyser::start().expect("a thread");
+                let analyser = Analyser::start(1).expect("a thread");
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= seeds {

@@ -88,7 +88,7 @@ impl Table {
             slab: Slab::new(budget::slots(ACTIVE_SESSIONS_MAX)).expect("memory"),
             tap: Box::new(producer),
             control: control().into(),
-            analyser: Analyser::start().expect("a thread"),
+            analyser: Analyser::start(1).expect("a thread"),
             mailbox,
             limits: limits(),
             siblings: Vec::new(),

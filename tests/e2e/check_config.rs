@@ -40,7 +40,7 @@ fn each_problem(world: &World) {
         ("\"upstream.password\"", "\"gone.password\"", "resource shop: credential: "),
         ("{ file = \"upstream.password\" }", "\"hunter2\"", "resource.credential must be { env = "),
         ("directory = \"recordings\"", "directory = \"jwks.json\"", "recording.directory"),
-        ("jwks.json", "gone.json", "identity.jwks_file "),
+        ("jwks.json", "gone.json", "jwks_file "),
         ("name = \"shop\"", "name = \"shoq\"", "it names the resource `shop`"),
         ("policy.bundle", "gone.bundle", "make one with `wireward policy build"),
         ("[policy]", "[limits]\nactive_sessions_max = 100000000\n[policy]", "is not between 1 and 65536"),

@@ -124,6 +124,7 @@ def refused(name, text):
     case(check)
 
 
+refused("a cursor by the gateway's own name", 'declare "blocked by wireward" cursor for select 1')
 for name, (value, source) in WASHED.items():
     refused("the washing of " + name, LAUNDRY.format(value=value, source=source))
 for number, text in enumerate(EVERY_ROW):

@@ -70,7 +70,7 @@ fn default_leeway_s() -> u64 {
 }
 
 /// Whose tokens count, and how they are checked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issuer {
     /// The only value of `iss` that counts. None: tokens are told by their trust domain alone.
     pub issuer: Option<String>,
@@ -87,14 +87,14 @@ pub struct Issuer {
 }
 
 /// Where an issuer's keys are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keys {
     File(PathBuf),
     Remote(Remote),
 }
 
 /// Keys that are fetched.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remote {
     pub place: Place,
     /// Certificates to trust instead of the system's.
@@ -105,7 +105,7 @@ pub struct Remote {
     pub stale_max: Duration,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     Jwks(Uri),
     /// The issuer's discovery document names the place.
@@ -113,19 +113,19 @@ pub enum Place {
 }
 
 /// A role that a token has when all conditions hold.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoleRule {
     pub role: String,
     pub when: Vec<Condition>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
     pub claim: ClaimPath,
     pub test: Test,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Test {
     Equals(String),
     Prefix(String),

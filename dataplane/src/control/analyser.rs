@@ -1,4 +1,4 @@
-//! The analyser thread: long statements are judged here, so that a shard never waits for a parser (decision 8).
+//! The analyser threads: long statements are judged here, so that a shard never waits for a parser (decision 8).
 
 use std::sync::Arc;
 
@@ -35,16 +35,22 @@ pub struct Decided {
     pub decision: Decision,
 }
 
-/// Hands jobs to the thread. Cloned to every shard.
+/// Hands jobs to the threads. Cloned to every shard.
 #[derive(Clone)]
 pub struct Analyser(Sender<Job>);
 
 impl Analyser {
+    /// Several threads, so that one text which takes seconds does not hold up all others.
+    ///
     /// # Errors
-    /// When the thread cannot be started.
-    pub fn start() -> std::io::Result<Self> {
+    /// When a thread cannot be started.
+    pub fn start(threads: usize) -> std::io::Result<Self> {
         let (sender, receiver) = bounded(QUEUE_MAX);
-        std::thread::Builder::new().name("analyser".into()).stack_size(STACK_BYTES).spawn(move || run(&receiver))?;
+        for _ in 0..threads {
+            let receiver: Receiver<Job> = receiver.clone();
+            let thread = std::thread::Builder::new().name("analyser".into()).stack_size(STACK_BYTES);
+            thread.spawn(move || run(&receiver))?;
+        }
         Ok(Self(sender))
     }
 

@@ -81,6 +81,24 @@ impl Verifier {
         Ok(Self { issuers: settings.iter().map(load).collect::<Result<_, _>>()?, verified: Cache::new()? })
     }
 
+    /// As [`Verifier::load`]; issuers that are fetched, and whose settings are the same, keep the keys that they have.
+    ///
+    /// # Errors
+    /// Whose keys or certificates cannot be used.
+    pub fn reload(&self, settings: &[config::Issuer]) -> Result<Self, String> {
+        let again = |s: &config::Issuer| match self.issuers.iter().find(|i| i.is_fetched() && i.settings == *s) {
+            Some(issuer) => Ok(issuer.clone()),
+            None => Issuer::load(s).map(Arc::new).map_err(|why| format!("issuer {}: {why}", s.label())),
+        };
+        Ok(Self { issuers: settings.iter().map(again).collect::<Result<_, _>>()?, verified: Cache::new()? })
+    }
+
+    /// Ends the fetching for issuers that the newer verifier does not have.
+    pub fn retire(&self, newer: &Self) {
+        let is_gone = |issuer: &&Arc<Issuer>| !newer.issuers.iter().any(|i| Arc::ptr_eq(i, issuer));
+        self.issuers.iter().filter(is_gone).for_each(|issuer| issuer.retire());
+    }
+
     /// # Errors
     /// Why the token does not count, or does not count yet.
     pub fn verify(&self, token: &[u8], now_unix_s: u64) -> Result<Identity, Refusal> {
@@ -125,7 +143,7 @@ impl Verifier {
 
     /// Starts to keep all issuers' keys fresh, on the control thread's runtime.
     pub fn keep_fresh(&self) {
-        for issuer in self.issuers.iter().cloned() {
+        for issuer in self.issuers.iter().filter(|i| i.starts()).cloned() {
             tokio::spawn(async move { issuer.keep_fresh().await });
         }
     }

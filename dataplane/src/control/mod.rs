@@ -78,12 +78,56 @@ impl Control {
     /// # Errors
     /// Which of them failed, and how.
     pub fn load(config: &Config) -> Result<Self, String> {
-        let tokens = Tokens::Issuers(Verifier::load(&config.issuers)?);
+        Self::load_with(config, Verifier::load(&config.issuers)?, random_key()?)
+    }
+
+    /// Loads a changed configuration beside the one in force, whole or not at all. What has not changed is carried over: keys
+    /// that were fetched, catalogues that were read, a hash key that was made at the start.
+    ///
+    /// # Errors
+    /// Which part cannot be used, and why.
+    pub fn reload(&self, config: &Config) -> Result<Self, String> {
+        let Tokens::Issuers(verifier) = &self.tokens else { return Err("there is nothing to load".into()) };
+        let newer = Self::load_with(config, verifier.reload(&config.issuers)?, self.hash_key)?;
+        for guarded in &newer.resources {
+            let same = self.resources.iter().find(|old| old.config == guarded.config);
+            let known = same.and_then(|old| old.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone());
+            *guarded.snapshot.write().unwrap_or_else(PoisonError::into_inner) = known;
+        }
+        Ok(newer)
+    }
+
+    /// Ends what only this configuration needs, when the newer one is in force.
+    pub fn retire(&self, newer: &Self) {
+        if let (Tokens::Issuers(old), Tokens::Issuers(new)) = (&self.tokens, &newer.tokens) {
+            old.retire(new);
+        }
+    }
+
+    /// Some catalogue has not been read yet.
+    pub fn lacks_catalogue(&self) -> bool {
+        (0..self.resources.len()).any(|resource| self.snapshot(resource).is_none())
+    }
+
+    /// What a session that is there already may do under this configuration: its roles and the index of its resource.
+    pub fn readmit(&self, role_names: &[&str], resource: &str) -> Option<(RoleSet, usize)> {
+        let bits = role_names.iter().filter_map(|name| self.policy.role_named(name));
+        let roles = bits.reduce(|a, b| a.union(b))?;
+        let index = self.resources.iter().position(|r| *r.name == *resource)?;
+        self.policy.may_reach(roles, resource).then_some((roles, index))
+    }
+
+    pub fn policy_name(&self) -> &str {
+        self.policy.epoch_name()
+    }
+
+    fn load_with(config: &Config, verifier: Verifier, made_key: [u8; 32]) -> Result<Self, String> {
+        let tokens = Tokens::Issuers(verifier);
         let policy = Policy::open(&config.policy_file)
             .map_err(|e| format!("policy.file {}: {e}", config.policy_file.display()))?;
         let hash_key = match &config.hash_key {
             Some(source) => read_key(&source.read().map_err(|e| format!("masking.hash_key: {e}"))?)?,
-            None => random_key()?,
+            None => made_key,
         };
         let guarded = config.resources.iter().map(Guarded::load).collect::<Result<Vec<_>, _>>()?;
         let listeners = config.listeners.iter().map(|l| l.tls.as_ref().map(certificate::server).transpose());
@@ -194,8 +238,7 @@ impl Control {
     /// The facts for the session of an admitted client.
     pub fn admission(&self, admitted: Admitted, masks: Rc<MaskView>) -> Admission {
         let guarded = &self.resources[admitted.resource];
-        let mut epoch = [0; 8];
-        epoch.copy_from_slice(&self.policy.digest()[..8]);
+        let epoch = policy::epoch(&self.policy);
         Admission {
             role_names: self.policy.role_names(admitted.roles).into_iter().map(str::to_owned).collect(),
             identity: admitted.identity,

@@ -8,13 +8,13 @@ use policy_compiler::detect::transform::HashKey;
 use policy_compiler::detect::{Kind, KindSet};
 use policy_compiler::judge::{self, Action, Judgement};
 use policy_compiler::statement::{
-    AnalyseError, Analysis, Copy, CopyDirection, CopyFormat, Effect, Statement, postgres,
+    AnalyseError, Analysis, Copy, CopyDirection, CopyFormat, Effect, Named, Statement, postgres,
 };
 
 use super::catalogue::{Protected, Snapshot};
 use crate::datapath::mask::{DetectView, MaskView};
 use crate::datapath::verdict::{CopyPlan, Plan, Verdict};
-use crate::protocol::postgres::responder::Report;
+use crate::protocol::postgres::responder::{REFUSED_PORTAL, Report};
 
 /// Everything that judging needs, shareable with the analyser thread.
 #[derive(Clone)]
@@ -26,6 +26,13 @@ pub struct Subject {
     pub protected: Arc<Protected>,
     /// Whether anything is masked for it.
     pub masked: bool,
+}
+
+/// What stands for a policy in every verdict record: the first 8 bytes of its digest.
+pub fn epoch(policy: &Policy) -> [u8; 8] {
+    let mut epoch = [0; 8];
+    epoch.copy_from_slice(&policy.digest()[..8]);
+    epoch
 }
 
 /// What was decided about a text, before a shard makes it its own.
@@ -80,7 +87,7 @@ impl Subject {
         let analysis = postgres::analyse_bytes(text);
         let subject = judge::Subject { roles: self.roles, resource: &self.resource };
         let names = self.protected.catalogue(&self.snapshot);
-        let judgement = judge::judge(&self.policy, subject, &analysis, &names);
+        let mut judgement = judge::judge(&self.policy, subject, &analysis, &names);
         let position = match &analysis {
             Err(AnalyseError::Syntax { position, .. }) => *position,
             _ => None,
@@ -88,6 +95,12 @@ impl Subject {
         let analysis = analysis.unwrap_or_default();
         let copies = self.copies_to_mask(&analysis);
         let statements = &analysis.statements;
+        if judgement.action != Action::Deny && statements.iter().any(takes_reserved_name) {
+            judgement.action = Action::Deny;
+            judgement.rule = "reserved-name".into();
+            judgement.reason = "the gateway needs this cursor name for itself".into();
+            judgement.sqlstate = "42501";
+        }
         Decision {
             touches_names: statements.iter().any(touches_names),
             literals_are_plain: !statements.is_empty()
@@ -135,6 +148,11 @@ impl Decision {
             }),
         }
     }
+}
+
+/// A cursor that would make a refused statement run it instead of failing.
+fn takes_reserved_name(statement: &Statement) -> bool {
+    matches!(&statement.defines, Some(Named::Cursor(name)) if name.as_bytes() == REFUSED_PORTAL)
 }
 
 /// SQL that may change what the names of prepared statements and cursors stand for.

@@ -49,6 +49,11 @@ impl Replies {
         self.0.is_empty()
     }
 
+    /// Among the answers that are due is one that may ask for COPY data.
+    pub fn may_open_copy(&self) -> bool {
+        self.0.iter().any(|owed| matches!(owed.ask, Ask::Query | Ask::Execute))
+    }
+
     pub fn is_full(&self) -> bool {
         self.0.len() >= OWED_MAX
     }

@@ -14,6 +14,7 @@ use dataplane::shard::census::Census;
 use dataplane::shard::mailbox::{Mail, Postbox, mailbox};
 use dataplane::shard::spawn;
 
+use super::reload::{InForce, Watch};
 use super::{settle_in, stop_flag};
 
 /// How often catalogues are read again.
@@ -38,8 +39,10 @@ pub fn run(config: &Config, io: Option<Choice>, rings: &[i32]) -> Ended {
     runtime.block_on(async { control.keep_keys_fresh() });
     // The catalogue comes before the first session, so that no mask is missing.
     runtime.block_on(control.refresh_catalogues(0));
+    let mut watch = Watch::new(config)?;
     let (shards, postboxes) = start(config, driver, rings, &control)?;
-    runtime.block_on(control_loop(&control, &postboxes, &stop, &shards));
+    let in_force = InForce { config: config.clone(), control };
+    runtime.block_on(control_loop(in_force, &mut watch, &postboxes, &stop, &shards));
     postboxes.iter().for_each(|postbox| postbox.send(Mail::Stop));
     // A name that is being looked up must not hold up the end.
     runtime.shutdown_background();
@@ -65,16 +68,26 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, String> {
     built.map_err(|e| format!("the control thread cannot be started: {e}"))
 }
 
-async fn control_loop(control: &Control, postboxes: &[Postbox], stop: &AtomicBool, shards: &[JoinHandle<Ended>]) {
+async fn control_loop(
+    mut in_force: InForce,
+    watch: &mut Watch,
+    postboxes: &[Postbox],
+    stop: &AtomicBool,
+    shards: &[JoinHandle<Ended>],
+) {
     let mut epoch = 0;
     let mut read = Instant::now();
     while !stop.load(Ordering::Relaxed) && !shards.iter().any(JoinHandle::is_finished) {
         tokio::time::sleep(POLL).await;
-        if read.elapsed() < CATALOGUE_EVERY && !control.is_refresh_wanted() {
+        if watch.is_due() {
+            epoch += 1;
+            in_force.reload(watch, postboxes, epoch).await;
+        }
+        if read.elapsed() < CATALOGUE_EVERY && !in_force.control.is_refresh_wanted() {
             continue;
         }
         epoch += 1;
-        if control.refresh_catalogues(epoch).await {
+        if in_force.control.refresh_catalogues(epoch).await {
             postboxes.iter().for_each(|postbox| postbox.send(Mail::Catalogue));
         }
         read = Instant::now();
@@ -91,7 +104,7 @@ fn start(
     for Listener { address, .. } in &config.listeners {
         spawn::probe(*address).map_err(|e| format!("cannot listen on {address}: {e}"))?;
     }
-    let analyser = Analyser::start().map_err(|e| format!("the analyser cannot be started: {e}"))?;
+    let analyser = Analyser::start(rings.len().max(2)).map_err(|e| format!("the analyser cannot be started: {e}"))?;
     let mailboxes = rings.iter().map(|_| mailbox()).collect::<Result<Vec<_>, _>>();
     let mailboxes = mailboxes.map_err(|e| format!("no event descriptor: {e}"))?;
     let postboxes: Vec<Postbox> = mailboxes.iter().map(|(_, postbox, _)| postbox.clone()).collect();

@@ -4,6 +4,7 @@
 pub mod check;
 pub mod dataplane;
 pub mod recorder;
+mod reload;
 pub mod supervisor;
 
 use std::fs::File;

@@ -4,7 +4,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
@@ -32,6 +33,9 @@ const STOP_MAX: Duration = Duration::from_secs(10);
 /// A ring cannot be made, or a child does not come up.
 pub fn run(path: &Path, config: &Config, io: Option<Choice>) -> Result<(), String> {
     let stop = stop_flag()?;
+    let reload = Arc::new(AtomicBool::new(false));
+    let hangup = signal_hook::consts::SIGHUP;
+    signal_hook::flag::register(hangup, reload.clone()).map_err(|e| format!("signal {hangup}: {e}"))?;
     let rings = (0..config.shards).map(|_| make_ring(config.ring_bytes)).collect::<Result<Vec<_>, _>>()?;
     let io = io.and_then(|choice| choice.to_possible_value()).map(|value| format!("--io={}", value.get_name()));
     let mut recorder = Watched::start("recorder", path, &rings, None)?;
@@ -40,6 +44,9 @@ pub fn run(path: &Path, config: &Config, io: Option<Choice>) -> Result<(), Strin
         std::thread::sleep(POLL);
         if stop.load(Ordering::Relaxed) {
             break;
+        }
+        if reload.swap(false, Ordering::Relaxed) {
+            let _ = kill_process(Pid::from_child(&dataplane.child), Signal::HUP);
         }
         for child in [&mut recorder, &mut dataplane] {
             child.watch(path, &rings)?;

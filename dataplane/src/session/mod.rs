@@ -68,8 +68,11 @@ pub enum Input {
     MayCancel(Option<Grant>),
     /// A plan has come, or the ring has room again: look at the lanes once more.
     Again,
-    /// What the subject does not see has changed.
-    Masks(Rc<MaskView>),
+    /// The policy or the catalogue has changed, and with it what the subject does not see.
+    Policy {
+        masks: Rc<MaskView>,
+        epoch: [u8; 8],
+    },
     /// A limit of time was passed, or the process is to end.
     End(Fault),
 }
@@ -376,7 +379,10 @@ impl Session {
             Input::Dialed(Err(fault)) | Input::End(fault) | Input::Secured { result: Err(fault), .. } => {
                 return Some(fault);
             }
-            Input::Masks(masks) => self.relay.dissector.set_masks(masks),
+            Input::Policy { masks, epoch } => {
+                self.relay.dissector.set_masks(masks);
+                self.relay.epoch = epoch;
+            }
             Input::Again => {}
         }
         None

@@ -3,14 +3,17 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::mailbox::{Mail, Postbox};
+use policy_compiler::artifact::RoleSet;
+
+use super::mailbox::{Mail, Postbox, Reload};
 use super::{Entry, Shard};
 use crate::control::analyser::{Analyser, Decided, INLINE_BYTES_MAX, Job};
-use crate::control::policy::Subject;
+use crate::control::policy::{self, Subject};
 use crate::datapath::mask::MaskView;
 use crate::datapath::plan_cache::PlanCache;
 use crate::datapath::shape::shape;
 use crate::datapath::verdict::{Judge, Judged};
+use crate::fault::Fault;
 use crate::io::tls::SecureIo;
 use crate::protocol::postgres::dissector::NameKey;
 use crate::session::Input;
@@ -102,11 +105,7 @@ impl<I: SecureIo> Shard<I> {
     }
 
     /// The view of (roles, resource), made once.
-    pub(super) fn view(
-        &mut self,
-        subject: impl FnOnce() -> Subject,
-        key: (policy_compiler::artifact::RoleSet, usize),
-    ) -> Rc<View> {
+    pub(super) fn view(&mut self, subject: impl FnOnce() -> Subject, key: (RoleSet, usize)) -> Rc<View> {
         if let Some(view) = self.views.get(&key) {
             return view.clone();
         }
@@ -121,22 +120,38 @@ impl<I: SecureIo> Shard<I> {
         view
     }
 
-    /// A catalogue has changed: every session gets its masks anew, between two frames.
+    /// Another configuration is in force: its policy, credentials, certificates and limits. Sessions that it does not let in
+    /// any more end.
+    pub(super) fn reload(&mut self, reload: Reload) {
+        self.control = reload.control;
+        self.limits = reload.limits;
+        self.encryption = reload.encryption;
+        self.renew_views();
+    }
+
+    /// The policy or a catalogue has changed: every session is judged and masked anew, between two frames.
     pub(super) fn renew_views(&mut self) {
         self.views.clear();
         self.plans.clear();
         for index in 0..self.entries.len() as u32 {
-            let Some(entry) = self.entries[index as usize].as_ref() else { continue };
-            let (Some(old), Some(resource)) = (&entry.view, entry.resource) else { continue };
-            let roles = old.subject.roles;
-            let control = self.control.clone();
-            let view = self.view(|| control.subject(roles, resource), (roles, resource));
-            let masks = view.masks.clone();
-            if let Some(entry) = self.entries[index as usize].as_mut() {
-                entry.view = Some(view);
-                entry.pending = None;
+            let entry = self.entries[index as usize].as_ref();
+            let Some(old) = entry.and_then(|e| e.view.as_ref().map(|view| view.subject.clone())) else { continue };
+            match self.control.readmit(&old.policy.role_names(old.roles), &old.resource) {
+                Some(key) => self.renew_view(index, key),
+                None => self.feed(index, Input::End(Fault::NoLongerAdmitted)),
             }
-            self.feed(index, Input::Masks(masks));
         }
+    }
+
+    fn renew_view(&mut self, index: u32, key: (RoleSet, usize)) {
+        let control = self.control.clone();
+        let view = self.view(|| control.subject(key.0, key.1), key);
+        let (masks, epoch) = (view.masks.clone(), policy::epoch(&view.subject.policy));
+        if let Some(entry) = self.entries[index as usize].as_mut() {
+            entry.view = Some(view);
+            entry.resource = Some(key.1);
+            entry.pending = None;
+        }
+        self.feed(index, Input::Policy { masks, epoch });
     }
 }

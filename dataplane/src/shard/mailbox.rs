@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use crate::config::Limits;
+use crate::control::Control;
 use crate::control::analyser::Decided;
 use crate::protocol::postgres::handshake::CancelRequest;
+use crate::session::Encryption;
 use crate::session::Request;
 use crate::session::cancel::Grant;
 
@@ -28,9 +31,19 @@ pub enum Mail {
         index: u32,
         request: Box<Request>,
     },
+    /// Another configuration is in force.
+    Reload(Box<Reload>),
     /// A catalogue has changed: views are to be made anew.
     Catalogue,
     Stop,
+}
+
+/// What a shard takes from a changed configuration.
+pub struct Reload {
+    pub control: Arc<Control>,
+    pub limits: Limits,
+    /// What each listener does about TLS.
+    pub encryption: Vec<Encryption>,
 }
 
 /// A cancel request on its way to the shard that it names, and where the answer goes.

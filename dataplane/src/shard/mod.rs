@@ -254,6 +254,7 @@ impl<I: SecureIo> Shard<I> {
                         self.admit(index, request, true);
                     }
                 }
+                Mail::Reload(reload) => self.reload(*reload),
                 Mail::Catalogue => self.renew_views(),
                 Mail::Stop => {
                     self.stop();

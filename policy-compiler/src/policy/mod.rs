@@ -29,8 +29,16 @@ pub fn detect_kinds() -> [&'static str; Kind::ALL.len()] {
 pub const ROLES_MAX: usize = 128;
 
 /// The verdict names that no rule may take.
-pub const RESERVED_NAMES: [&str; 7] =
-    ["grant", "default-deny", "unparsable", "pinned-setting", "opaque", "masked-source", "binary-copy"];
+pub const RESERVED_NAMES: [&str; 8] = [
+    "grant",
+    "default-deny",
+    "unparsable",
+    "pinned-setting",
+    "opaque",
+    "masked-source",
+    "binary-copy",
+    "reserved-name",
+];
 
 /// A policy whose every name and value has been checked, in the order of the text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

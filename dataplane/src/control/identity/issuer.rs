@@ -1,5 +1,6 @@
 //! One issuer's keys over time: fetched by the control thread, looked up by the shards, and never of another issuer.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,8 @@ pub struct Issuer {
     held: RwLock<Held>,
     waiting: Mutex<Vec<Waiter>>,
     wanted: Notify,
+    started: AtomicBool,
+    retired: AtomicBool,
 }
 
 #[derive(Default)]
@@ -56,7 +59,23 @@ impl Issuer {
             held: RwLock::new(Held { keys, failure: None }),
             waiting: Mutex::default(),
             wanted: Notify::new(),
+            started: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
         })
+    }
+
+    pub fn is_fetched(&self) -> bool {
+        self.fetcher.is_some()
+    }
+
+    /// True once: whoever asks first has to keep its keys fresh.
+    pub fn starts(&self) -> bool {
+        !self.started.swap(true, Ordering::Relaxed)
+    }
+
+    /// It is in no configuration any more: [`Issuer::keep_fresh`] ends with its next round.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
     }
 
     /// The keys that count now.
@@ -93,10 +112,10 @@ impl Issuer {
         self.wanted.notify_one();
     }
 
-    /// Fetches now, again when somebody waits or the keys grow old, and never too often. Does not end.
+    /// Fetches now, again when somebody waits or the keys grow old, and never too often, until it is retired.
     pub async fn keep_fresh(&self) {
         let Some(fetcher) = &self.fetcher else { return };
-        loop {
+        while !self.retired.load(Ordering::Relaxed) {
             let is_failing = self.refresh().await.is_err();
             let answered = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
             answered.into_iter().for_each(|waiter| waiter());

@@ -34,7 +34,7 @@ impl KeySet {
     /// # Errors
     /// When the file cannot be read, or holds no key for the issuer's algorithms.
     pub fn load(path: &Path, settings: &Issuer) -> Result<Self, String> {
-        let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let bytes = std::fs::read(path).map_err(|e| format!("jwks_file {}: {e}", path.display()))?;
         let set = Self::parse(&bytes, settings).map_err(|why| format!("{}: {why}", path.display()))?;
         match set.is_empty() {
             true => Err(format!("{}: no signature key for any of {:?}", path.display(), settings.algorithms)),

@@ -281,10 +281,10 @@ impl Dissector {
     /// COPY data belongs to a COPY that the upstream has confirmed. Stray data of a failed COPY the server would ignore; while
     /// an answer is due that may yet open one, it waits.
     fn copy_data(&mut self) -> Step {
-        match (self.copy_in, self.replies.is_empty()) {
+        match (self.copy_in, self.replies.may_open_copy()) {
             (CopyIn::Open, _) => Step::Pass,
-            (CopyIn::No, true) => Step::Drop,
-            (CopyIn::No, false) => Step::Wait,
+            (CopyIn::No, false) => Step::Drop,
+            (CopyIn::No, true) => Step::Wait,
         }
     }
 
