@@ -14,6 +14,7 @@ use rustls::pki_types::ServerName;
 use serde::{Deserialize, Deserializer, de};
 
 use crate::control::credential::Source;
+use crate::io::driver::Choice;
 use crate::protocol::postgres::dissector;
 use crate::session::Encryption;
 pub use issuer::Issuer;
@@ -66,6 +67,8 @@ struct RawRecording {
 #[serde(deny_unknown_fields)]
 struct RawRuntime {
     shards: Option<usize>,
+    #[serde(default)]
+    io: Choice,
 }
 
 #[derive(Debug, Deserialize)]
@@ -201,6 +204,8 @@ pub struct Config {
     pub recorder_absent_max: Duration,
     /// Threads that move data, 1 to [`SHARDS_MAX`].
     pub shards: usize,
+    /// The kernel's interface that they use.
+    pub io: Choice,
     pub listeners: Vec<Listener>,
     pub resources: Vec<Resource>,
     pub hash_key: Option<Source>,
@@ -349,6 +354,7 @@ impl Config {
         match () {
             () if addresses(self) != addresses(newer) => Some("listener.address"),
             () if self.shards != newer.shards => Some("runtime.shards"),
+            () if self.io != newer.io => Some("runtime.io"),
             () if self.recordings != newer.recordings => Some("recording.directory"),
             () if self.ring_bytes != newer.ring_bytes => Some("recording.ring_bytes"),
             () if self.recorder_absent_max != newer.recorder_absent_max => Some("recording.recorder_absent_max_s"),
@@ -386,6 +392,7 @@ fn check(raw: RawConfig, directory: &Path) -> Result<Config, String> {
         recordings: resolve(&raw.recording.directory),
         ring_bytes: ring_bytes(raw.recording.ring_bytes)?,
         shards: shards(raw.runtime.shards)?,
+        io: raw.runtime.io,
         recorder_absent_max: seconds("recording.recorder_absent_max_s", raw.recording.recorder_absent_max_s)?,
         listeners: raw.listener.into_iter().map(|l| listener(l, directory)).collect::<Result<_, _>>()?,
         resources,
@@ -541,62 +548,4 @@ fn seconds(name: &str, value: f64) -> Result<Duration, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const WHOLE: &str = r#"
-        policy.file = "p"
-        recording.directory = "r"
-        issuer = [{ jwks_file = "j", issuer = "i", audience = "a", algorithms = ["ES256"] }]
-        listener = [{ protocol = "postgres", address = "127.0.0.1:1", plaintext = "loopback" }]
-        masking.hash_key = { env = "H" }
-        [[resource]]
-        name = "shop"
-        protocol = "postgres"
-        address = "127.0.0.1:2"
-        database = "d"
-        user = "u"
-        credential = { env = "C" }
-        [limits]
-        plans_max = 16
-    "#;
-
-    fn error(written: &str, instead: &str) -> String {
-        assert!(WHOLE.contains(written), "{written}");
-        let text = WHOLE.replacen(written, instead, 1);
-        let checked = parse(&text).map_err(|(line, what)| format!("{line}: {what}"));
-        checked.and_then(|raw| check(raw, Path::new("."))).expect_err(instead)
-    }
-
-    #[test]
-    fn an_error_never_repeats_what_may_be_a_secret() {
-        parse(WHOLE).map(|raw| check(raw, Path::new(".")).expect("a good configuration")).expect("good TOML");
-        for (written, instead, expected) in [
-            ("{ env = \"C\" }", "\"s3cret\"", "13: resource.credential must be { env = "),
-            ("{ env = \"C\" }", "{ password = \"s3cret\" }", "13: resource.credential must be { env = "),
-            ("{ env = \"C\" }", "{ env = [\"s3cret\"] }", "13: resource.credential must be { env = "),
-            ("{ env = \"C\" }", "'s3cret", "13: "),
-            ("{ env = \"C\" }", "{ env = \"C\" }\npassword = \"s3cret\"", "14: unknown field `password`"),
-            ("{ env = \"H\" }", "\"s3cret\"", "6: masking.hash_key must be { env = "),
-        ] {
-            let error = error(written, instead);
-            assert!(error.starts_with(expected), "{error}");
-            assert!(!error.contains("s3cret"), "{error}");
-        }
-    }
-
-    #[test]
-    fn host_names_and_absurd_limits_are_refused_with_what_to_write() {
-        for (written, instead, expected) in [
-            ("127.0.0.1:2", "db.example.com:5432", "names are not resolved yet"),
-            ("plans_max = 16", "plans_max = 15", "limits.plans_max = 15 is not between 16 and 1000000"),
-            ("plans_max = 16", "active_sessions_max = 100000000", "is not between 1 and 65536"),
-            ("plans_max = 16", "statement_bytes_max = 1048577", "is not between 1024 and 1048576"),
-            ("plans_max = 16", "[admin]\naddress = \"0.0.0.0:6433\"", "say allow_non_loopback = true"),
-            ("plans_max = 16", "login_timeout_s = 1e9", "must be a positive number of seconds, at most 3600"),
-        ] {
-            let error = error(written, instead);
-            assert!(error.contains(expected), "{error}");
-        }
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@
 //! and masked (`protocol/postgres/response.rs`, `datapath/mask.rs`), recorded, cleared and sent.
 //!
 //! Sessions and protocols never see a socket, a clock or a thread: they are state machines that the shard drives, over
-//! io_uring or over the seeded simulator.
+//! io_uring, over epoll or over the seeded simulator.
 
 pub mod buffer;
 pub mod config;

@@ -59,12 +59,14 @@ pub const MASK_WITHOUT_COLUMN: Kind = kind("warn", "mask_without_column", &["res
 pub const KEYS_FAILED: Kind = kind("warn", "keys_failed", &["issuer"]);
 pub const KEYS_BACK: Kind = kind("info", "keys_back", &["issuer"]);
 pub const KEYS_UNUSABLE: Kind = kind("warn", "keys_unusable", &["issuer"]);
+pub const DRIVER_FALLBACK: Kind = kind("warn", "driver_fallback", &["driver"]);
 pub const RELOADED: Kind = kind("info", "reloaded", &["policy", "before"]);
 pub const RELOAD_REFUSED: Kind = kind("error", "reload_refused", &[]);
 pub const RECORDER_REPORT: Kind = kind("warn", "recorder_report", &[]);
 
 /// All kinds.
-pub const KINDS: [&Kind; 15] = [
+pub const KINDS: [&Kind; 16] = [
+    &DRIVER_FALLBACK,
     &RELOADED,
     &RELOAD_REFUSED,
     &STARTED,

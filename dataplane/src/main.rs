@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use dataplane::config::{Config, ConfigError};
 use dataplane::control::catalogue::Snapshot;
 use dataplane::control::names;
+use dataplane::io::driver::Choice;
 use dataplane::log;
 use policy_compiler::cli as policy;
 
@@ -43,6 +44,9 @@ enum Command {
         configured: Configured,
         #[command(flatten)]
         log: run::Log,
+        /// The kernel's interface that moves data, instead of what `runtime.io` says
+        #[arg(long, env = "WIREWARD_IO")]
+        io: Option<Choice>,
     },
     /// Start a sample PostgreSQL and a gateway before it, with a tour
     Demo(demo::Options),
@@ -173,13 +177,13 @@ const EXIT_CONFIG: u8 = 78;
 fn main() -> ExitCode {
     let out = &mut std::io::stdout().lock();
     let code = match Cli::parse().command {
-        Command::Run { configured: Configured { config: path }, log } => {
+        Command::Run { configured: Configured { config: path }, log, io } => {
             let format = log.begin("supervisor");
-            with(&path, |config| run::supervisor::run(&path, config, format))
+            with(&path, |config| run::supervisor::run(&path, config, format, io))
         }
         Command::Dataplane(child) => {
             child.log.begin("dataplane");
-            with(&child.config, |config| run::dataplane::run(config, &child.rings))
+            with(&child.config, |config| run::dataplane::run(config, child.io, &child.rings))
         }
         Command::Recorder(child) => {
             child.log.begin("recorder");

@@ -48,10 +48,22 @@ impl World {
     /// # Errors
     /// As [`World::start`], and what the script or the policy has wrong.
     pub fn start_with(script: &str, policy: Option<&str>) -> Outcome<World> {
-        let program = wireward();
+        World::start_by(|_| Ok(wireward()), script, policy)
+    }
+
+    /// As [`World::start_with`], but `program` says what is started as `wireward`: it may write a script into the directory.
+    ///
+    /// # Errors
+    /// As [`World::start_with`], and those of `program`.
+    pub fn start_by(
+        program: impl FnOnce(&Path) -> Outcome<PathBuf>,
+        script: &str,
+        policy: Option<&str>,
+    ) -> Outcome<World> {
         let directory = std::env::temp_dir().join(format!("wireward-test-{}", random_hex(4)?));
         fs::create_dir_all(&directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
         let directory = Directory(directory);
+        let program = program(&directory.0)?;
         let (server, upstream) = shop::start(&directory.0, SERVER_SETTINGS)?;
         server.run_script("shop", script)?;
         let policies = directory.0.join("policies");
@@ -165,6 +177,14 @@ impl World {
     /// # Panics
     /// If it does not start.
     pub fn another(&self, name: &str, change: impl FnOnce(String) -> String) -> (Place, Gateway) {
+        self.another_by(&wireward(), name, change)
+    }
+
+    /// As [`World::another`], by another program, as for [`World::start_by`].
+    ///
+    /// # Panics
+    /// As [`World::another`].
+    pub fn another_by(&self, program: &Path, name: &str, change: impl FnOnce(String) -> String) -> (Place, Gateway) {
         let directory = self.directory.0.join(name);
         fs::create_dir_all(&directory).expect("our directory is writable");
         let place = Place::new(&directory);
@@ -173,7 +193,7 @@ impl World {
         place.furnish(&self.issuer, &bundle, &self.upstream, port).expect("our directory is writable");
         let written = fs::read_to_string(place.configuration()).expect("it has just been written");
         fs::write(place.configuration(), change(written)).expect("our directory is writable");
-        let gateway = place.start(&wireward(), port).unwrap_or_else(|why| panic!("{why}"));
+        let gateway = place.start(program, port).unwrap_or_else(|why| panic!("{why}"));
         (place, gateway)
     }
 
@@ -261,13 +281,15 @@ pub fn wireward() -> PathBuf {
     path
 }
 
-fn python() -> PathBuf {
+/// The Python that has the drivers.
+pub fn python() -> PathBuf {
     let home = std::env::var_os("HOME").unwrap_or_default();
     let made_by_ci = Path::new(&home).join(".cache/wireward/venv/bin/python");
     std::env::var_os("WIREWARD_PYTHON").map_or(made_by_ci, PathBuf::from)
 }
 
-fn script_path(script: &str) -> PathBuf {
+/// A file of `tests/e2e/`.
+pub fn script_path(script: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e").join(script)
 }
 

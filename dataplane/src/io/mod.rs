@@ -6,7 +6,10 @@
 //! - after [`Io::close`] the operations in flight still complete, then [`Event::Closed`] is the last event of the connection;
 //! - a [`Conn`] is used again only after its `Closed`.
 
+pub mod driver;
+pub mod epoll;
 pub mod sim;
+mod socket;
 pub mod tls;
 pub mod uring;
 
@@ -16,6 +19,9 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::buffer::{Slab, Slot};
+
+/// How long drivers accept nothing after a failure (out of descriptors, say): the backlog keeps who comes.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A connection's number in its driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

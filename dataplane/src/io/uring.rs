@@ -10,20 +10,23 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use rustix::io::Errno;
 use rustix::net::{self, sockopt};
 
-use super::{Conn, Event, Io, Lent};
+use super::socket::{dial, dialed};
+use super::{ACCEPT_PAUSE, Conn, Event, Io, Lent};
 use crate::buffer::budget::{KERNEL_SLOTS, KERNEL_SLOTS_FIRST};
 use crate::buffer::{SLOT_BYTES, Slab, Slot};
 
 const BUFFER_GROUP: u16 = 0;
 const MSG_NOSIGNAL: i32 = 0x4000;
 const MSG_DONTWAIT: i32 = 0x40;
+/// How long completed sends may wait for the next event.
+const LINGER_US: u32 = 1_000;
 /// IORING_RECVSEND_POLL_FIRST: a receive that follows a send would find nothing, so the kernel need not try first.
 const POLL_FIRST: u16 = 1;
 
@@ -69,9 +72,13 @@ pub struct Uring {
     /// Receives that found no buffer: submitted again when slots are back.
     starved: Vec<Conn>,
     accept_again: Vec<u32>,
+    /// Until when nothing is accepted after a failure.
+    accept_after: Option<Instant>,
     /// Sends that will have completed, done or not, when the kernel has read them: no reason to wake up, but for `hurried`.
     prompt_sends: usize,
     hurried: bool,
+    /// The kernel can bound how long a wait for several events lasts (Linux 6.12).
+    can_linger: bool,
 }
 
 impl Uring {
@@ -79,6 +86,7 @@ impl Uring {
     /// When the kernel refuses io_uring or one of the flags (Linux 6.1 has them all), or memory is out.
     pub fn new(slab: &mut Slab, listeners: Vec<OwnedFd>, bell: OwnedFd) -> std::io::Result<Self> {
         let ring = IoUring::builder().setup_single_issuer().setup_defer_taskrun().setup_cqsize(4096).build(1024)?;
+        let can_linger = ring.params().is_feature_min_timeout();
         let buffers = BufferRing::new(&ring, slab)?;
         let mut uring = Self {
             ring,
@@ -92,8 +100,10 @@ impl Uring {
             retired: Vec::new(),
             starved: Vec::new(),
             accept_again: Vec::new(),
+            accept_after: None,
             prompt_sends: 0,
             hurried: false,
+            can_linger,
         };
         (0..uring.listeners.len() as u32).for_each(|l| uring.accept(l));
         uring.listen_to_bell();
@@ -206,10 +216,13 @@ impl Uring {
                     None => drop(socket),
                 }
             }
-            Err(error) => events.push(Event::AcceptFailed { listener: listener as usize, error }),
+            Err(error) => {
+                // Out of descriptors, say. It would fail again at once.
+                self.accept_after = Some(Instant::now() + ACCEPT_PAUSE);
+                events.push(Event::AcceptFailed { listener: listener as usize, error });
+            }
         }
         if !more {
-            // Out of descriptors, say: try again with the next round, not in a spin.
             self.accept_again.push(listener);
         }
     }
@@ -218,7 +231,7 @@ impl Uring {
         let connection = &mut self.connections[conn.0 as usize];
         connection.connecting = false;
         let result = match &connection.socket {
-            Some(socket) => sockopt::socket_error(socket).and_then(|r| r).and_then(|()| make_blocking(socket.as_fd())),
+            Some(socket) => dialed(socket).and_then(|()| make_blocking(socket.as_fd())),
             None => Err(Errno::BADF),
         };
         if self.finished(conn, events) {
@@ -273,9 +286,19 @@ impl Uring {
                 self.receive(conn);
             }
         }
+    }
+
+    /// Accepts again where it has ended, unless a failure is too fresh. Gives what is left of the pause.
+    fn accept_again(&mut self) -> Option<Duration> {
+        let left = self.accept_after.map(|after| after.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| !left.is_zero()) {
+            return left;
+        }
+        self.accept_after = None;
         for listener in std::mem::take(&mut self.accept_again) {
             self.accept(listener);
         }
+        None
     }
 }
 
@@ -346,30 +369,24 @@ impl Io for Uring {
 
     fn wait(&mut self, slab: &mut Slab, timeout: Duration, events: &mut Vec<Event>) {
         self.before_wait(slab, events);
-        let timeout = if events.is_empty() { timeout } else { Duration::ZERO };
+        let pause = self.accept_again().unwrap_or(timeout);
+        let timeout = if events.is_empty() { timeout.min(pause) } else { Duration::ZERO };
         let timespec = Timespec::from(timeout);
-        let arguments = SubmitArgs::new().timespec(&timespec);
+        let mut arguments = SubmitArgs::new().timespec(&timespec);
         // A send that may not wait has its completion as soon as it is submitted: the call returns for something else only,
-        // and brings those along. ETIME, EINTR and EBUSY all mean: look at the completions and come again.
+        // and brings those along. One that was short, or found no room, waits for its rest no longer than `LINGER_US`.
         let sends = std::mem::take(&mut self.prompt_sends);
-        let wanted = if std::mem::take(&mut self.hurried) { 1 } else { 1 + sends };
+        let lingers = self.can_linger && !std::mem::take(&mut self.hurried) && sends > 0;
+        if lingers {
+            arguments = arguments.min_wait_usec(LINGER_US);
+        }
+        let wanted = if lingers { 1 + sends } else { 1 };
+        // ETIME, EINTR and EBUSY all mean: look at the completions and come again.
         let _ = self.ring.submitter().submit_with_args(wanted, &arguments);
         loop {
             let Some(entry) = self.ring.completion().next() else { break };
             self.complete(&entry, events);
         }
-    }
-}
-
-/// Starts a connect that does not block; poll says when it has ended.
-fn dial(address: SocketAddr) -> Result<OwnedFd, Errno> {
-    let family = if address.is_ipv4() { net::AddressFamily::INET } else { net::AddressFamily::INET6 };
-    let flags = net::SocketFlags::CLOEXEC | net::SocketFlags::NONBLOCK;
-    let socket = net::socket_with(family, net::SocketType::STREAM, flags, None)?;
-    sockopt::set_tcp_nodelay(&socket, true)?;
-    match net::connect(&socket, &address) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
-        Err(error) => Err(error),
     }
 }
 

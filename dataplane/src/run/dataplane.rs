@@ -11,6 +11,7 @@ use dataplane::control::Control;
 use dataplane::control::admin::{self, Admin};
 use dataplane::control::analyser::Analyser;
 use dataplane::datapath::counters::Counters;
+use dataplane::io::driver::{Choice, Kind};
 use dataplane::log;
 use dataplane::shard::census::Census;
 use dataplane::shard::mailbox::{Mail, Postbox, mailbox};
@@ -27,27 +28,28 @@ const POLL: Duration = Duration::from_millis(50);
 
 type Ended = Result<(), String>;
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT. `io` stands above the configuration.
 ///
 /// # Errors
 /// What could not be loaded, listened to or started.
-pub fn run(config: &Config, rings: &[i32]) -> Ended {
+pub fn run(config: &Config, io: Option<Choice>, rings: &[i32]) -> Ended {
     let rings = settle_in(rings)?;
     if rings.is_empty() {
         return Err("no ring was given; this command is started by `wireward run`".into());
     }
     let stop = stop_flag()?;
+    let driver = settle(io.unwrap_or(config.io))?;
     let control = Arc::new(Control::load(config)?);
     let runtime = runtime()?;
     runtime.block_on(async { control.keep_keys_fresh() });
     let counters: Vec<Arc<Counters>> = rings.iter().map(|_| Arc::default()).collect();
-    let admin = watch(config, &control, &counters, &runtime)?;
+    let admin = watch(config, &control, &counters, driver, &runtime)?;
     // The catalogue comes before the first session, so that no mask is missing.
     runtime.block_on(control.refresh_catalogues(0));
     let mut changes = Watch::new(config)?;
-    let (shards, postboxes) = start(config, rings, &control, &counters)?;
-    let message = format!("the dataplane serves: {} shards by {}", shards.len(), spawn::DRIVER);
-    log::tell(&log::STARTED, &[shards.len().into(), spawn::DRIVER.into()], message);
+    let (shards, postboxes) = start(config, driver, rings, &control, &counters)?;
+    let message = format!("the dataplane serves: {} shards by {}", shards.len(), driver.name());
+    log::tell(&log::STARTED, &[shards.len().into(), driver.name().into()], message);
     let in_force = InForce { config: config.clone(), control, admin };
     runtime.block_on(control_loop(in_force, &mut changes, &postboxes, &stop, &shards));
     postboxes.iter().for_each(|postbox| postbox.send(Mail::Stop));
@@ -62,13 +64,23 @@ fn watch(
     config: &Config,
     control: &Arc<Control>,
     counters: &[Arc<Counters>],
+    driver: Kind,
     runtime: &Runtime,
 ) -> Result<Option<Arc<Admin>>, String> {
     let Some(address) = config.admin else { return Ok(None) };
     let listener = admin::listen(address).map_err(|e| format!("cannot listen on {address} (admin): {e}"))?;
-    let admin = Arc::new(Admin::new(control.clone(), counters.to_vec(), spawn::DRIVER));
+    let admin = Arc::new(Admin::new(control.clone(), counters.to_vec(), driver.name()));
     runtime.spawn(admin.clone().serve(listener));
     Ok(Some(admin))
+}
+
+/// One driver for all shards. That it is not the wished one is said once.
+fn settle(io: Choice) -> Result<Kind, String> {
+    let (driver, why) = io.settle()?;
+    if let Some(why) = why {
+        log::tell(&log::DRIVER_FALLBACK, &[driver.name().into()], format!("{why}: epoll is used instead"));
+    }
+    Ok(driver)
 }
 
 /// For the control side's own connections.
@@ -109,6 +121,7 @@ async fn control_loop(
 /// One shard a ring, each with listeners of its own on the same addresses.
 fn start(
     config: &Config,
+    driver: Kind,
     rings: Vec<OwnedFd>,
     control: &Arc<Control>,
     counters: &[Arc<Counters>],
@@ -126,6 +139,7 @@ fn start(
     for (number, (ring, (mailbox, _, bell))) in rings.into_iter().zip(mailboxes).enumerate() {
         let assignment = spawn::Assignment {
             number: number as u8,
+            driver,
             listeners: config.listeners.iter().map(listen).collect::<Result<Vec<_>, _>>()?,
             ring,
             bell,

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use ::dataplane::io::driver::Choice;
 use ::dataplane::log::{self, Format};
 use clap::Args;
 use rustix::process::{DumpableBehavior, Signal};
@@ -46,6 +47,9 @@ pub struct Child {
     pub rings: Vec<i32>,
     #[command(flatten)]
     pub log: Log,
+    /// Of the dataplane only
+    #[arg(long)]
+    pub io: Option<Choice>,
 }
 
 /// Takes the inherited rings, then hides the process: no core file, no look into its memory, and it dies with its parent.

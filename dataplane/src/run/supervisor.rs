@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use dataplane::config::Config;
+use dataplane::io::driver::Choice;
 use dataplane::log::{self, Format};
 use rustix::io::FdFlags;
 use rustix::process::{Pid, Signal, kill_process};
@@ -26,18 +28,21 @@ const POLL: Duration = Duration::from_millis(20);
 /// The recorder drains the rings when it is stopped. The dataplane says goodbye to its clients, who have `drain_timeout` before.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT. `io` stands above the configuration.
 ///
 /// # Errors
 /// A ring cannot be made, or a child does not come up.
-pub fn run(path: &Path, config: &Config, format: Format) -> Result<(), String> {
+pub fn run(path: &Path, config: &Config, format: Format, io: Option<Choice>) -> Result<(), String> {
     let stop = stop_flag()?;
     let reload = Arc::new(AtomicBool::new(false));
     let hangup = signal_hook::consts::SIGHUP;
     signal_hook::flag::register(hangup, reload.clone()).map_err(|e| format!("signal {hangup}: {e}"))?;
     let rings = (0..config.shards).map(|_| make_ring(config.ring_bytes)).collect::<Result<Vec<_>, _>>()?;
-    let mut recorder = Watched::start("recorder", path, format, &rings)?;
-    let mut dataplane = Watched::start("dataplane", path, format, &rings)?;
+    let format = format!("--log-format={}", format.name());
+    let io = io.and_then(|choice| choice.to_possible_value()).map(|value| format!("--io={}", value.get_name()));
+    let both = [Some(format.clone()), io].into_iter().flatten().collect();
+    let mut recorder = Watched::start("recorder", path, &rings, vec![format])?;
+    let mut dataplane = Watched::start("dataplane", path, &rings, both)?;
     while !stop.load(Ordering::Relaxed) {
         std::thread::sleep(POLL);
         if stop.load(Ordering::Relaxed) {
@@ -64,8 +69,9 @@ fn make_ring(bytes: usize) -> Result<OwnedFd, String> {
 
 struct Watched {
     name: &'static str,
+    /// Arguments of its own.
+    arguments: Vec<String>,
     child: Child,
-    format: Format,
     since: Instant,
     /// Deaths in a row, each before the child had come up.
     failures: u32,
@@ -75,11 +81,11 @@ struct Watched {
 }
 
 impl Watched {
-    fn start(name: &'static str, config: &Path, format: Format, rings: &[OwnedFd]) -> Result<Self, String> {
+    fn start(name: &'static str, config: &Path, rings: &[OwnedFd], arguments: Vec<String>) -> Result<Self, String> {
         Ok(Self {
             name,
-            child: spawn(name, config, format, rings)?,
-            format,
+            child: spawn(name, config, rings, &arguments)?,
+            arguments,
             since: Instant::now(),
             failures: 0,
             proved: false,
@@ -103,7 +109,7 @@ impl Watched {
         }
         let message = format!("the {} has ended ({status}) and is started again", self.name);
         log::tell(&log::CHILD_RESTARTED, &[self.name.into(), status.to_string().into()], message);
-        self.child = spawn(self.name, config, self.format, rings)?;
+        self.child = spawn(self.name, config, rings, &self.arguments)?;
         (self.since, self.ended) = (Instant::now(), None);
         Ok(())
     }
@@ -130,14 +136,14 @@ impl Drop for Watched {
     }
 }
 
-fn spawn(name: &str, config: &Path, format: Format, rings: &[OwnedFd]) -> Result<Child, String> {
+fn spawn(name: &str, config: &Path, rings: &[OwnedFd], arguments: &[String]) -> Result<Child, String> {
     let program = std::env::current_exe().map_err(|e| format!("cannot find this program: {e}"))?;
     Command::new(program)
         .arg(name)
         .arg("--config")
         .arg(config)
-        .args(["--log-format", format.name()])
         .args(rings.iter().flat_map(|ring| ["--ring".to_owned(), ring.as_raw_fd().to_string()]))
+        .args(arguments)
         .stdin(Stdio::null())
         // Ctrl-C is for the supervisor: it stops the recorder after the dataplane.
         .process_group(0)

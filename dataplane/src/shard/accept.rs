@@ -42,7 +42,7 @@ impl<I: SecureIo> Shard<I> {
         let entry = Entry {
             session,
             client,
-            listener,
+            listener: listener as u16,
             upstream: None,
             open: 1,
             closing: false,
@@ -52,7 +52,7 @@ impl<I: SecureIo> Shard<I> {
             shortage: None,
             stalled_since_ns: 0,
             retrying: false,
-            cancelled_ns: None,
+            cancelled_ns: 0,
         };
         self.entries[index as usize] = Some(Box::new(entry));
         self.census.tell(self.number, self.sessions());

@@ -89,10 +89,10 @@ impl<I: SecureIo> Shard<I> {
         };
         let key = entry.session.running()?;
         let resource = entry.resource?;
-        if entry.cancelled_ns.is_some_and(|at| now.monotonic_ns < at + PAUSE_NS) {
+        if entry.cancelled_ns > 0 && now.monotonic_ns < entry.cancelled_ns + PAUSE_NS {
             return None;
         }
-        entry.cancelled_ns = Some(now.monotonic_ns);
+        entry.cancelled_ns = now.monotonic_ns;
         Some(Grant { resource, key, tls: self.control.upstream_tls(resource).is_some() })
     }
 }

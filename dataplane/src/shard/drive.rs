@@ -203,7 +203,7 @@ impl<I: SecureIo> Shard<I> {
         let (conn, role) = match side {
             Side::Client => (
                 Some(entry.client),
-                self.control.listener_tls(entry.listener).map(|config| Role::Server(config.clone())),
+                self.control.listener_tls(entry.listener.into()).map(|config| Role::Server(config.clone())),
             ),
             _ => {
                 let tls = entry.resource.and_then(|r| self.control.upstream_tls(r));

@@ -33,7 +33,7 @@ pub(super) struct SessionJudge<'a> {
     pub plans: &'a mut PlanCache,
     pub counters: &'a Counters,
     pub view: Option<&'a Rc<View>>,
-    pub pending: &'a mut Option<u128>,
+    pub pending: &'a mut Option<Box<u128>>,
     pub key: NameKey,
     pub analyser: &'a Analyser,
     pub postbox: &'a Postbox,
@@ -77,7 +77,7 @@ impl Judge for SessionJudge<'_> {
 
 impl SessionJudge<'_> {
     fn ask_analyser(&mut self, view: &View, key: u128, text: &[u8]) {
-        if *self.pending == Some(key) {
+        if self.pending.as_deref() == Some(&key) {
             return;
         }
         let postbox = self.postbox.clone();

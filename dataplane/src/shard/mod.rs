@@ -82,22 +82,22 @@ pub struct Now {
 pub struct Entry {
     session: Session,
     client: Conn,
-    listener: usize,
+    listener: u16,
     upstream: Option<Conn>,
     /// Connections whose `Closed` is still to come.
     open: u8,
     closing: bool,
     view: Option<Rc<View>>,
     resource: Option<usize>,
-    /// A text of this session is with the analyser.
-    pending: Option<u128>,
+    /// A text of this session is with the analyser. Boxed: an idle session pays for its place only.
+    pending: Option<Box<u128>>,
     /// What it waits for, and since when.
     shortage: Option<Shortage>,
     stalled_since_ns: u64,
     /// It stands in [`Shard::stalled`].
     retrying: bool,
-    /// When its statement was last cancelled.
-    cancelled_ns: Option<u64>,
+    /// When its statement was last cancelled, monotonic ns; 0: never.
+    cancelled_ns: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

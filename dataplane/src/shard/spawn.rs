@@ -15,13 +15,11 @@ use crate::config::Limits;
 use crate::control::Control;
 use crate::control::analyser::Analyser;
 use crate::datapath::counters::Counters;
+use crate::io::driver::{Driver, Kind};
 use crate::io::tls::Tls;
-use crate::io::uring::Uring;
 use crate::log;
 use crate::session::Encryption;
 
-/// The io driver that shards run on.
-pub const DRIVER: &str = "io_uring";
 /// Connections that the kernel holds before they are accepted.
 const BACKLOG: i32 = 1024;
 /// A shard that panics at once on every start must not eat its core.
@@ -30,6 +28,7 @@ const RESTART_PAUSE: Duration = Duration::from_millis(100);
 /// What a shard's thread is given.
 pub struct Assignment {
     pub number: u8,
+    pub driver: Kind,
     pub listeners: Vec<OwnedFd>,
     pub ring: OwnedFd,
     pub bell: OwnedFd,
@@ -107,8 +106,7 @@ fn run_once(assignment: &Assignment) -> Result<(), String> {
     let memory = ring::map(&assignment.ring).map_err(|e| format!("the ring cannot be mapped: {e}"))?;
     let producer = ring::Producer::attach(memory).map_err(|e| format!("the ring cannot be used: {e}"))?;
     let listeners = assignment.listeners.iter().map(copy).collect::<Result<Vec<_>, _>>()?;
-    let io = Uring::new(&mut slab, listeners, copy(&assignment.bell)?)
-        .map_err(|e| format!("io_uring cannot be used: {e} (is it forbidden by a seccomp profile?)"))?;
+    let io = Driver::new(assignment.driver, &mut slab, listeners, copy(&assignment.bell)?)?;
     let mut shard = Shard::new(Parts {
         io: Tls::new(io),
         slab,
