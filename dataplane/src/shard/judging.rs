@@ -91,7 +91,7 @@ impl SessionJudge<'_> {
         };
         match self.analyser.submit(job) {
             true => {
-                *self.pending = Some(key);
+                *self.pending = Some(Box::new(key));
                 self.counters.plan_misses.add(1);
             }
             false => self.queue_full = true,
