@@ -66,9 +66,6 @@ pub const RECORDER_REPORT: Kind = kind("warn", "recorder_report", &[]);
 
 /// All kinds.
 pub const KINDS: [&Kind; 16] = [
-    &DRIVER_FALLBACK,
-    &RELOADED,
-    &RELOAD_REFUSED,
     &STARTED,
     &FATAL,
     &PANICKED,
@@ -81,6 +78,9 @@ pub const KINDS: [&Kind; 16] = [
     &KEYS_FAILED,
     &KEYS_BACK,
     &KEYS_UNUSABLE,
+    &DRIVER_FALLBACK,
+    &RELOADED,
+    &RELOAD_REFUSED,
     &RECORDER_REPORT,
 ];
 
