@@ -13,7 +13,6 @@ use jsonwebtoken::{Algorithm, Header};
 use serde_json::{Value, json};
 use tests::gateway::{Gateway, Place};
 use tests::issuer::{NAME, now_s};
-use tests::policy;
 use tests::server::{free_port, tied_to_us};
 use tests::suite::{Case, run};
 use tests::wire::{Message, Wire};
@@ -100,18 +99,9 @@ fn issuer(name: &str, more: &str) -> String {
     )
 }
 
-/// A gateway beside the world's own, with more in its configuration.
+/// A gateway beside the world's own, with more in its configuration. It starts though some issuers are away.
 fn gateway(world: &World, name: &str, more: &str) -> (Place, Gateway) {
-    let directory = world.directory.0.join(name);
-    fs::create_dir(&directory).expect("a directory");
-    let place = Place::new(&directory);
-    let port = free_port().expect("a port");
-    let bundle = policy::compile(None).expect("the policy is right");
-    place.furnish(&world.issuer, &bundle, &world.upstream, port).expect("furnished");
-    let written = fs::read_to_string(place.configuration()).expect("it was furnished");
-    fs::write(place.configuration(), format!("{written}\n{more}")).expect("written");
-    let gateway = place.start(&wireward(), port).expect("the gateway starts though some issuers are away");
-    (place, gateway)
+    world.another(name, |written| format!("{written}\n{more}"))
 }
 
 /// A gateway with issuers of every kind.

@@ -149,11 +149,16 @@ def an_ssl_request_inside_tls_is_refused():
     is_refused(to_the_end(connection), b"encryption has been negotiated already")
 
 
-@case
-def a_third_negotiation_is_refused():
+def gss_refused():
     connection = plain()
     connection.sendall(GSS_REQUEST)
     assert connection.recv(1) == b"N"
+    return connection
+
+
+@case
+def a_third_negotiation_is_refused():
+    connection = gss_refused()
     connection.sendall(GSS_REQUEST)
     assert connection.recv(1) == b"N"
     connection.sendall(SSL_REQUEST)
@@ -162,9 +167,7 @@ def a_third_negotiation_is_refused():
 
 @case
 def tls_after_a_refused_gss_request_works():
-    connection = plain()
-    connection.sendall(GSS_REQUEST)
-    assert connection.recv(1) == b"N"
+    connection = gss_refused()
     connection.sendall(SSL_REQUEST)
     assert connection.recv(1) == b"S"
     speak(wrap(connection))

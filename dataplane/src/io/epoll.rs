@@ -16,7 +16,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{self, RecvFlags, SendFlags, SocketFlags, sockopt};
 
 use super::socket::{dial, dialed};
-use super::{ACCEPT_PAUSE, Conn, Event, Io, Lent};
+use super::{ACCEPT_PAUSE, Conn, Event, Io, Lent, Source, Target};
 use crate::buffer::{SLOT_BYTES, Slab, Slot};
 
 /// Descriptors that one wait may tell of. More are told by the next.
@@ -27,16 +27,6 @@ const ACCEPTS_MAX: usize = 64;
 /// What an event is about: a connection's number, or one of these.
 const LISTENER: u64 = 1 << 32;
 const BELL: u64 = 2 << 32;
-
-enum Target {
-    Any,
-    Tail { slot: u32, from: usize },
-}
-
-enum Source {
-    Slot { slot: u32, from: usize, to: usize },
-    Heap { bytes: Vec<u8>, from: usize },
-}
 
 struct Connection {
     /// Gone as soon as the connection is closed.
@@ -303,10 +293,7 @@ impl Io for Epoll {
     fn send(&mut self, slab: &mut Slab, conn: Conn, lent: Lent<'_>) {
         let connection = self.submitted(conn);
         debug_assert!(connection.sending.is_none(), "two sends in flight");
-        connection.sending = Some(match lent {
-            Lent::Slot { slot, from, to } => Source::Slot { slot: slot.index(), from, to },
-            Lent::Heap { bytes, from } => Source::Heap { bytes, from },
-        });
+        connection.sending = Some(lent.into());
         if connection.writable {
             self.try_send(conn, slab);
         }

@@ -34,6 +34,29 @@ pub enum Lent<'a> {
     Heap { bytes: Vec<u8>, from: usize },
 }
 
+/// A receive as whoever emulates completions keeps it.
+#[derive(Debug)]
+enum Target {
+    Any,
+    Tail { slot: u32, from: usize },
+}
+
+/// A send as whoever emulates completions keeps it.
+#[derive(Debug)]
+enum Source {
+    Slot { slot: u32, from: usize, to: usize },
+    Heap { bytes: Vec<u8>, from: usize },
+}
+
+impl From<Lent<'_>> for Source {
+    fn from(lent: Lent<'_>) -> Self {
+        match lent {
+            Lent::Slot { slot, from, to } => Self::Slot { slot: slot.index(), from, to },
+            Lent::Heap { bytes, from } => Self::Heap { bytes, from },
+        }
+    }
+}
+
 #[derive(Debug)]
 pub enum Event {
     Accepted {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::tls::{Role, SecureIo};
-use super::{Conn, Event, Io, Lent};
+use super::{Conn, Event, Io, Lent, Source, Target};
 use crate::buffer::{SLOT_BYTES, Slab, Slot};
 
 /// Xorshift64*: small, and the same everywhere.
@@ -100,18 +100,6 @@ pub struct Weather {
 pub type OnSend = Box<dyn FnMut(Conn, &[u8])>;
 /// Answers a connect; `None` refuses it.
 pub type OnDial = Box<dyn FnMut(Conn, SocketAddr) -> Option<Box<dyn Peer>>>;
-
-#[derive(Debug)]
-enum Target {
-    Any,
-    Tail { slot: u32, from: usize },
-}
-
-#[derive(Debug)]
-enum Source {
-    Slot { slot: u32, from: usize, to: usize },
-    Heap { bytes: Vec<u8>, from: usize },
-}
 
 /// A send in flight, with a copy of what was lent: the shard must not change it meanwhile.
 struct Sending {
@@ -476,20 +464,15 @@ impl Io for Sim {
     }
 
     fn send(&mut self, slab: &mut Slab, conn: Conn, lent: Lent<'_>) {
-        let (source, copy) = match lent {
-            Lent::Slot { slot, from, to } => {
-                (Source::Slot { slot: slot.index(), from, to }, slab.bytes(slot, from..to).to_vec())
-            }
-            Lent::Heap { bytes, from } => {
-                let copy = bytes[from..].to_vec();
-                (Source::Heap { bytes, from }, copy)
-            }
+        let copy = match &lent {
+            Lent::Slot { slot, from, to } => slab.bytes(slot, *from..*to).to_vec(),
+            Lent::Heap { bytes, from } => bytes[*from..].to_vec(),
         };
         assert!(!copy.is_empty(), "a send of nothing on {conn:?}");
         (self.on_send)(conn, &copy);
         let connection = self.submitting(conn);
         assert!(connection.sending.is_none(), "two sends in flight on {conn:?}");
-        connection.sending = Some(Sending { source, copy, delivered: None, hurried: false });
+        connection.sending = Some(Sending { source: lent.into(), copy, delivered: None, hurried: false });
     }
 
     fn hurry(&mut self) {

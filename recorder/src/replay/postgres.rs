@@ -81,7 +81,7 @@ impl Conversation {
             let before = events.len();
             let decoded = match (side, &message) {
                 (Side::Server, Message::TooLong { kind: b'D', beginning, .. }) => {
-                    self.beginning_of_row(Body(beginning), events)
+                    self.row(Body(beginning), true, events)
                 }
                 (_, Message::TooLong { kind, bytes, .. }) => {
                     let what =
@@ -200,7 +200,7 @@ impl Conversation {
     fn server_message(&mut self, kind: u8, mut body: Body<'_>, events: &mut Vec<Event>) -> Option<()> {
         match kind {
             b'T' => self.row_description(body)?,
-            b'D' => self.row(body, events)?,
+            b'D' => self.row(body, false, events)?,
             b'n' => self.described(Vec::new()),
             b'C' | b'I' | b's' => {
                 self.end_rows(events);
@@ -257,25 +257,8 @@ impl Conversation {
         }
     }
 
-    fn row(&mut self, mut body: Body<'_>, events: &mut Vec<Event>) -> Option<()> {
-        self.rows += 1;
-        if self.rows > ROWS_SHOWN_MAX && !self.all_rows {
-            return Some(());
-        }
-        let columns = self.columns_of_reply();
-        let count = body.count()?;
-        let mut values = Vec::new();
-        for place in 0..count {
-            let column = columns.get(place).cloned().unwrap_or_default();
-            let value = body.value()?;
-            values.push(value.map(|value| show_value(value, column.is_binary, column.oid)));
-        }
-        events.push(Event::Row { columns: columns.into_iter().map(|column| column.name).collect(), values });
-        Some(())
-    }
-
-    /// A row that is too long to be shown whole: its values up to where it is cut.
-    fn beginning_of_row(&mut self, mut body: Body<'_>, events: &mut Vec<Event>) -> Option<()> {
+    /// `is_cut`: it is too long to be shown whole, so its values are shown up to where it is cut.
+    fn row(&mut self, mut body: Body<'_>, is_cut: bool, events: &mut Vec<Event>) -> Option<()> {
         self.rows += 1;
         if self.rows > ROWS_SHOWN_MAX && !self.all_rows {
             return Some(());
@@ -286,14 +269,16 @@ impl Conversation {
         for place in 0..count {
             let column = columns.get(place).cloned().unwrap_or_default();
             let mut rest = Body(body.0);
-            if let Some(value) = body.value() {
-                values.push(value.map(|value| show_value(value, column.is_binary, column.oid)));
-                continue;
+            match body.value() {
+                Some(value) => values.push(value.map(|value| show_value(value, column.is_binary, column.oid))),
+                None if is_cut => {
+                    if let Some(bytes) = rest.u32() {
+                        values.push(Some(format!("{}… ({bytes} bytes)", text::bytes(whole_characters(rest.0)))));
+                    }
+                    break;
+                }
+                None => return None,
             }
-            if let Some(bytes) = rest.u32() {
-                values.push(Some(format!("{}… ({bytes} bytes)", text::bytes(whole_characters(rest.0)))));
-            }
-            break;
         }
         events.push(Event::Row { columns: columns.into_iter().map(|column| column.name).collect(), values });
         Some(())

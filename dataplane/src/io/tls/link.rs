@@ -8,18 +8,12 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 
 use super::Role;
 use crate::buffer::{SLOT_BYTES, Slab, Slot};
+use crate::io::Target;
 use crate::session::Secured;
 
 /// What a record adds to its plaintext, at most: head, nonce or content type, and tag.
 const RECORD_OVERHEAD_BYTES: usize = 64;
 const RECORD_BYTES: usize = 16 * 1024;
-
-/// A receive that the shell has started.
-#[derive(Debug)]
-pub enum Target {
-    Any,
-    Tail { slot: u32, from: usize },
-}
 
 /// Ciphertext that is still to be decrypted: `start..filled` of a slot.
 #[derive(Debug)]
@@ -46,6 +40,7 @@ pub struct Link {
     pub cipher: Option<Cipher>,
     /// A receive of ciphertext is in flight.
     pub receiving: bool,
+    /// The receive that the shell has started.
     pub target: Option<Target>,
     /// Plaintext that the last target had no room for.
     pub surplus: Vec<u8>,

@@ -15,9 +15,9 @@ use rustix::io::Errno;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
 
-use link::{Engine, Link, Target};
+use link::{Engine, Link};
 
-use super::{Conn, Event, Io, Lent};
+use super::{Conn, Event, Io, Lent, Target};
 use crate::buffer::{SLOT_BYTES, Slab, Slot};
 
 /// Most plaintext that one send encrypts. A longer one is a short send.
