@@ -1,22 +1,19 @@
 //! Cancel requests: the right key stops the statement that runs, over all shards; nothing else stops anything.
 
-use std::net::TcpStream;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use std::io::{Read, Write};
 use tests::suite::{Case, run};
-use tests::wire::{Message, Wire};
+use tests::wire::{Message, Wire, cancel};
 use tests::world::World;
 
 const SLEEP: &str = "select pg_sleep(3)";
 /// Long enough that a statement has reached the server, and that the next cancel of a session counts again.
 const SETTLE: Duration = Duration::from_millis(150);
 const RUNNING: &str = "select count(*) from pg_stat_activity where state = 'active' and query like 'select pg_sleep%'";
-const CANCEL_CODE: u32 = 80_877_102;
 
 fn main() -> ExitCode {
     run(vec![
@@ -32,23 +29,17 @@ fn main() -> ExitCode {
 
 struct Session {
     wire: Wire,
-    /// Process id and secret, as a cancel request carries them.
-    key: Vec<u8>,
 }
 
 impl Session {
     fn open(world: &World) -> Session {
         let login = world.through("dba");
-        let mut wire = Wire::connect(login.port);
-        wire.startup(&[("user", &login.user), ("database", "shop")]);
-        assert_eq!(wire.expect().kind, b'R');
-        wire.send(b'p', &[login.password.as_bytes(), b"\0"].concat());
-        let key = wire.until_ready().into_iter().find(|m| m.kind == b'K').expect("a key comes with the login").body;
-        Session { wire, key }
+        let wire = Wire::login(login.port, &login.user, "shop", login.password.as_bytes()).expect("a dba gets in");
+        Session { wire }
     }
 
     fn shard(&self) -> u8 {
-        self.key[0]
+        self.wire.key[0]
     }
 
     fn starts(&mut self, text: &str) {
@@ -62,24 +53,13 @@ impl Session {
     }
 }
 
-/// Sends a cancel request and waits until the other side has closed, without a word.
-fn cancel(port: u16, key: &[u8]) {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the port accepts connections");
-    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket takes a timeout");
-    let length = (8 + key.len()) as u32;
-    let _ = stream.write_all(&[&length.to_be_bytes()[..], &CANCEL_CODE.to_be_bytes(), key].concat());
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
-    assert!(answer.is_empty(), "a cancel request is answered with {answer:?}");
-}
-
 fn across_shards(world: &World) {
     let mut shards = [0; 128];
     for _ in 0..16 {
         let mut session = Session::open(world);
         shards[usize::from(session.shard())] += 1;
         session.starts(SLEEP);
-        cancel(world.gateway.port, &session.key);
+        cancel(world.gateway.port, &session.wire.key);
         assert_eq!(session.outcome().as_deref(), Some("57014"));
         session.wire.query("select 1");
         assert_eq!(session.outcome(), None, "the session goes on");
@@ -108,7 +88,7 @@ fn psql_interrupted(world: &World) {
 
 fn wrong_keys(world: &World) {
     let mut session = Session::open(world);
-    let key = session.key.clone();
+    let key = session.wire.key.clone();
     let flip = |place: usize| {
         let mut key = key.clone();
         key[place] ^= 1;
@@ -128,20 +108,20 @@ fn idle(world: &World) {
     let mut session = Session::open(world);
     session.wire.query("begin");
     assert_eq!(session.outcome(), None);
-    cancel(world.gateway.port, &session.key);
+    cancel(world.gateway.port, &session.wire.key);
     session.starts("select pg_sleep(0.3)");
     assert_eq!(session.outcome(), None, "a cancel of before has stopped a later statement");
 }
 
 fn guesses(world: &World) {
     let mut session = Session::open(world);
-    let mut wrong = session.key.clone();
+    let mut wrong = session.wire.key.clone();
     wrong[7] ^= 1;
     session.starts(SLEEP);
     // The gateway counts by the seconds of its clock: the right key may come just after one has begun, but not twice.
     let spoiled = (0..2).any(|_| {
         (0..40).for_each(|_| cancel(world.gateway.port, &wrong));
-        cancel(world.gateway.port, &session.key);
+        cancel(world.gateway.port, &session.wire.key);
         sleep(SETTLE);
         let running = !world.psql(&world.direct(), &[RUNNING]).out.trim().starts_with('0');
         if !running {
@@ -152,7 +132,7 @@ fn guesses(world: &World) {
     });
     assert!(spoiled, "after 40 wrong keys within a second the right one still counted, twice");
     sleep(Duration::from_millis(1100));
-    cancel(world.gateway.port, &session.key);
+    cancel(world.gateway.port, &session.wire.key);
     assert_eq!(session.outcome().as_deref(), Some("57014"), "the right key counts again a second later");
 }
 
@@ -160,7 +140,7 @@ fn flood(world: &World) {
     const FOR: Duration = Duration::from_secs(2);
     let mut session = Session::open(world);
     let stop = Arc::new(AtomicBool::new(false));
-    let (port, key) = (world.gateway.port, session.key.clone());
+    let (port, key) = (world.gateway.port, session.wire.key.clone());
     let flooders: Vec<_> = (0..4)
         .map(|_| {
             let (stop, key) = (stop.clone(), key.clone());
@@ -189,7 +169,7 @@ fn flood(world: &World) {
 
 fn ended(world: &World) {
     let first = Session::open(world);
-    let key = first.key.clone();
+    let key = first.wire.key.clone();
     drop(first);
     sleep(SETTLE);
     // The next sessions take the places of those that have gone.

@@ -11,7 +11,7 @@ use tests::authority;
 use tests::gateway::{Gateway, Place};
 use tests::issuer::NAME;
 use tests::suite::{Case, run};
-use tests::wire::{Message, Wire};
+use tests::wire::{Message, Wire, cancel};
 use tests::world::{Login, Shown, World, wireward};
 
 const POLICY: &str = include_str!("../../dataplane/src/demo/policy.toml");
@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Case::new("what_cannot_be_used_leaves_the_old_in_force_and_says_why", bad_files),
         Case::new("sighup_reads_everything_again", hangup),
         Case::new("a_certificate_and_a_credential_are_exchanged_while_it_runs", rotated),
+        Case::new("a_cancel_goes_where_the_session_is_not_where_new_ones_would_go", moved_upstream),
         Case::new("reloads_under_load_fail_no_statement", under_load),
         Case::new("a_view_that_is_made_anew_is_masked_under_a_prepared_statement_too", view_made_anew),
     ])
@@ -235,6 +236,19 @@ fn rotated(world: &World) {
     let back = format!("alter role {} password '{}'", world.upstream.user, world.upstream.password);
     let direct = Login { password: "another".into(), ..world.direct() };
     world.psql(&direct, &[&back]).must_succeed();
+}
+
+fn moved_upstream(world: &World) {
+    let stage = Stage::new(world, "moved");
+    let mut wire = stage.enter("dba");
+    wire.query("select pg_sleep(20)");
+    let text = fs::read_to_string(stage.place.configuration()).expect("it is there");
+    let away = text.replace(&world.upstream.address, "127.0.0.1:1");
+    stage.until_in_force(|| fs::write(stage.place.configuration(), away).expect("our directory is writable"));
+    let began = Instant::now();
+    cancel(stage.gateway.port, &wire.key);
+    assert_eq!(error(&wire.until_ready()).map(|e| e[..5].to_owned()).as_deref(), Some("57014"));
+    assert!(began.elapsed() < Duration::from_secs(10), "the statement ended by itself");
 }
 
 fn under_load(world: &World) {

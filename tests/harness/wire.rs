@@ -7,6 +7,7 @@ use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const PROTOCOL_3_0: u32 = 196_608;
+const CANCEL_REQUEST: u32 = 80_877_102;
 
 /// The values of a row; `None` is NULL.
 pub type Row = Vec<Option<Vec<u8>>>;
@@ -48,6 +49,8 @@ pub struct Wire {
     stream: TcpStream,
     /// Every byte received so far.
     pub received: Vec<u8>,
+    /// Process id and secret, as a cancel request carries them; they come with the login.
+    pub key: Vec<u8>,
 }
 
 impl Wire {
@@ -56,7 +59,7 @@ impl Wire {
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
         stream.set_nodelay(true).expect("a socket takes TCP_NODELAY");
-        Wire { stream, received: Vec::new() }
+        Wire { stream, received: Vec::new(), key: Vec::new() }
     }
 
     /// Connects and logs in with a password in clear. `Err` is the server's refusal.
@@ -113,6 +116,9 @@ impl Wire {
         let head = self.take(5)?;
         let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
         let body = self.take(length - 4)?;
+        if head[0] == b'K' {
+            self.key.clone_from(&body);
+        }
         Some(Message { kind: head[0], body })
     }
 
@@ -187,4 +193,15 @@ impl Wire {
 pub fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 4).expect("a message fits its length");
     [&[kind][..], &length.to_be_bytes(), body].concat()
+}
+
+/// Sends a cancel request and waits until the other side has closed, without a word.
+pub fn cancel(port: u16, key: &[u8]) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the port accepts connections");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
+    let length = (8 + key.len()) as u32;
+    let _ = stream.write_all(&[&length.to_be_bytes()[..], &CANCEL_REQUEST.to_be_bytes(), key].concat());
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert!(answer.is_empty(), "a cancel request is answered with {answer:?}");
 }

@@ -4,15 +4,13 @@
 //! that show the column. What hangs on a masked table in a way that is not understood is masked whole.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
 
 use policy_compiler::artifact::{MaskAction, Masks};
 use policy_compiler::statement::{Output, postgres};
-use rustls::ClientConfig;
 use tokio_postgres::Client;
 
 use super::credential::Secret;
-use super::upstream::{chain, connect};
+use super::upstream::{Endpoint, chain, connect};
 use crate::config::Resource;
 
 /// The catalogue of one upstream at one moment.
@@ -81,10 +79,10 @@ impl Snapshot {
     pub async fn read(
         resource: &Resource,
         credential: &Secret,
-        tls: Option<&Arc<ClientConfig>>,
+        endpoint: &Endpoint,
         epoch: u64,
     ) -> Result<Self, String> {
-        let client = connect(resource, credential, tls).await?;
+        let client = connect(resource, credential, endpoint).await?;
         let read = async {
             check_version(&client).await?;
             Self::query(&client, epoch).await.map_err(|e| chain(&e))

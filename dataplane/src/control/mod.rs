@@ -11,7 +11,6 @@ pub mod names;
 pub mod policy;
 pub mod upstream;
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -19,8 +18,7 @@ use std::time::Instant;
 
 use policy_compiler::artifact::{Policy, RoleSet};
 use policy_compiler::detect::transform::HashKey;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::ServerConfig;
 
 use crate::config::{Config, Resource};
 use crate::datapath::mask::MaskView;
@@ -31,6 +29,7 @@ use catalogue::Snapshot;
 use credential::Secret;
 use identity::{Identity, Refusal, Verifier, Waiter};
 use policy::Subject;
+use upstream::Endpoint;
 
 /// Checks a token, in tests and the simulator.
 pub type Verify = Box<dyn Fn(&[u8], u64) -> Result<Identity, &'static str> + Send + Sync>;
@@ -64,7 +63,7 @@ struct Guarded {
     config: Resource,
     name: Arc<str>,
     credential: Secret,
-    tls: Option<Arc<ClientConfig>>,
+    endpoint: Arc<Endpoint>,
     snapshot: RwLock<Option<Arc<Snapshot>>>,
     /// When the catalogue was last read, changed or not.
     read: Mutex<Option<Instant>>,
@@ -154,9 +153,9 @@ impl Control {
     pub fn new(verify: Verify, policy: Policy, resources: Vec<(Resource, Secret, Snapshot)>) -> Self {
         let guard = |(config, credential, snapshot): (Resource, Secret, Snapshot)| Guarded {
             name: config.name.as_str().into(),
+            endpoint: Arc::new(Endpoint { address: config.address, tls: None }),
             config,
             credential,
-            tls: None,
             snapshot: RwLock::new(Some(Arc::new(snapshot))),
             read: Mutex::default(),
         };
@@ -175,18 +174,12 @@ impl Control {
         self.listeners.get(listener)?.as_ref()
     }
 
-    /// How a resource is reached by TLS, if it is.
-    pub fn upstream_tls(&self, resource: usize) -> Option<(Arc<ClientConfig>, ServerName<'static>)> {
-        let guarded = &self.resources[resource];
-        Some((guarded.tls.clone()?, guarded.config.tls.as_ref()?.name.clone()))
-    }
-
     pub fn hash_key(&self) -> HashKey {
         HashKey::new(self.hash_key)
     }
 
-    pub fn address(&self, resource: usize) -> SocketAddr {
-        self.resources[resource].config.address
+    pub fn endpoint(&self, resource: usize) -> Arc<Endpoint> {
+        self.resources[resource].endpoint.clone()
     }
 
     /// Checks who it is, and whether and as what they may reach the resource that they name. `has_waited`: the issuer's keys
@@ -266,7 +259,7 @@ impl Control {
                 allow_md5: guarded.config.allow_md5,
                 allow_cleartext: guarded.config.allow_cleartext,
                 role: guarded.config.role.clone(),
-                tls: guarded.tls.is_some(),
+                tls: guarded.endpoint.tls.is_some(),
             },
             masks,
             epoch,
@@ -297,7 +290,7 @@ impl Control {
         self.refresh_wanted.store(false, Ordering::Relaxed);
         let mut changed = false;
         for guarded in &self.resources {
-            match Snapshot::read(&guarded.config, &guarded.credential, guarded.tls.as_ref(), epoch).await {
+            match Snapshot::read(&guarded.config, &guarded.credential, &guarded.endpoint, epoch).await {
                 Ok(snapshot) => changed |= guarded.publish(snapshot),
                 Err(why) => {
                     let message = format!("catalogue of resource {}: {why}", guarded.name);
@@ -312,10 +305,15 @@ impl Control {
 impl Guarded {
     fn load(config: &Resource) -> Result<Self, String> {
         let credential = config.credential.read().map_err(|e| format!("resource {}: credential: {e}", config.name))?;
-        let tls = config.tls.as_ref().map(|tls| certificate::client(&tls.ca)).transpose();
-        let tls = tls.map_err(|e| format!("resource {}: {e}", config.name))?;
-        let name = config.name.as_str().into();
-        Ok(Self { config: config.clone(), name, credential, tls, snapshot: RwLock::new(None), read: Mutex::default() })
+        let endpoint = Endpoint::load(config).map_err(|e| format!("resource {}: {e}", config.name))?;
+        Ok(Self {
+            config: config.clone(),
+            name: config.name.as_str().into(),
+            credential,
+            endpoint: Arc::new(endpoint),
+            snapshot: RwLock::new(None),
+            read: Mutex::default(),
+        })
     }
 
     fn publish(&self, mut snapshot: Snapshot) -> bool {

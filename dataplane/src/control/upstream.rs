@@ -1,11 +1,13 @@
 //! The control side's own connection to an upstream: the same TLS and the same restraint about methods as a session's.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_postgres::Client;
@@ -19,29 +21,43 @@ use crate::config::Resource;
 use crate::protocol::postgres::handshake;
 use crate::protocol::postgres::wire::backend;
 
+/// Where an upstream is and how it is reached. A session keeps the one that it was admitted with, its cancel requests too,
+/// whatever is configured meanwhile.
+#[derive(Debug)]
+pub struct Endpoint {
+    pub address: SocketAddr,
+    /// The authorities that count, and the name that the certificate must carry.
+    pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+}
+
+impl Endpoint {
+    /// # Errors
+    /// The file of authorities cannot be used.
+    pub fn load(resource: &Resource) -> Result<Self, String> {
+        let tls = resource.tls.as_ref().map(|tls| Ok::<_, String>((certificate::client(&tls.ca)?, tls.name.clone())));
+        Ok(Self { address: resource.address, tls: tls.transpose()? })
+    }
+}
+
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
 /// Logs in as the gateway.
 ///
 /// # Errors
 /// What the upstream or the network says, without the credential.
-pub async fn connect(
-    resource: &Resource,
-    credential: &Secret,
-    tls: Option<&Arc<ClientConfig>>,
-) -> Result<Client, String> {
+pub async fn connect(resource: &Resource, credential: &Secret, endpoint: &Endpoint) -> Result<Client, String> {
     let late = |_| format!("no login within {} s", CONNECT_MAX.as_secs());
-    tokio::time::timeout(CONNECT_MAX, log_in(resource, credential, tls)).await.map_err(late)?
+    tokio::time::timeout(CONNECT_MAX, log_in(resource, credential, endpoint)).await.map_err(late)?
 }
 
-async fn log_in(resource: &Resource, credential: &Secret, tls: Option<&Arc<ClientConfig>>) -> Result<Client, String> {
-    let stream = TcpStream::connect(resource.address).await.map_err(|e| format!("{}: {e}", resource.address))?;
+async fn log_in(resource: &Resource, credential: &Secret, endpoint: &Endpoint) -> Result<Client, String> {
+    let stream = TcpStream::connect(endpoint.address).await.map_err(|e| format!("{}: {e}", endpoint.address))?;
     let (allow_md5, allow_cleartext) = (resource.allow_md5, resource.allow_cleartext);
     let mut config = tokio_postgres::Config::new();
     config.ssl_mode(SslMode::Disable);
     let (mut binding, mut stream): (_, Box<dyn Stream>) = (None, Box::new(stream));
-    if let (Some(tls), Some(named)) = (tls, &resource.tls) {
-        let secured = secure(stream, tls.clone(), named.name.clone()).await?;
+    if let Some((tls, name)) = &endpoint.tls {
+        let secured = secure(stream, tls.clone(), name.clone()).await?;
         let certificate = secured.get_ref().1.peer_certificates().and_then(<[_]>::first);
         binding = certificate.and_then(|c| certificate::server_end_point(c));
         stream = Box::new(secured);
@@ -59,7 +75,7 @@ async fn log_in(resource: &Resource, credential: &Secret, tls: Option<&Arc<Clien
 async fn secure(
     mut stream: Box<dyn Stream>,
     config: Arc<ClientConfig>,
-    name: rustls::pki_types::ServerName<'static>,
+    name: ServerName<'static>,
 ) -> Result<tokio_rustls::client::TlsStream<Box<dyn Stream>>, String> {
     let mut request = Vec::new();
     handshake::ask_tls(&mut request);

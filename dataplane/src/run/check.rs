@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use dataplane::config::{Config, Resource};
 use dataplane::control::Control;
 use dataplane::control::catalogue::{Protected, Snapshot};
-use dataplane::control::certificate;
+use dataplane::control::upstream::Endpoint;
 use policy_compiler::artifact::Policy;
 use serde_json::json;
 
@@ -213,9 +213,7 @@ fn writable(directory: &Path) -> Result<(), String> {
 
 /// The catalogue of every resource, or why there is none.
 fn snapshots(resources: &[Resource]) -> Result<Vec<Result<Snapshot, String>>, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| format!("cannot be asked: {e}"))?;
-    runtime.block_on(async {
+    super::dataplane::runtime()?.block_on(async {
         let asked: Vec<_> = resources.iter().cloned().map(|resource| tokio::spawn(snapshot(resource))).collect();
         let mut answers = Vec::new();
         for answer in asked {
@@ -227,6 +225,5 @@ fn snapshots(resources: &[Resource]) -> Result<Vec<Result<Snapshot, String>>, St
 
 async fn snapshot(resource: Resource) -> Result<Snapshot, String> {
     let credential = resource.credential.read().map_err(|e| format!("credential: {e}"))?;
-    let tls = resource.tls.as_ref().map(|tls| certificate::client(&tls.ca)).transpose()?;
-    Snapshot::read(&resource, &credential, tls.as_ref(), 0).await
+    Snapshot::read(&resource, &credential, &Endpoint::load(&resource)?, 0).await
 }

@@ -9,8 +9,6 @@ use crate::protocol::postgres::handshake;
 /// Leave to cancel what a session runs, given by the shard that the session lives on.
 #[derive(Clone, Copy, Debug)]
 pub struct Grant {
-    /// Index of the resource.
-    pub resource: usize,
     /// The upstream's own key.
     pub key: [u8; 8],
     pub tls: bool,

@@ -47,7 +47,7 @@ impl<I: SecureIo> Shard<I> {
             open: 1,
             closing: false,
             view: None,
-            resource: None,
+            endpoint: None,
             pending: None,
             shortage: None,
             stalled_since_ns: 0,

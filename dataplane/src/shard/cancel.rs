@@ -7,7 +7,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 
-use super::mailbox::{Ask, Mail};
+use super::mailbox::{Ask, Leave, Mail};
 use super::{Now, Shard};
 use crate::io::tls::SecureIo;
 use crate::protocol::postgres::handshake::CancelRequest;
@@ -51,8 +51,8 @@ impl<I: SecureIo> Shard<I> {
         let target = (request.process_id >> 24) as u8;
         let ask = Ask { request, peer, shard, session, index };
         if target == self.number {
-            let grant = self.grant(&ask);
-            self.may_cancel(session, index, grant);
+            let leave = self.leave(&ask);
+            self.may_cancel(session, index, leave);
         } else if let Some(postbox) = self.siblings.get(usize::from(target)) {
             postbox.send(Mail::Cancel(Box::new(ask)));
         } else {
@@ -61,22 +61,23 @@ impl<I: SecureIo> Shard<I> {
     }
 
     pub(super) fn asked(&mut self, ask: &Ask) {
-        let grant = self.grant(ask);
+        let leave = self.leave(ask);
         if let Some(postbox) = self.siblings.get(usize::from(ask.shard)) {
-            postbox.send(Mail::MayCancel { session: ask.session, index: ask.index, grant });
+            postbox.send(Mail::MayCancel { session: ask.session, index: ask.index, leave });
         }
     }
 
-    pub(super) fn may_cancel(&mut self, session: u64, index: u32, grant: Option<Grant>) {
+    pub(super) fn may_cancel(&mut self, session: u64, index: u32, leave: Option<Leave>) {
         let entry = self.entries.get_mut(index as usize).and_then(Option::as_deref_mut);
         let Some(entry) = entry.filter(|e| e.session.id() == session) else { return };
-        entry.resource = grant.map(|g| g.resource);
+        let grant = leave.as_ref().map(|leave| leave.grant);
+        entry.endpoint = leave.map(|leave| leave.endpoint);
         let count = if grant.is_some() { &self.counters.cancels_granted } else { &self.counters.cancels_denied };
         count.add(1);
         self.feed(index, Input::MayCancel(grant));
     }
 
-    fn grant(&mut self, ask: &Ask) -> Option<Grant> {
+    fn leave(&mut self, ask: &Ask) -> Option<Leave> {
         let now = self.now;
         if *self.guesses.bucket(ask.peer, now) >= GUESSES_MAX {
             return None;
@@ -88,11 +89,11 @@ impl<I: SecureIo> Shard<I> {
             return None;
         };
         let key = entry.session.running()?;
-        let resource = entry.resource?;
+        let endpoint = entry.endpoint.clone()?;
         if entry.cancelled_ns > 0 && now.monotonic_ns < entry.cancelled_ns + PAUSE_NS {
             return None;
         }
         entry.cancelled_ns = now.monotonic_ns;
-        Some(Grant { resource, key, tls: self.control.upstream_tls(resource).is_some() })
+        Some(Leave { grant: Grant { key, tls: endpoint.tls.is_some() }, endpoint })
     }
 }

@@ -159,12 +159,13 @@ impl<I: SecureIo> Shard<I> {
             Ok(admitted) => {
                 let key = (admitted.roles, admitted.resource);
                 self.expire(index, admitted.expires_unix_s());
+                let endpoint = self.control.endpoint(key.1);
                 let control = self.control.clone();
                 let view = self.view(|| control.subject(key.0, key.1), key);
                 let admission = self.control.admission(admitted, view.masks.clone());
                 if let Some(entry) = self.entries[index as usize].as_mut() {
                     entry.view = Some(view);
-                    entry.resource = Some(key.1);
+                    entry.endpoint = Some(endpoint);
                 }
                 Ok(Box::new(admission))
             }
@@ -181,8 +182,8 @@ impl<I: SecureIo> Shard<I> {
     }
 
     fn dial(&mut self, index: u32) {
-        let resource = self.entries[index as usize].as_ref().and_then(|e| e.resource);
-        let Some(address) = resource.map(|r| self.control.address(r)) else { return };
+        let endpoint = self.entries[index as usize].as_ref().and_then(|e| e.endpoint.as_ref());
+        let Some(address) = endpoint.map(|endpoint| endpoint.address) else { return };
         match self.io.connect(address) {
             Ok(conn) => {
                 self.attach(conn, index, End::Upstream);
@@ -206,7 +207,7 @@ impl<I: SecureIo> Shard<I> {
                 self.control.listener_tls(entry.listener.into()).map(|config| Role::Server(config.clone())),
             ),
             _ => {
-                let tls = entry.resource.and_then(|r| self.control.upstream_tls(r));
+                let tls = entry.endpoint.as_ref().and_then(|endpoint| endpoint.tls.clone());
                 (entry.upstream, tls.map(|(config, name)| Role::Client(config, name)))
             }
         };

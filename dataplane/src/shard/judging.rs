@@ -160,7 +160,6 @@ impl<I: SecureIo> Shard<I> {
         let (masks, epoch) = (view.masks.clone(), policy::epoch(&view.subject.policy));
         if let Some(entry) = self.entries[index as usize].as_mut() {
             entry.view = Some(view);
-            entry.resource = Some(key.1);
             entry.pending = None;
         }
         self.feed(index, Input::Policy { masks, epoch });

@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use crate::config::Limits;
 use crate::control::Control;
 use crate::control::analyser::Decided;
+use crate::control::upstream::Endpoint;
 use crate::protocol::postgres::handshake::CancelRequest;
 use crate::session::Encryption;
 use crate::session::Request;
@@ -23,7 +24,7 @@ pub enum Mail {
     MayCancel {
         session: u64,
         index: u32,
-        grant: Option<Grant>,
+        leave: Option<Leave>,
     },
     /// An issuer's keys have been fetched: who waited for them asks to be let in once more.
     Admit {
@@ -53,6 +54,12 @@ pub struct Ask {
     pub shard: u8,
     pub session: u64,
     pub index: u32,
+}
+
+/// The answer: what the session needs to cancel, and where its upstream is.
+pub struct Leave {
+    pub grant: Grant,
+    pub endpoint: Arc<Endpoint>,
 }
 
 /// The shard's end. A copy takes over the letters when a shard has to be started again.

@@ -24,6 +24,7 @@ use crate::buffer::{Gathered, Slab};
 use crate::config::{Limits, TokenExpiry};
 use crate::control::Control;
 use crate::control::analyser::Analyser;
+use crate::control::upstream::Endpoint;
 use crate::datapath::counters::Counters;
 use crate::datapath::plan_cache::PlanCache;
 use crate::fault::Fault;
@@ -88,7 +89,8 @@ pub struct Entry {
     open: u8,
     closing: bool,
     view: Option<Rc<View>>,
-    resource: Option<usize>,
+    /// Of its upstream, once it is known which.
+    endpoint: Option<Arc<Endpoint>>,
     /// A text of this session is with the analyser. Boxed: an idle session pays for its place only.
     pending: Option<Box<u128>>,
     /// What it waits for, and since when.
@@ -277,7 +279,7 @@ impl<I: SecureIo> Shard<I> {
             match mail {
                 Mail::Decided(decided) => self.decided(decided),
                 Mail::Cancel(ask) => self.asked(&ask),
-                Mail::MayCancel { session, index, grant } => self.may_cancel(session, index, grant),
+                Mail::MayCancel { session, index, leave } => self.may_cancel(session, index, leave),
                 Mail::Admit { session, index, request } => {
                     // The session may have gone, and another be in its place.
                     let place = self.entries.get(index as usize).and_then(Option::as_ref);
