@@ -1,12 +1,16 @@
 # TL;DR   make demo         a sample database and a gateway before it, in one command
 #         make test         build, format check, all tests
+#         make simulate     SEEDS=100000 worlds of the simulation, from seed FROM=0 on
 #         make bench        criterion benches
 #         make bench-peers  beside pgbouncer and HAProxy on this machine
 #         make fmt          format
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/wireward/target
 
-.PHONY: help demo packages test build fmt-check bench bench-peers fmt
+.PHONY: help demo packages test build fmt-check simulate bench bench-peers fmt
+
+SEEDS ?= 100000
+FROM ?= 0
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -27,6 +31,10 @@ build:
 
 fmt-check:
 	cargo fmt --all --check
+
+# Each seed once (CI runs its 2,000 twice); says where it is every 5,000, so that a run that was stopped goes on with FROM.
+simulate:
+	WIREWARD_SIM_SEEDS=$(SEEDS) WIREWARD_SIM_FROM=$(FROM) cargo test -q -p dataplane --test simulation -- --nocapture
 
 bench:
 	cargo bench -p benches

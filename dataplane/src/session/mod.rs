@@ -385,7 +385,7 @@ impl Session {
                 return Some(fault);
             }
             Input::Policy { masks, epoch } => {
-                self.relay.dissector.set_masks(masks);
+                self.relay.dissector.renew_masks(masks);
                 self.relay.epoch = epoch;
             }
             Input::Again => {}

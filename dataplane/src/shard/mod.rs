@@ -36,7 +36,7 @@ use crate::session::{Encryption, Input, Output, Session, Shortage};
 use cancel::Guesses;
 use census::Census;
 use judging::View;
-use mailbox::{Mail, Mailbox, Postbox};
+use mailbox::{Mail, Mailbox, Postbox, Reload};
 use refusals::Refusals;
 use timers::{Kind, Timers};
 
@@ -177,31 +177,37 @@ impl<I: SecureIo> Shard<I> {
         random(&mut key);
         parts.census.tell(parts.number, 0);
         parts.counters.tls_sessions_open.set(0);
-        let shard = Self {
+        // After a panic the configuration in force is not the one that the thread was given.
+        let standing = parts.mailbox.standing();
+        let (control, limits, encryption) = match standing.reload {
+            Some(Reload { control, limits, encryption }) => (control, limits, encryption),
+            None => (parts.control, parts.limits, parts.encryption),
+        };
+        let mut shard = Self {
             io: parts.io,
             slab: parts.slab,
             tap: parts.tap,
-            control: parts.control,
+            control,
             analyser: parts.analyser,
             mailbox: parts.mailbox,
             siblings: parts.siblings,
             guesses: Guesses::default(),
             census: parts.census,
             counters: parts.counters,
-            limits: parts.limits,
-            encryption: parts.encryption,
+            limits,
+            encryption,
             recorder_absent_max: parts.recorder_absent_max,
             entries: Vec::new(),
             free: Vec::new(),
             connections: Vec::new(),
             timers: Timers::default(),
-            plans: PlanCache::new(parts.limits.plans_max),
+            plans: PlanCache::new(limits.plans_max),
             views: HashMap::new(),
             views_made: 0,
             scratch: Scratch::default(),
             name_key: NameKey(key),
             random,
-            gathered: Gathered::new(parts.limits.gathered_bytes_max),
+            gathered: Gathered::new(limits.gathered_bytes_max),
             stalled: Vec::new(),
             refusals: Refusals::default(),
             // Counts on from the nanosecond of the start, so no later start gives a number again.
@@ -213,6 +219,11 @@ impl<I: SecureIo> Shard<I> {
             expired: Vec::new(),
             stopping: None,
         };
+        if standing.stops {
+            shard.stop();
+        }
+        // The bell may have rung for the one before.
+        shard.on_mail();
         // It may sleep before its first turn, and is well.
         shard.publish();
         shard

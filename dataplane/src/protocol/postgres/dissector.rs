@@ -60,6 +60,7 @@ pub struct Dissector {
     pub(super) portals: Names,
     /// The portal whose RowDescription is the last one asked for, if an Execute of it may follow.
     pub(super) described: Option<NameId>,
+    /// Of what is asked from now on.
     pub(super) masks: Rc<MaskView>,
     pub(super) rows: RowPlan,
     /// The row that is masked while it passes.
@@ -68,6 +69,8 @@ pub struct Dissector {
     pub(super) farewell: bool,
     /// Counts Syncs and simple queries: a pipeline's number.
     pub(super) pipeline: u32,
+    /// Statements may be there that were judged under another policy or catalogue.
+    pub(super) renewed: bool,
 }
 
 impl Dissector {
@@ -88,6 +91,7 @@ impl Dissector {
             streamed: None,
             farewell: false,
             pipeline: 0,
+            renewed: false,
         }
     }
 
@@ -113,6 +117,19 @@ impl Dissector {
 
     pub fn set_masks(&mut self, masks: Rc<MaskView>) {
         self.masks = masks;
+    }
+
+    /// Other masks count from the next statement on. What is owed keeps those that it was asked under; a portal that was
+    /// described under others is described again.
+    pub fn renew_masks(&mut self, masks: Rc<MaskView>) {
+        self.masks = masks;
+        self.described = None;
+        self.renewed = true;
+    }
+
+    /// The masks of what passes now: those of the statement whose answer it is.
+    pub(super) fn masks_of_answer(&self) -> Rc<MaskView> {
+        self.replies.front().map_or(&self.masks, |owed| &owed.masks).clone()
     }
 }
 

@@ -3,10 +3,10 @@
 
 use std::rc::Rc;
 
-use super::dissector::{CopyIn, Dissector, Skip};
+use super::dissector::{CopyIn, Dissector, NameUse, Skip};
 use super::responder;
 use super::wire::{HEAD_BYTES, cstr_at, frontend, u16_at};
-use crate::datapath::replies::{Ask, Owner};
+use crate::datapath::replies::{Ask, Owed, Owner};
 use crate::datapath::verdict::{Judge, Judged, Plan, Verdict};
 use crate::fault::{Fault, Side};
 use crate::protocol::{Large, Scratch, Step};
@@ -95,7 +95,7 @@ impl Dissector {
         self.statements.remove(unnamed);
         self.portals.remove(unnamed);
         self.forget_names(&plan);
-        self.replies.owe(Ask::Query, Owner::Client, Some(plan));
+        self.owe_to(Ask::Query, Owner::Client, Some(plan));
         // It also ends an extended-protocol pipeline, as Sync does.
         self.pipeline_open = false;
         self.pipeline = self.pipeline.wrapping_add(1);
@@ -144,7 +144,7 @@ impl Dissector {
         let id = self.statements.id(name);
         let name = self.statements.set(id, plan, self.pipeline);
         self.pipeline_open = true;
-        self.replies.owe_name(Ask::Parse, name);
+        self.owe_name(Ask::Parse, name);
         Step::Pass
     }
 
@@ -172,6 +172,10 @@ impl Dissector {
         self.described = None;
         let (portal, statement) = (self.portals.id(portal), self.statements.id(statement));
         let plan = self.statements.get(statement, self.pipeline);
+        // The server may hold one under this name that we have forgotten, and that another policy has let through.
+        if plan.is_none() && self.renewed {
+            return self.refuse(Rc::new(responder::outdated(judge.view())), Ask::Bind, scratch);
+        }
         let plan = match plan.map(|plan| self.judged_again(plan, Ask::Bind, judge, scratch)).transpose() {
             Ok(plan) => plan,
             Err(step) => return step,
@@ -181,12 +185,12 @@ impl Dissector {
             Some(plan) => {
                 self.statements.renew(statement, plan.clone());
                 let name = self.portals.set(portal, plan, self.pipeline);
-                self.replies.owe_name(Ask::Bind, name);
+                self.owe_name(Ask::Bind, name);
             }
             // The server will say that there is no such statement, or it holds one that we are not sure of.
             None => {
                 self.portals.remove(portal);
-                self.replies.owe(Ask::Bind, Owner::Client, None);
+                self.owe_to(Ask::Bind, Owner::Client, None);
             }
         }
         if self.portals.len() > self.limits.prepared_statements_max {
@@ -234,7 +238,7 @@ impl Dissector {
         self.described = described;
         if self.masks.active && self.described != Some(id) {
             responder::describe_portal(&mut scratch.before, name);
-            self.replies.owe(Ask::DescribePortal, Owner::Ours, plan);
+            self.owe_to(Ask::DescribePortal, Owner::Ours, plan);
             self.pipeline_open = true;
             self.described = Some(id);
             return Step::After;
@@ -268,13 +272,22 @@ impl Dissector {
         }
         self.pipeline_open = false;
         self.pipeline = self.pipeline.wrapping_add(1);
-        self.replies.owe(Ask::Sync, Owner::Client, None);
+        self.owe_to(Ask::Sync, Owner::Client, None);
         Step::Pass
+    }
+
+    fn owe_to(&mut self, ask: Ask, owner: Owner, plan: Option<Rc<Plan>>) {
+        self.replies.owe(Owed { ask, owner, plan, masks: self.masks.clone(), name: None });
+    }
+
+    fn owe_name(&mut self, ask: Ask, name: NameUse) {
+        let masks = self.masks.clone();
+        self.replies.owe(Owed { ask, owner: Owner::Client, plan: None, masks, name: Some(name) });
     }
 
     fn owe(&mut self, ask: Ask, plan: Option<Rc<Plan>>) -> Step {
         self.pipeline_open = true;
-        self.replies.owe(ask, Owner::Client, plan);
+        self.owe_to(ask, Owner::Client, plan);
         Step::Pass
     }
 
@@ -310,11 +323,11 @@ impl Dissector {
             return Step::Drop;
         }
         responder::execute_refused(&mut scratch.before);
-        self.replies.owe(Ask::Execute, Owner::Refused, Some(plan));
+        self.owe_to(Ask::Execute, Owner::Refused, Some(plan));
         self.pipeline_open = true;
         if simple {
             responder::sync(&mut scratch.before);
-            self.replies.owe(Ask::Sync, Owner::Client, None);
+            self.owe_to(Ask::Sync, Owner::Client, None);
             self.pipeline_open = false;
             self.pipeline = self.pipeline.wrapping_add(1);
         } else {
