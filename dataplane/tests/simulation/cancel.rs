@@ -10,7 +10,7 @@ use super::client::Account;
 use super::scenario::{Cancel, Key, When};
 
 /// Whoever has found no moment to cancel by then goes away without a word.
-const PATIENCE_NS: u64 = 8_000_000_000;
+const PATIENCE_NS: u64 = 2_000_000_000;
 
 /// A request that was sent.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Canceller {
         }
         handshake::cancel_request(key, &mut line.out);
         let target = self.target.borrow();
-        let is_idle = target.closed || target.is_answered() && target.login_end.is_some();
+        let is_idle = target.closed || target.is_in() && !target.runs();
         let idle_at = (is_idle && !target.faulted).then_some(target.sent.len());
         self.asks.borrow_mut().push(Ask { plan: self.plan, idle_at, landed: false });
         self.is_done = true;
@@ -66,7 +66,7 @@ impl Peer for Canceller {
         let is_time = match self.plan.when {
             When::AtOnce => true,
             When::Running => target.slow,
-            When::Idle => target.is_answered() && target.login_end.is_some(),
+            When::Idle => target.is_in() && !target.runs(),
             When::Gone => target.closed,
         };
         let key = target.key.filter(|_| is_time);
@@ -93,6 +93,10 @@ pub fn lands(asks: &Asks, client: &Account) {
     };
     match asks.iter().position(rightful) {
         Some(n) => asks[n].landed = true,
-        None => panic!("a cancel reached client {}, which had sent {}, without right: {asks:?}", client.number, client.sent.len()),
+        None => panic!(
+            "a cancel reached client {}, which had sent {}, without right: {asks:?}",
+            client.number,
+            client.sent.len()
+        ),
     }
 }

@@ -177,7 +177,8 @@ impl World {
             tally.add("cancel with a wrong key", usize::from(!is_right));
         }
         let ledger = self.shared.ledger.borrow();
-        let after = |shard: usize, opened_ns: u64| self.places[shard].panicked_ns.is_some_and(|at_ns| opened_ns > at_ns);
+        let after =
+            |shard: usize, opened_ns: u64| self.places[shard].panicked_ns.is_some_and(|at_ns| opened_ns > at_ns);
         let shard_of = |client: u32| self.shared.house.accounts[client as usize].borrow().shard;
         let later = ledger.evidence.iter().filter(|(client, e)| after(shard_of(**client), e.opened_ns)).count();
         tally.add("session after a panic", later);

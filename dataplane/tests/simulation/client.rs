@@ -171,9 +171,9 @@ impl Account {
         self.login_end.is_some() && !self.closed
     }
 
-    /// It waits for an answer.
+    /// It waits for an answer, or is asked for COPY data.
     pub fn runs(&self) -> bool {
-        self.is_in() && !self.is_answered()
+        self.is_in() && (!self.is_answered() || self.model.is_copying())
     }
 
     /// What nobody has seen the answer to.
@@ -217,8 +217,12 @@ impl Client {
 
     /// (j) Its token has expired, and it waits for nothing that it might have finished: what it sends now comes too late.
     fn note_lateness(&self, account: &mut Account) {
-        let may_finish = self.court.token_expiry == TokenExpiry::FinishTransaction && !account.model.is_idle();
-        if self.now_ns > self.expired_ns && account.is_answered() && !may_finish {
+        let may_finish = match self.court.token_expiry {
+            TokenExpiry::End => false,
+            TokenExpiry::FinishStatement => account.runs(),
+            TokenExpiry::FinishTransaction => account.runs() || !account.model.is_idle(),
+        };
+        if self.now_ns > self.expired_ns && !may_finish {
             account.too_late_from.get_or_insert(account.sent.len());
         }
     }
@@ -300,6 +304,7 @@ impl Client {
         let (vault, outcome) = seen(&bytes, &frames);
         let newest = self.court.law(account.shard).1;
         account.judged.extend(outcome.map(|outcome| Judged { outcome, oldest, newest }));
+        self.court.judged.set(self.court.judged.get() + 1);
         account.waits_for_vault = false;
         account.model.vault = vault;
         account.feed(&bytes);

@@ -148,6 +148,8 @@ pub struct Court {
     came: RefCell<Vec<usize>>,
     /// By client: when its token expires, seconds since 1970.
     pub expiries_unix_s: Vec<u64>,
+    /// Statements on the vault that have had their answers.
+    pub judged: Cell<usize>,
 }
 
 impl Court {
@@ -160,6 +162,7 @@ impl Court {
             laws,
             came,
             expiries_unix_s,
+            judged: Cell::new(0),
         }
     }
 

@@ -77,7 +77,10 @@ impl Recorder {
             put(&self.directory, core.batch().expect("there is one"), None);
             core.done(Ok(()), now);
         }
-        assert_eq!(core.take_reports().iter().find(|r| !matches!(r, recorder::core::Report::ProducerDied { .. })), None);
+        assert_eq!(
+            core.take_reports().iter().find(|r| !matches!(r, recorder::core::Report::ProducerDied { .. })),
+            None
+        );
     }
 
     pub fn die(&mut self, crash: Crash, now_ns: u64) {

@@ -85,8 +85,9 @@ pub struct Scenario {
     pub strangers: usize,
     pub arrival_spread_ns: usize,
     pub generations: Vec<Generation>,
-    /// When each generation but the first comes.
-    pub reloads_ns: Vec<u64>,
+    /// When each generation but the first comes: when so many statements on the vault have had their answers, and at that
+    /// time at the latest.
+    pub reloads: Vec<(usize, u64)>,
     pub stop_ns: Option<u64>,
     pub panics: Vec<Panic>,
     pub cancels: Vec<Cancel>,
@@ -126,7 +127,7 @@ impl Scenario {
             strangers: one_of(random, &[0, 0, 100]),
             arrival_spread_ns: one_of(random, &[1, 1_000_000, 20_000_000]),
             generations: generations(random, reloads),
-            reloads_ns: moments(random, reloads),
+            reloads: reloads_due(random, reloads),
             stop_ns: random.per_mille(200).then(|| moment(random)),
             panics,
             cancels: (0..cancels).map(|_| cancel(random, shards, clients)).collect(),
@@ -194,6 +195,17 @@ fn outages(random: &mut Random, real: bool) -> Vec<Outage> {
         at_ns += length_ns + 60_000_000 + moment(random);
     }
     found
+}
+
+/// Some come in the midst of a statement, and some while nobody has asked anything yet.
+fn reloads_due(random: &mut Random, count: usize) -> Vec<(usize, u64)> {
+    let (mut judged, mut at_ns) = (0, 0);
+    let mut due = || {
+        judged += random.below(4);
+        at_ns += 100_000 + 1_000 * random.below(40_000) as u64;
+        (judged, at_ns)
+    };
+    (0..count).map(|_| due()).collect()
 }
 
 /// A reload changes one thing or several.

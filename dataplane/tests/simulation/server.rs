@@ -6,11 +6,8 @@ use std::collections::HashMap;
 use dataplane::protocol::postgres::wire::{cstr_at, message, put_cstr, u32_at};
 
 /// Relations of the model: OID, name, columns.
-pub const TABLES: [(u32, &str, &[&str]); 3] = [
-    (16400, "items", &["id", "note"]),
-    (16401, "people", &["name", "ssn", "note"]),
-    (16402, "vault", &["id", "note"]),
-];
+pub const TABLES: [(u32, &str, &[&str]); 3] =
+    [(16400, "items", &["id", "note"]), (16401, "people", &["name", "ssn", "note"]), (16402, "vault", &["id", "note"])];
 
 /// Whom the server speaks with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +50,8 @@ pub struct Server {
     pending: Vec<u8>,
     status: u8,
     skipping: bool,
+    /// Messages have come since the last Sync.
+    pipeline_open: bool,
     /// The error that it skips after was a refusal, which the gateway may have given alone.
     skipping_refusal: bool,
     copying_extended: Option<bool>,
@@ -94,6 +93,7 @@ impl Server {
             pending: Vec::new(),
             status: b'I',
             skipping: false,
+            pipeline_open: false,
             skipping_refusal: false,
             copying_extended: None,
             copied: 0,
@@ -117,9 +117,14 @@ impl Server {
         self.reloads && error[0] == b'E' && (unknown(b"C26000\0") || unknown(REFUSED))
     }
 
-    /// No transaction is open.
+    /// No transaction and no pipeline is open.
     pub fn is_idle(&self) -> bool {
-        self.status == b'I'
+        self.status == b'I' && !self.pipeline_open && !self.is_copying()
+    }
+
+    /// COPY data is awaited.
+    pub fn is_copying(&self) -> bool {
+        self.copying_extended.is_some()
     }
 
     /// The slow statement is done, or was cancelled.
@@ -166,6 +171,11 @@ impl Server {
     }
 
     fn take(&mut self, tag: u8, body: &[u8], out: &mut Vec<u8>) -> Class {
+        self.pipeline_open = match tag {
+            b'P' | b'B' | b'D' | b'E' | b'C' => true,
+            b'Q' | b'S' if !self.is_copying() => false,
+            _ => self.pipeline_open,
+        };
         if let Some(extended) = self.copying_extended {
             return self.take_copy(tag, extended, out);
         }

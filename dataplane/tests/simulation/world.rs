@@ -81,9 +81,10 @@ pub fn run(seed: u64) -> (u64, Tally) {
         world.dump();
     }
     world.check();
-    let trace = world.places.iter_mut().fold(0, |all: u64, place| {
-        (all ^ place.trace ^ place.shard.io().trace()).wrapping_mul(0x0100_0000_01b3)
-    });
+    let trace = world
+        .places
+        .iter_mut()
+        .fold(0, |all: u64, place| (all ^ place.trace ^ place.shard.io().trace()).wrapping_mul(0x0100_0000_01b3));
     let tally = world.shared.tally.borrow().clone();
     (trace, tally)
 }
@@ -100,7 +101,8 @@ impl World {
         let ledger = Rc::new(RefCell::new(Ledger::new(scenario.shards, witness, court.clone())));
         let house = House { intakes: Rc::default(), accounts: Rc::new(accounts), asks: Rc::default() };
         let shared = wires::World { court, house, ledger, tally: Rc::default(), wall_ns, lies: scenario.lies };
-        let recorder = witness.then(|| Recorder::start(&shared.ledger.borrow(), scenario.shards, scenario.wall_offset_ns));
+        let recorder =
+            witness.then(|| Recorder::start(&shared.ledger.borrow(), scenario.shards, scenario.wall_offset_ns));
         let (analyser, texts) = Analyser::by_hand();
         let mut mailboxes: Vec<_> = (0..scenario.shards).map(|_| mailbox().expect("an event descriptor")).collect();
         let postboxes = mailboxes.iter().map(|(_, postbox, _)| postbox.clone()).collect();
@@ -224,7 +226,8 @@ impl World {
 
     /// What is due by now is done.
     fn strike(&mut self, now_ns: u64) {
-        if self.scenario.reloads_ns.get(self.generation).is_some_and(|at_ns| *at_ns <= now_ns) {
+        let is_due = |due: &(usize, u64)| due.1 <= now_ns || due.0 > 0 && due.0 <= self.shared.court.judged.get();
+        if self.scenario.reloads.get(self.generation).is_some_and(is_due) {
             self.generation += 1;
             self.reload();
         }
@@ -397,7 +400,7 @@ fn accounts(random: &mut Random, scenario: &Scenario) -> Vec<Rc<RefCell<Account>
     let mut account = |number| {
         let (shard, masked) = (random.below(scenario.shards), random.per_mille(500));
         let mut account = Account::new(number, shard, masked, random.per_mille(scenario.strangers));
-        account.model.reloads = !scenario.reloads_ns.is_empty();
+        account.model.reloads = !scenario.reloads.is_empty();
         if random.per_mille(scenario.expiring) {
             account.expires_unix_s = EPOCH_NS / 1_000_000_000 + 1;
         }
