@@ -42,9 +42,9 @@ fn an_error_never_repeats_what_may_be_a_secret() {
 }
 
 #[test]
-fn host_names_and_absurd_limits_are_refused_with_what_to_write() {
+fn what_cannot_be_right_is_refused_with_what_to_write() {
     for (written, instead, expected) in [
-        ("127.0.0.1:2", "db.example.com:5432", "names are not resolved yet"),
+        ("127.0.0.1:2", "db.example.com:5432", "name the authority of its certificate"),
         ("plans_max = 16", "plans_max = 16\n[runtime]\nio = \"kqueue\"", "expected one of `auto`, `uring`, `epoll`"),
         ("plans_max = 16", "plans_max = 15", "limits.plans_max = 15 is not between 16 and 1000000"),
         ("plans_max = 16", "active_sessions_max = 100000000", "is not between 1 and 65536"),

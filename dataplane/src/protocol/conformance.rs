@@ -40,6 +40,7 @@ mod tests {
     use crate::protocol::Scratch;
     use crate::protocol::postgres::dissector::{Limits, NameKey, REPLY_BYTES_MAX};
     use crate::protocol::postgres::wire::{message, u32_at, untagged};
+    use crate::session::attempts::Target;
     use crate::session::{
         Admission, CancelKey, Encryption, Input, Output, Request, Session, Settings, Shortage, Upstream,
     };
@@ -113,12 +114,13 @@ mod tests {
                 name_key: NameKey([1; 16]),
                 token_bytes_max: 4096,
                 encryption: Encryption::None,
+                proxied: false,
                 surplus: false,
             };
             let key = CancelKey { process_id: 7, secret: *b"0123456789abcdef0123456789abcdef" };
             let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 4000));
             Self {
-                session: Session::new(1, settings, peer, key, 0),
+                session: Session::new(1, settings, peer.into(), key, 0),
                 slab: Slab::new(SLOTS).expect("memory"),
                 ring: Producer::attach(Words(words.clone())).expect("a fresh ring"),
                 recorder: Consumer::attach(Words(words)).expect("a fresh ring"),
@@ -197,7 +199,7 @@ mod tests {
             for output in outputs {
                 match output {
                     Output::Admit(request) => self.feed(Input::Admitted(admit(&request, self.login))),
-                    Output::Dial => {
+                    Output::Dial(_) => {
                         self.dialed = true;
                         self.feed(Input::Dialed(Ok(())));
                     }
@@ -208,6 +210,7 @@ mod tests {
                         let reason = refused.fault.text();
                         let _ = writeln!(self.events, "recorded refusal of \"{user}\" at \"{database}\": {reason}");
                     }
+                    Output::Part | Output::NotReached(_) => panic!("the upstream was given up"),
                     Output::Close => self.closed = true,
                 }
             }
@@ -318,7 +321,8 @@ mod tests {
                 allow_md5: false,
                 allow_cleartext: true,
                 role: None,
-                tls: false,
+                target: Target::Any,
+                tls: vec![false],
             },
             masks: Rc::new(masks),
             epoch: [0; 8],

@@ -44,6 +44,8 @@ const LIES: [Lie; 10] = [
 #[derive(Default)]
 pub struct Intake {
     pub client: Option<u32>,
+    /// It takes no writes, and the gateway wants a server that does.
+    pub is_standby: bool,
     /// Everything that it was sent, and where its login ends in that.
     pub received: Vec<u8>,
     pub login_end: usize,
@@ -96,7 +98,14 @@ impl UpstreamPeer {
             intake.login_end = end;
         }
         message(&mut line.out, b'R', |out| out.extend_from_slice(&[0; 4]));
-        for (name, value) in [("client_encoding", "UTF8"), ("standard_conforming_strings", "on")] {
+        let is_standby = if intake.is_standby { "on" } else { "off" };
+        let told = [
+            ("client_encoding", "UTF8"),
+            ("standard_conforming_strings", "on"),
+            ("in_hot_standby", is_standby),
+            ("default_transaction_read_only", "off"),
+        ];
+        for (name, value) in told {
             message(&mut line.out, b'S', |out| {
                 put_cstr(out, name.as_bytes());
                 put_cstr(out, value.as_bytes());
@@ -150,6 +159,29 @@ impl Peer for UpstreamPeer {
             Some(client) => self.accounts[client as usize].borrow_mut().faulted = true,
             None => self.accounts.iter().for_each(|a| a.borrow_mut().faulted = true),
         }
+    }
+}
+
+/// An address at which no session can be had.
+pub enum Dead {
+    Unanswered,
+    Silent,
+    Closing,
+}
+
+impl Peer for Dead {
+    fn received(&mut self, _bytes: &[u8], _line: &mut Line) {}
+
+    fn tick(&mut self, _now_ns: u64, line: &mut Line) {
+        line.fin |= matches!(self, Self::Closing);
+    }
+
+    fn closed(&mut self) {}
+
+    fn faulted(&mut self) {}
+
+    fn answers(&self) -> bool {
+        !matches!(self, Self::Unanswered)
     }
 }
 
