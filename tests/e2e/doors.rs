@@ -63,14 +63,11 @@ fn psql(world: &World, login: &Login, host: &str, settings: &[(&str, &str)], sta
     Shown::of(command)
 }
 
-/// The client addresses of all refused logins of a gateway, and then of all sessions, in order.
+/// The client addresses of all sessions of a gateway, refused logins too, in order.
 fn clients(place: &Place) -> Vec<String> {
-    let listed = |options: &[&str]| {
-        let mut command = Command::new(wireward());
-        command.args(["sessions", "--json"]).args(options).arg("--config").arg(place.configuration());
-        Shown::of(command).out
-    };
-    let all = listed(&["--refused"]) + &listed(&[]);
+    let mut command = Command::new(wireward());
+    command.args(["sessions", "--json", "--config"]).arg(place.configuration());
+    let all = Shown::of(command).out;
     all.split("\"client\":\"").skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned).collect()
 }
 

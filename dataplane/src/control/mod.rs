@@ -248,8 +248,14 @@ impl Control {
     }
 
     /// The facts for the session of an admitted client.
-    /// By the endpoint that the session will keep.
-    pub fn admission(&self, admitted: Admitted, masks: Rc<MaskView>, endpoint: &Endpoint) -> Admission {
+    /// By the endpoint that the session will keep, and the order in which its addresses shall be tried.
+    pub fn admission(
+        &self,
+        admitted: Admitted,
+        masks: Rc<MaskView>,
+        endpoint: &Endpoint,
+        order: Vec<u16>,
+    ) -> Admission {
         let guarded = &self.resources[admitted.resource];
         let epoch = policy::epoch(&self.policy);
         Admission {
@@ -265,6 +271,7 @@ impl Control {
                 role: guarded.config.role.clone(),
                 target: endpoint.target,
                 tls: endpoint.ways.iter().map(|way| way.tls.is_some()).collect(),
+                order,
             },
             masks,
             epoch,

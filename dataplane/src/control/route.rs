@@ -24,7 +24,7 @@ const LOOK_UP_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Endpoint {
     pub resource: Arc<str>,
-    /// In the order in which they are tried.
+    /// In the order of the configuration, and of the resolver.
     pub ways: Vec<Way>,
     /// Hosts without an address, and why.
     pub unresolved: Vec<String>,
@@ -54,8 +54,9 @@ impl std::fmt::Display for Way {
 
 impl Endpoint {
     /// For the operator: each way with why it was left.
-    pub fn explain(&self, misses: &[Miss]) -> String {
-        let tried = self.ways.iter().zip(misses).map(|(way, miss)| format!("{way} {}", miss.text()));
+    pub fn explain(&self, misses: &[(u16, Miss)]) -> String {
+        let way = |at: u16| self.ways.get(usize::from(at));
+        let tried = misses.iter().filter_map(|(at, miss)| Some(format!("{} {}", way(*at)?, miss.text())));
         let all: Vec<String> = tried.chain(self.unresolved.iter().cloned()).collect();
         let wants = match self.target {
             Target::Any => String::new(),
@@ -226,7 +227,7 @@ mod tests {
         assert_eq!(addresses(&endpoint), ["192.0.2.1:5432", "[2001:db8::1]:5432", "192.0.2.9:1"]);
         assert_eq!(endpoint.unresolved, ["b.example:5432 cannot be resolved: unknown"]);
         assert_eq!(
-            endpoint.explain(&[Miss::Refused, Miss::Standby, Miss::Late]),
+            endpoint.explain(&[(0, Miss::Refused), (1, Miss::Standby), (2, Miss::Late)]),
             "resource shop (target_session_attrs = \"read-write\") cannot be reached: a.example:5432 (192.0.2.1:5432) refused the \
              connection; a.example:5432 ([2001:db8::1]:5432) is a hot standby; 192.0.2.9:1 did not answer within \
              connect_timeout_s; b.example:5432 cannot be resolved: unknown"

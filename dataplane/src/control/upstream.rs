@@ -28,7 +28,7 @@ use crate::session::attempts::{Attempts, Miss, Traits};
 /// # Errors
 /// What each address or the network says, without the credential.
 pub async fn connect(resource: &Resource, credential: &Secret, endpoint: &Endpoint) -> Result<Client, String> {
-    let mut attempts = Attempts::new(endpoint.target, endpoint.ways.len());
+    let mut attempts = Attempts::new(endpoint.target, (0..endpoint.ways.len() as u16).collect());
     let mut said = endpoint.unresolved.clone();
     while let Some(way) = attempts.current().and_then(|at| endpoint.ways.get(usize::from(at))) {
         let late = |_| Left(Some(Miss::Late), format!("no login within {:?}", endpoint.connect_timeout));

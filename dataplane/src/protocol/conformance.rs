@@ -323,6 +323,7 @@ mod tests {
                 role: None,
                 target: Target::Any,
                 tls: vec![false],
+                order: vec![0],
             },
             masks: Rc::new(masks),
             epoch: [0; 8],

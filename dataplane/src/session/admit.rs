@@ -92,7 +92,7 @@ impl Session {
         self.opened = true;
         self.relay.epoch = admission.epoch;
         self.relay.dissector.set_masks(admission.masks.clone());
-        let attempts = Attempts::new(admission.upstream.target, admission.upstream.tls.len());
+        let attempts = Attempts::new(admission.upstream.target, admission.upstream.order.clone());
         self.state = State::Dialing(Box::new(Dialing { startup, admission, attempts, step: DialStep::Connecting }));
         self.dial(outputs)
     }

@@ -123,22 +123,25 @@ impl Miss {
 #[derive(Debug)]
 pub struct Attempts {
     target: Target,
-    addresses: u16,
-    at: u16,
-    /// What the first round found, by address.
+    /// Numbers of the addresses, from 0, in the order in which they are tried.
+    order: Vec<u16>,
+    /// Place in that order.
+    at: usize,
+    /// What was found, by place.
     found: Vec<Miss>,
     /// `prefer-standby` has found none, and now takes any.
     takes_any: bool,
 }
 
 impl Attempts {
-    pub fn new(target: Target, addresses: usize) -> Self {
-        Self { target, addresses: addresses as u16, at: 0, found: Vec::new(), takes_any: false }
+    /// `order`: numbers of the addresses, from 0, as they shall be tried.
+    pub fn new(target: Target, order: Vec<u16>) -> Self {
+        Self { target, order, at: 0, found: Vec::new(), takes_any: false }
     }
 
-    /// The address that is being tried, from 0; `None` when none is left.
+    /// The address that is being tried; `None` when none is left.
     pub fn current(&self) -> Option<u16> {
-        (self.at < self.addresses).then_some(self.at)
+        self.order.get(self.at).copied()
     }
 
     /// # Errors
@@ -155,7 +158,7 @@ impl Attempts {
         self.at += 1;
         if self.takes_any {
             // What failed just now is no longer of a wrong kind only.
-            if let Some(found) = self.found.get_mut(usize::from(self.at - 1)) {
+            if let Some(found) = self.found.get_mut(self.at - 1) {
                 *found = miss;
             }
         } else {
@@ -164,7 +167,7 @@ impl Attempts {
                 (self.takes_any, self.at) = (true, 0);
             }
         }
-        while self.takes_any && self.found.get(usize::from(self.at)).is_some_and(|miss| !miss.is_of_kind()) {
+        while self.takes_any && self.found.get(self.at).is_some_and(|miss| !miss.is_of_kind()) {
             self.at += 1;
         }
         self.current()
@@ -172,12 +175,12 @@ impl Attempts {
 
     /// Whether another may be tried after the current one.
     pub fn has_next(&self) -> bool {
-        self.at + 1 < self.addresses || self.target == Target::PreferStandby && !self.takes_any
+        self.at + 1 < self.order.len() || self.target == Target::PreferStandby && !self.takes_any
     }
 
     /// Every address with why it was left.
-    pub fn found(&self) -> &[Miss] {
-        &self.found
+    pub fn found(&self) -> Vec<(u16, Miss)> {
+        self.order.iter().copied().zip(self.found.iter().copied()).collect()
     }
 
     /// What the client is told: addresses are counted, not named, for they are the operator's.
@@ -187,12 +190,12 @@ impl Attempts {
             true => format!("; the resource has target_session_attrs = \"{}\"", self.target.name()),
             false => String::new(),
         };
-        match *self.found {
+        match *self.found() {
             [] => format!("the upstream {}; {HELP}", Miss::Unresolved.text()),
-            [miss] => format!("the upstream {}{wants}; {HELP}", miss.text()),
+            [(_, miss)] => format!("the upstream {}{wants}; {HELP}", miss.text()),
             ref several => {
                 let each: Vec<String> =
-                    (1..).zip(several).map(|(n, miss)| format!("address {n} {}", miss.text())).collect();
+                    several.iter().map(|(n, miss)| format!("address {} {}", n + 1, miss.text())).collect();
                 format!("the upstream cannot be reached: {}{wants}; {HELP}", each.join(", "))
             }
         }

@@ -96,7 +96,7 @@ impl Session {
         let State::Dialing(dialing) = &self.state else { return NONE };
         let mut report = Vec::new();
         Report::fatal(NONE.sqlstate(), &format!("wireward: {}", dialing.attempts.report())).write(&mut report);
-        outputs.push(Output::NotReached(dialing.attempts.found().into()));
+        outputs.push(Output::NotReached(dialing.attempts.found()));
         self.relay.replies.insert_unrecorded(&report);
         self.relay.dissector.say_farewell();
         NONE

@@ -96,7 +96,7 @@ pub enum Output {
     /// Close the upstream's connection, to dial another address when its last operation is done.
     Part,
     /// No address of the upstream will do, and why.
-    NotReached(Box<[Miss]>),
+    NotReached(Vec<(u16, Miss)>),
     /// Begin TLS on a side's connection; `early` are bytes of its handshake that are here already.
     Secure { side: Side, early: Vec<u8> },
     /// Find the session that a client wants to cancel.
@@ -170,8 +170,10 @@ pub struct Upstream {
     pub allow_cleartext: bool,
     pub role: Option<String>,
     pub target: Target,
-    /// By address, in the order in which they are tried: it is reached by TLS only.
+    /// By address: it is reached by TLS only.
     pub tls: Vec<bool>,
+    /// Numbers of the addresses, from 0, in the order in which they are tried.
+    pub order: Vec<u16>,
 }
 
 /// What a session is made of.

@@ -174,7 +174,7 @@ impl<I: SecureIo> Shard<I> {
                 let endpoint = self.control.endpoint(key.1);
                 let control = self.control.clone();
                 let view = self.view(|| control.subject(key.0, key.1), key);
-                let admission = self.control.admission(admitted, view.masks.clone(), &endpoint);
+                let admission = self.control.admission(admitted, view.masks.clone(), &endpoint, self.resting.order(&endpoint.ways, self.now));
                 if let Some(entry) = self.entries[index as usize].as_mut() {
                     entry.view = Some(view);
                     entry.endpoint = Some(endpoint);
@@ -210,6 +210,16 @@ impl<I: SecureIo> Shard<I> {
         }
     }
 
+    /// An address has had its time; others are tried before it for a while.
+    pub(super) fn dial_late(&mut self, index: u32) {
+        let entry = self.entries[index as usize].as_ref();
+        let way = entry.and_then(|e| e.endpoint.as_ref()?.ways.get(usize::from(e.address)));
+        if let Some(way) = way {
+            self.resting.add(way.address.clone(), self.now);
+        }
+        self.feed(index, Input::DialLate);
+    }
+
     /// Closes the connection to an address that will not do. The session goes on when its last operation is done.
     fn part(&mut self, index: u32) {
         let Some(entry) = self.entries[index as usize].as_deref_mut() else { return };
@@ -223,7 +233,7 @@ impl<I: SecureIo> Shard<I> {
     }
 
     /// No address will do: the operator is told which, but not of every client.
-    fn not_reached(&mut self, index: u32, misses: &[Miss]) {
+    fn not_reached(&mut self, index: u32, misses: &[(u16, Miss)]) {
         const EVERY_NS: u64 = 1_000_000_000;
         let now_ns = self.now.monotonic_ns;
         let entry = self.entries[index as usize].as_ref();

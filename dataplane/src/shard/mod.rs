@@ -11,6 +11,7 @@ pub mod judging;
 pub mod listen;
 pub mod mailbox;
 mod refusals;
+mod resting;
 pub mod spawn;
 pub mod timers;
 
@@ -40,6 +41,7 @@ use census::Census;
 use judging::View;
 use mailbox::{Mail, Mailbox, Postbox};
 use refusals::Refusals;
+use resting::Resting;
 use timers::{Kind, Timers};
 
 /// The recorder counts as gone when its heartbeat is older than this (decision 11).
@@ -147,6 +149,7 @@ pub struct Shard<I> {
     /// Sessions that wait for the ring, the recorder or the budget.
     stalled: Vec<u32>,
     refusals: Refusals,
+    resting: Resting,
     /// When it was last told that an upstream cannot be reached, monotonic ns.
     told_unreachable_ns: Option<u64>,
     next_session: u64,
@@ -214,6 +217,7 @@ impl<I: SecureIo> Shard<I> {
             gathered: Gathered::new(parts.limits.gathered_bytes_max),
             stalled: Vec::new(),
             refusals: Refusals::default(),
+            resting: Resting::default(),
             told_unreachable_ns: None,
             // Counts on from the nanosecond of the start, so no later start gives a number again.
             next_session: parts.now.unix_ns / SHARDS_MAX * SHARDS_MAX + u64::from(parts.number),
@@ -342,7 +346,7 @@ impl<I: SecureIo> Shard<I> {
                 }
                 // Another address may have begun its time since.
                 Kind::Dial if entry.dial_until_ns > self.now.monotonic_ns || entry.session.is_relaying() => {}
-                Kind::Dial => self.feed(index, Input::DialLate),
+                Kind::Dial => self.dial_late(index),
                 // It had its time to say goodbye.
                 _ if entry.session.is_draining() => self.close(index),
                 _ if !entry.session.is_relaying() => self.feed(index, Input::End(Fault::LoginTimeout)),

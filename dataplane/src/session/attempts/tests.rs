@@ -28,7 +28,7 @@ impl Server {
 
 /// The address that is taken, and in which order addresses are tried.
 fn walk(target: Target, servers: &[Server]) -> (Option<usize>, Vec<usize>) {
-    let mut attempts = Attempts::new(target, servers.len());
+    let mut attempts = Attempts::new(target, (0..servers.len() as u16).collect());
     let mut tried = Vec::new();
     let mut next = attempts.current();
     while let Some(at) = next.map(usize::from) {
@@ -98,12 +98,12 @@ fn addresses_are_tried_in_order_until_one_will_do() {
 
 #[test]
 fn a_server_that_fails_in_the_second_round_is_left_for_the_next() {
-    let mut attempts = Attempts::new(Target::PreferStandby, 2);
+    let mut attempts = Attempts::new(Target::PreferStandby, vec![0, 1]);
     assert_eq!(attempts.missed(Miss::Primary), Some(1));
     assert_eq!(attempts.missed(Miss::Primary), Some(0), "none is a standby: once more from the first");
     assert_eq!(attempts.missed(Miss::Refused), Some(1));
     assert_eq!(attempts.missed(Miss::Late), None);
-    assert_eq!(attempts.found(), [Miss::Refused, Miss::Late]);
+    assert_eq!(attempts.found(), [(0, Miss::Refused), (1, Miss::Late)]);
 }
 
 /// Held against the rule written the other way round: the first address in order that will do, else for `prefer-standby` the
@@ -133,7 +133,7 @@ fn the_first_that_will_do_is_taken_whatever_the_others_are() {
 #[test]
 fn the_report_counts_addresses_and_names_the_kind_that_is_wanted() {
     let report = |target, misses: &[Miss]| {
-        let mut attempts = Attempts::new(target, misses.len());
+        let mut attempts = Attempts::new(target, (0..misses.len() as u16).collect());
         misses.iter().for_each(|miss| _ = attempts.missed(*miss));
         attempts.report()
     };
@@ -150,4 +150,15 @@ fn the_report_counts_addresses_and_names_the_kind_that_is_wanted() {
         "the upstream cannot be reached: address 1 did not answer within connect_timeout_s, address 2 is a hot standby; \
          the resource has target_session_attrs = \"read-write\"; try again or ask the operator"
     );
+}
+
+#[test]
+fn another_order_changes_who_comes_first_and_not_what_an_address_is_called() {
+    let mut attempts = Attempts::new(Target::Any, vec![2, 0, 1]);
+    assert_eq!(attempts.current(), Some(2));
+    assert_eq!(attempts.missed(Miss::Refused), Some(0));
+    assert_eq!(attempts.missed(Miss::Closed), Some(1));
+    assert_eq!(attempts.missed(Miss::Late), None);
+    assert_eq!(attempts.found(), [(2, Miss::Refused), (0, Miss::Closed), (1, Miss::Late)]);
+    assert!(attempts.report().contains("address 3 refused the connection, address 1 closed"), "{}", attempts.report());
 }
