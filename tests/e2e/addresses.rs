@@ -29,6 +29,7 @@ fn main() -> ExitCode {
     run(vec![
         Case::new("the_kind_of_server_is_chosen_as_libpq_chooses_it_and_failover_is_followed", primary_and_standby),
         Case::new("addresses_that_are_dead_in_any_way_are_followed_by_the_next", dead_addresses),
+        Case::new("an_address_that_is_late_does_not_hold_up_every_login", rested),
         Case::new("when_no_address_will_do_the_client_is_told_each_reason_and_no_address", all_dead),
         Case::new("a_host_name_is_resolved_and_one_that_cannot_be_is_passed_over", names),
         Case::new("a_cancel_request_goes_to_the_address_in_use", cancelled_at_the_second),
@@ -297,6 +298,20 @@ fn dead_addresses(world: &World) {
         assert!(began.elapsed() < PATIENCE, "a session was left behind at the server");
         sleep(Duration::from_millis(100));
     }
+}
+
+fn rested(world: &World) {
+    const LOGINS: usize = 12;
+    let stage = Stage::new(world, "rested", &usual(world));
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    listener.set_nonblocking(true).expect("a socket can be so");
+    stage.set(&[&at(listener.local_addr().expect("it is bound").port()), &world.upstream.address], HASTY);
+    for _ in 0..LOGINS {
+        stage.ask("select 'reached'").must_succeed().must_print("reached");
+    }
+    // A shard finds it out once, and the catalogue's reader asks every time.
+    let tried = std::iter::from_fn(|| listener.accept().ok()).count();
+    assert!((2..LOGINS).contains(&tried), "it was tried {tried} times for {LOGINS} logins");
 }
 
 fn all_dead(world: &World) {

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
             "what_follows_a_header_is_the_clients_and_nothing_before_a_handshake_is_read_after_it",
             behind_a_header,
         ),
+        Case::new("guesses_at_cancel_keys_are_counted_by_the_client_that_the_proxy_names", guesses),
         Case::new("several_listeners_and_ipv6_serve_the_same", listeners),
         Case::new("psql_comes_in_by_a_unix_socket", unix_socket),
         Case::new("a_unix_socket_serves_on_all_shards_by_either_driver", unix_shards),
@@ -286,6 +287,33 @@ fn behind_a_header(world: &World) {
     let mut wire = Wire::connect(port);
     wire.raw(&[&near[..], &near].concat());
     assert_eq!(wire.expect().sqlstate(), "08P01");
+}
+
+fn guesses(world: &World) {
+    let (_place, _gateway, ports) = with_listeners(world, "guesses", &[FROM_US]);
+    let from = |last: u8| header(0x21, 0x11, &[&[127, 0, 0, last], &V4_LOCAL[4..]].concat());
+    let mut wire = log_in_behind(world, ports[0], &from(2)).expect("a dba gets in");
+    let key = wire.key.clone();
+    let mut wrong = key.clone();
+    wrong[7] ^= 1;
+    // Whether the key counts when it comes from there, after 40 wrong ones from 127.0.0.66 within a second.
+    let mut counts_from = |last: u8| {
+        wire.query("select pg_sleep(2)");
+        sleep(Duration::from_millis(150));
+        (0..40).for_each(|_| cancel_behind(ports[0], &from(66), &wrong));
+        cancel_behind(ports[0], &from(last), &key);
+        wire.until_ready().iter().any(|message| message.kind == b'E')
+    };
+    // A second may have begun just before the right key, but not every time; and of few addresses two may count as one.
+    assert!((0..3).any(|_| !counts_from(66)), "guesses are not counted by the named client");
+    assert!((70..73).any(counts_from), "one client's guesses lock out another");
+}
+
+fn cancel_behind(port: u16, header: &[u8], key: &[u8]) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    let length = (8 + key.len() as u32).to_be_bytes();
+    let _ = stream.write_all(&[header, &length, &80_877_102u32.to_be_bytes(), key].concat());
+    let _ = stream.read_to_end(&mut Vec::new());
 }
 
 fn listeners(world: &World) {

@@ -16,6 +16,8 @@ use crate::session::attempts::{Miss, Target};
 
 /// Addresses of one name that count; of more the first.
 const ADDRESSES_MAX: usize = 16;
+/// Ways to an upstream in all.
+const WAYS_MAX: usize = 32;
 /// A resolver that takes longer has failed.
 const LOOK_UP_MAX: Duration = Duration::from_secs(5);
 
@@ -174,6 +176,7 @@ fn endpoint(resource: &Resource, name: Arc<str>, tls: Option<&Arc<ClientConfig>>
             unresolved.push(format!("{host} cannot be resolved: {why}"));
         }
     }
+    ways.truncate(WAYS_MAX);
     let (target, connect_timeout) = (resource.target_session_attrs, resource.connect_timeout);
     Endpoint { resource: name, ways, unresolved, target, connect_timeout }
 }

@@ -174,7 +174,12 @@ impl<I: SecureIo> Shard<I> {
                 let endpoint = self.control.endpoint(key.1);
                 let control = self.control.clone();
                 let view = self.view(|| control.subject(key.0, key.1), key);
-                let admission = self.control.admission(admitted, view.masks.clone(), &endpoint, self.resting.order(&endpoint.ways, self.now));
+                let admission = self.control.admission(
+                    admitted,
+                    view.masks.clone(),
+                    &endpoint,
+                    self.resting.order(&endpoint.ways, self.now),
+                );
                 if let Some(entry) = self.entries[index as usize].as_mut() {
                     entry.view = Some(view);
                     entry.endpoint = Some(endpoint);
