@@ -275,12 +275,11 @@ impl<I: SecureIo> Shard<I> {
     fn on_secured(&mut self, conn: Conn, result: Result<Box<Secured>, String>) {
         let Some((index, side)) = self.side(conn) else { return };
         self.counters.secured(side, result.is_ok());
-        let result = result.map_err(|why| match side {
-            Side::Client => Fault::Gone(Side::Client),
-            _ => {
+        let result = result.map_err(|why| {
+            if side == Side::Upstream {
                 log::tell(&log::UPSTREAM_TLS_FAILED, &[self.number.into()], format!("TLS with an upstream: {why}"));
-                Fault::Unreachable("no TLS connection to the upstream could be made; the operator's log says why")
             }
+            Fault::Gone(side)
         });
         self.feed(index, Input::Secured { side, result });
         let entry = self.entries[index as usize].as_ref();
