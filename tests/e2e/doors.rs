@@ -238,7 +238,11 @@ fn headers(world: &World) {
         let as_expected = client.map_or(last.starts_with("127.0.0.1:"), |client| last == client);
         assert!(as_expected, "{what}: {last}");
     }
-    let refused_before = metric(&place, "outcome=\"refused\"");
+    refused_headers(&place, port);
+}
+
+fn refused_headers(place: &Place, port: u16) {
+    let refused_before = metric(place, "outcome=\"refused\"");
     let rows: [(&[u8], &str); 5] = [
         (b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\n", "version 1 header came; this listener takes version 2"),
         (b"\0\0\0\x08\x04\xd2\x16\x2f", "they begin with a PROXY protocol version 2 header"),
@@ -253,7 +257,7 @@ fn headers(world: &World) {
         assert!(said.kind == b'E' && said.field(b'M').is_some_and(|m| m.contains(words)), "{words}: {said:?}");
         assert!(wire.next().is_none(), "{words}: it goes on");
     }
-    assert_eq!(metric(&place, "outcome=\"refused\"") - refused_before, 5.0);
+    assert_eq!(metric(place, "outcome=\"refused\"") - refused_before, 5.0);
 }
 
 fn behind_a_header(world: &World) {

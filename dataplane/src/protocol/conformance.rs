@@ -313,21 +313,25 @@ mod tests {
             },
             role_names: vec!["analyst".into()],
             resource: "shop".into(),
-            upstream: Upstream {
-                database: "shop".into(),
-                user: "gateway".into(),
-                credential: Secret::new(b"secret"),
-                allow_md5: false,
-                allow_cleartext: true,
-                role: None,
-                target: Target::Any,
-                tls: vec![false],
-                order: vec![0],
-            },
+            upstream: upstream(),
             masks: Rc::new(masks),
             epoch: [0; 8],
             epoch_name: "00".into(),
         }))
+    }
+
+    fn upstream() -> Upstream {
+        Upstream {
+            database: "shop".into(),
+            user: "gateway".into(),
+            credential: Secret::new(b"secret"),
+            allow_md5: false,
+            allow_cleartext: true,
+            role: None,
+            target: Target::Any,
+            tls: vec![false],
+            order: vec![0],
+        }
     }
 
     /// An exchange as it is run: read once, as it is run at tens of thousands of cuts.

@@ -97,22 +97,7 @@ impl UpstreamPeer {
             assert_eq!(&intake.received[length + 5..end], b"upstream secret\0");
             intake.login_end = end;
         }
-        message(&mut line.out, b'R', |out| out.extend_from_slice(&[0; 4]));
-        let is_standby = if intake.is_standby { "on" } else { "off" };
-        let told = [
-            ("client_encoding", "UTF8"),
-            ("standard_conforming_strings", "on"),
-            ("in_hot_standby", is_standby),
-            ("default_transaction_read_only", "off"),
-        ];
-        for (name, value) in told {
-            message(&mut line.out, b'S', |out| {
-                put_cstr(out, name.as_bytes());
-                put_cstr(out, value.as_bytes());
-            });
-        }
-        message(&mut line.out, b'K', |out| out.extend_from_slice(&[1; 8]));
-        message(&mut line.out, b'Z', |out| out.push(b'I'));
+        welcome(intake.is_standby, &mut line.out);
         self.server = Some(Server::new(intake.client.expect("set"), Mode::Upstream));
         self.fed = intake.login_end;
     }
@@ -162,11 +147,41 @@ impl Peer for UpstreamPeer {
     }
 }
 
+/// All that follows a login.
+fn welcome(is_standby: bool, out: &mut Vec<u8>) {
+    message(out, b'R', |out| out.extend_from_slice(&[0; 4]));
+    for (name, value) in [
+        ("client_encoding", "UTF8"),
+        ("standard_conforming_strings", "on"),
+        ("in_hot_standby", if is_standby { "on" } else { "off" }),
+        ("default_transaction_read_only", "off"),
+    ] {
+        message(out, b'S', |out| {
+            put_cstr(out, name.as_bytes());
+            put_cstr(out, value.as_bytes());
+        });
+    }
+    message(out, b'K', |out| out.extend_from_slice(&[1; 8]));
+    message(out, b'Z', |out| out.push(b'I'));
+}
+
 /// An address at which no session can be had.
 pub enum Dead {
     Unanswered,
     Silent,
     Closing,
+}
+
+impl Dead {
+    /// One way or another to be dead; `None`: it is no such address, or a hot standby.
+    pub fn drawn(how: usize) -> Option<Self> {
+        match how {
+            0 => Some(Self::Unanswered),
+            1 => Some(Self::Silent),
+            2 => Some(Self::Closing),
+            _ => None,
+        }
+    }
 }
 
 impl Peer for Dead {

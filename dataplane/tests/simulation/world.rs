@@ -326,20 +326,16 @@ fn connect_world(
     sim.on_dial(Box::new(move |conn, address| {
         let Address::Tcp(address) = address else { panic!("no upstream is at {address}") };
         let is_dead = address.port() < FIRST_ADDRESS + dead;
-        let how = random.below(5);
-        if is_dead && how == 0 {
+        // Unanswered, silent, closing, a hot standby, or refused.
+        let how = if is_dead { random.below(5) } else { usize::MAX };
+        if how == 4 {
             return None;
         }
-        let intake = Rc::new(RefCell::new(Intake { is_standby: is_dead && how == 1, ..Intake::default() }));
-        let mut ends = of_dial.borrow_mut();
-        ends.intakes.push(intake.clone());
-        ends.clients.remove(&conn);
-        ends.upstreams.insert(conn, intake.clone());
-        Some(match how {
-            2 if is_dead => Box::new(Dead::Unanswered) as Box<dyn Peer>,
-            3 if is_dead => Box::new(Dead::Silent),
-            4 if is_dead => Box::new(Dead::Closing),
-            _ => Box::new(UpstreamPeer::new(intake, accounts.clone(), &mut random, lies)),
+        let intake = Rc::new(RefCell::new(Intake { is_standby: how == 3, ..Intake::default() }));
+        of_dial.borrow_mut().dialed(conn, intake.clone());
+        Some(match Dead::drawn(how) {
+            Some(dead) => Box::new(dead) as Box<dyn Peer>,
+            None => Box::new(UpstreamPeer::new(intake, accounts.clone(), &mut random, lies)),
         })
     }));
     sim.on_accept(Box::new(move |conn, peer| {
@@ -356,6 +352,12 @@ fn connect_world(
 }
 
 impl Ends {
+    fn dialed(&mut self, conn: Conn, intake: Rc<RefCell<Intake>>) {
+        self.intakes.push(intake.clone());
+        self.clients.remove(&conn);
+        self.upstreams.insert(conn, intake);
+    }
+
     /// (c) Nothing leaves before its record is in the ring.
     fn check_send(&mut self, conn: Conn, bytes: &[u8], accounts: &Accounts, ledger: &Ledger) {
         if let Some(intake) = self.upstreams.get(&conn) {
