@@ -1,5 +1,6 @@
 # TL;DR   make demo         a sample database and a gateway before it, in one command
 #         make test         build, format check, all tests
+#         make conformance  the golden exchanges, cut at every single place (about a CPU hour)
 #         make simulate     SEEDS=100000 worlds of the simulation, from seed FROM=0 on
 #         make bench        criterion benches
 #         make bench-peers  beside pgbouncer and HAProxy on this machine
@@ -7,7 +8,7 @@
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/wireward/target
 
-.PHONY: help demo packages test build fmt-check simulate bench bench-peers fmt
+.PHONY: help demo packages test build fmt-check conformance simulate bench bench-peers fmt
 
 SEEDS ?= 100000
 FROM ?= 0
@@ -31,6 +32,9 @@ build:
 
 fmt-check:
 	cargo fmt --all --check
+
+conformance:
+	WIREWARD_CUTS=every cargo test -p dataplane --lib golden_exchanges
 
 # Each seed once (CI runs its 2,000 twice); says where it is every 5,000, so that a run that was stopped goes on with FROM.
 simulate:

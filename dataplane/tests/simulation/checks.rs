@@ -5,6 +5,7 @@ use super::law::{DRAIN_TIMEOUT, GATHERED_BYTES_MAX, Outcome, Rule};
 use super::ledger::Evidence;
 use super::oracle;
 use super::scenario::{Key, When};
+use super::upstream::Intake;
 use super::world::{RECORDER_ABSENT_MAX, World};
 
 /// How long a shard may take to stop when nothing is left to finish: farewells to peers that do not read (2 s), and restarts.
@@ -42,7 +43,9 @@ impl World {
         let late = account.too_late_from.is_some_and(|from| evidence.requests.len() > from);
         assert!(!late, "client {} went on when its token had expired and nothing was to be finished", account.number);
         for intake in self.shared.house.intakes.borrow().iter().map(|i| i.borrow()) {
-            if intake.client == Some(account.number) {
+            if intake.is_standby {
+                assert_eq!(intake.received.len(), intake.login_end, "a standby was sent more than a login");
+            } else if intake.client == Some(account.number) {
                 oracle::requests_are_the_clients(account, &intake, evidence);
             }
         }
@@ -165,6 +168,10 @@ impl World {
             tally.add("lie of an upstream", usize::from(account.lied_to));
             tally.add("stranger", usize::from(account.stranger && !account.received.is_empty()));
         }
+        let is_later =
+            |i: &Intake| i.password.as_ref().is_some_and(|given| *given != self.scenario.generations[0].password());
+        let exchanged = self.shared.house.intakes.borrow().iter().filter(|i| is_later(&i.borrow())).count();
+        tally.add("credential exchanged", exchanged);
         for ask in self.shared.house.asks.borrow().iter() {
             let target = self.shared.house.accounts[ask.plan.target as usize].borrow();
             let across = ask.landed && ask.plan.shard != target.shard;

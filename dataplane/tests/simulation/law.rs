@@ -14,6 +14,8 @@ use dataplane::control::identity::Identity;
 use dataplane::control::policy::epoch;
 use dataplane::protocol::postgres::dissector;
 use dataplane::session::Encryption;
+use dataplane::session::attempts::Target;
+use dataplane::shard::accept::Door;
 use dataplane::shard::mailbox::Reload;
 use policy_compiler::artifact::Policy;
 use rustls::ServerConfig;
@@ -24,6 +26,9 @@ use super::world::TURN_NS_MAX;
 
 /// As much as one session may hold, a request and a notice, so that two must wait for each other.
 pub const GATHERED_BYTES_MAX: usize = 210_000;
+/// The upstream's addresses are ports from here on; a session can be had at the last of them.
+pub const FIRST_ADDRESS: u16 = 5432;
+const ADDRESSES: u16 = 3;
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 const POLICY: &str = r#"
@@ -217,7 +222,7 @@ impl Court {
         Reload {
             control: Arc::new(control.with_listeners(listeners)),
             limits: limits(made, self.token_expiry),
-            encryption: vec![Encryption::Offered],
+            doors: vec![Door { encryption: Encryption::Offered, ..Door::default() }],
         }
     }
 }
@@ -257,7 +262,9 @@ fn verify(token: &[u8], now_unix_s: u64) -> Result<Identity, &'static str> {
 fn guarded(generation: Generation) -> (Resource, Secret, Snapshot) {
     let resource = Resource {
         name: "shop".into(),
-        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 5432)),
+        hosts: (0..ADDRESSES).map(|n| SocketAddr::from((Ipv4Addr::LOCALHOST, FIRST_ADDRESS + n)).into()).collect(),
+        target_session_attrs: Target::ReadWrite,
+        connect_timeout: Duration::from_secs(4),
         database: "shop".into(),
         user: "gateway".into(),
         credential: Source::Env("NONE".into()),
@@ -273,7 +280,7 @@ fn limits(generation: Generation, token_expiry: TokenExpiry) -> Limits {
     Limits {
         max_client_conn: generation.clients_max,
         active_sessions_max: 100,
-        login_timeout: Duration::from_secs(15),
+        login_timeout: Duration::from_secs(30),
         drain_timeout: DRAIN_TIMEOUT,
         token_expiry,
         token_bytes_max: 4096,

@@ -83,6 +83,8 @@ pub struct Scenario {
     pub leavers: usize,
     pub lies: usize,
     pub strangers: usize,
+    /// The first addresses of the upstream at which no session can be had.
+    pub dead_addresses: usize,
     pub arrival_spread_ns: usize,
     pub generations: Vec<Generation>,
     /// When each generation but the first comes: when so many statements on the vault have had their answers, and at that
@@ -125,6 +127,7 @@ impl Scenario {
             leavers: one_of(random, &[0, 0, 300]),
             lies: one_of(random, &[0, 0, 0, 500]),
             strangers: one_of(random, &[0, 0, 100]),
+            dead_addresses: one_of(random, &[0, 0, 0, 0, 1, 2]),
             arrival_spread_ns: one_of(random, &[1, 1_000_000, 20_000_000]),
             generations: generations(random, reloads),
             reloads: reloads_due(random, reloads),

@@ -8,6 +8,7 @@ use dataplane::protocol::postgres::wire::{CANCEL_REQUEST, cstr_at, message, put_
 
 use super::cancel::{self, Asks};
 use super::client::Account;
+use super::law::Court;
 use super::server::{Mode, Server};
 
 /// What a lying upstream does, once.
@@ -45,13 +46,15 @@ const LIES: [Lie; 10] = [
 #[derive(Default)]
 pub struct Intake {
     pub client: Option<u32>,
+    /// It takes no writes, and the gateway wants a server that does.
+    pub is_standby: bool,
     /// Everything that it was sent, and where its login ends in that.
     pub received: Vec<u8>,
     pub login_end: usize,
     /// Of each send: where it ends in `received`, and how many bytes of requests were recorded then.
     pub sends: Vec<(usize, usize)>,
-    /// Credentials that may be in force for it.
-    pub passwords: Vec<String>,
+    /// The password that it was given, if it asked for one.
+    pub password: Option<String>,
     pub closed: bool,
     /// It was asked to cancel what it runs.
     pub cancelled: bool,
@@ -63,6 +66,7 @@ pub struct House {
     pub intakes: Rc<RefCell<Vec<Rc<RefCell<Intake>>>>>,
     pub accounts: Rc<Vec<Rc<RefCell<Account>>>>,
     pub asks: Asks,
+    pub court: Rc<Court>,
 }
 
 pub struct UpstreamPeer {
@@ -139,19 +143,13 @@ impl UpstreamPeer {
                 return;
             }
             let given = std::str::from_utf8(&intake.received[length + 5..end - 1]).expect("text");
-            let known = intake.passwords.iter().any(|password| password == given);
-            assert!(known, "the upstream was given {given}, in force is {:?}", intake.passwords);
+            let client = intake.client.expect("set");
+            let known = self.house.court.since(client, |generation| generation.password() == given);
+            assert!(known, "the upstream was given {given} for client {client}, which was not in force since it came");
+            intake.password = Some(given.to_owned());
             intake.login_end = end;
         }
-        message(&mut line.out, b'R', |out| out.extend_from_slice(&[0; 4]));
-        for (name, value) in [("client_encoding", "UTF8"), ("standard_conforming_strings", "on")] {
-            message(&mut line.out, b'S', |out| {
-                put_cstr(out, name.as_bytes());
-                put_cstr(out, value.as_bytes());
-            });
-        }
-        message(&mut line.out, b'K', |out| out.extend_from_slice(&Self::key(self.number)));
-        message(&mut line.out, b'Z', |out| out.push(b'I'));
+        welcome(intake.is_standby, Self::key(self.number), &mut line.out);
         self.server = Some(Server::new(intake.client.expect("set"), Mode::Upstream));
         self.fed = intake.login_end;
     }
@@ -228,6 +226,59 @@ impl Peer for UpstreamPeer {
             Some(client) => self.house.accounts[client as usize].borrow_mut().faulted = true,
             None => self.house.accounts.iter().for_each(|a| a.borrow_mut().faulted = true),
         }
+    }
+}
+
+/// All that follows a login.
+fn welcome(is_standby: bool, key: [u8; 8], out: &mut Vec<u8>) {
+    message(out, b'R', |out| out.extend_from_slice(&[0; 4]));
+    for (name, value) in [
+        ("client_encoding", "UTF8"),
+        ("standard_conforming_strings", "on"),
+        ("in_hot_standby", if is_standby { "on" } else { "off" }),
+        ("default_transaction_read_only", "off"),
+    ] {
+        message(out, b'S', |out| {
+            put_cstr(out, name.as_bytes());
+            put_cstr(out, value.as_bytes());
+        });
+    }
+    message(out, b'K', |out| out.extend_from_slice(&key));
+    message(out, b'Z', |out| out.push(b'I'));
+}
+
+/// An address at which no session can be had.
+pub enum Dead {
+    Unanswered,
+    Silent,
+    Closing,
+}
+
+impl Dead {
+    /// One way or another to be dead; `None`: it is no such address, or a hot standby.
+    pub fn drawn(how: usize) -> Option<Self> {
+        match how {
+            0 => Some(Self::Unanswered),
+            1 => Some(Self::Silent),
+            2 => Some(Self::Closing),
+            _ => None,
+        }
+    }
+}
+
+impl Peer for Dead {
+    fn received(&mut self, _bytes: &[u8], _line: &mut Line) {}
+
+    fn tick(&mut self, _now_ns: u64, line: &mut Line) {
+        line.fin |= matches!(self, Self::Closing);
+    }
+
+    fn closed(&mut self) {}
+
+    fn faulted(&mut self) {}
+
+    fn answers(&self) -> bool {
+        !matches!(self, Self::Unanswered)
     }
 }
 

@@ -7,17 +7,18 @@ use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use dataplane::address::Address;
 use dataplane::config::TokenExpiry;
 use dataplane::io::Conn;
 use dataplane::io::sim::{Peer, Random, Sim};
 use dataplane::io::tls::Role;
 
 use super::client::{Account, is_unasked, split};
-use super::law::{Court, DRAIN_TIMEOUT, certificates};
+use super::law::{Court, DRAIN_TIMEOUT, FIRST_ADDRESS, certificates};
 use super::ledger::Ledger;
 use super::oracle;
 use super::tally::Tally;
-use super::upstream::{House, Intake, UpstreamPeer};
+use super::upstream::{Dead, House, Intake, UpstreamPeer};
 use super::world::{CANCEL_PORT, EPOCH_NS, FIRST_PORT, TURN_NS_MAX};
 
 /// What a shard's panic carries, so that it is told from a failed check.
@@ -50,6 +51,7 @@ pub struct World {
     /// Wall clock at the world's beginning.
     pub wall_ns: u64,
     pub lies: usize,
+    pub dead_addresses: usize,
 }
 
 /// What one shard's hooks share, also with the shard's successor.
@@ -86,7 +88,7 @@ impl Wires {
     /// Hangs the checks into a simulator.
     pub fn tie(&self, sim: &mut Sim, world: &World, seed: u64) {
         let (wires, of_world, mut random) = (self.clone(), world.clone(), Random::new(seed));
-        sim.on_dial(Box::new(move |conn, _| Some(wires.dialed(conn, &of_world, &mut random))));
+        sim.on_dial(Box::new(move |conn, address| wires.dialed(conn, address, &of_world, &mut random)));
         let (wires, of_world) = (self.clone(), world.clone());
         sim.on_accept(Box::new(move |conn, peer| wires.accepted(conn, peer.port().into(), &of_world)));
         let (wires, of_world) = (self.clone(), world.clone());
@@ -101,17 +103,22 @@ impl Wires {
         }));
     }
 
-    fn dialed(&self, conn: Conn, world: &World, random: &mut Random) -> Box<dyn Peer> {
-        let (oldest, newest) = world.court.law(self.shard);
-        let passwords = world.court.generations[oldest..=newest].iter().map(|g| g.password()).collect();
-        let intake = Rc::new(RefCell::new(Intake { passwords, ..Intake::default() }));
+    fn dialed(&self, conn: Conn, address: &Address, world: &World, random: &mut Random) -> Option<Box<dyn Peer>> {
+        let Address::Tcp(address) = address else { panic!("no upstream is at {address}") };
+        let is_dead = address.port() < FIRST_ADDRESS + world.dead_addresses as u16;
+        // Unanswered, silent, closing, a hot standby, or refused.
+        let how = if is_dead { random.below(5) } else { usize::MAX };
+        if how == 4 {
+            return None;
+        }
+        let intake = Rc::new(RefCell::new(Intake { is_standby: how == 3, ..Intake::default() }));
         let mut ends = self.ends.borrow_mut();
         ends.forget(conn);
         ends.upstreams.insert(conn, intake.clone());
-        if world.court.generations[oldest].secret > 0 {
-            world.tally.borrow_mut().add("credential exchanged", 1);
-        }
-        Box::new(UpstreamPeer::new(intake, world.house.clone(), random, world.lies))
+        Some(match Dead::drawn(how) {
+            Some(dead) => Box::new(dead),
+            None => Box::new(UpstreamPeer::new(intake, world.house.clone(), random, world.lies)),
+        })
     }
 
     fn accepted(&self, conn: Conn, port: u32, world: &World) {

@@ -99,8 +99,10 @@ impl World {
         let court = Rc::new(Court::new(&scenario, expiries));
         let witness = scenario.real_recorder;
         let ledger = Rc::new(RefCell::new(Ledger::new(scenario.shards, witness, court.clone())));
-        let house = House { intakes: Rc::default(), accounts: Rc::new(accounts), asks: Rc::default() };
-        let shared = wires::World { court, house, ledger, tally: Rc::default(), wall_ns, lies: scenario.lies };
+        let (intakes, asks) = (Rc::default(), Rc::default());
+        let house = House { intakes, accounts: Rc::new(accounts), asks, court: court.clone() };
+        let (tally, lies, dead_addresses) = (Rc::default(), scenario.lies, scenario.dead_addresses);
+        let shared = wires::World { court, house, ledger, tally, wall_ns, lies, dead_addresses };
         let recorder =
             witness.then(|| Recorder::start(&shared.ledger.borrow(), scenario.shards, scenario.wall_offset_ns));
         let (analyser, texts) = Analyser::by_hand();
@@ -157,7 +159,7 @@ impl World {
             siblings: self.postboxes.clone(),
             census: self.census.clone(),
             counters: Arc::default(),
-            encryption: first.encryption,
+            doors: first.doors,
             recorder_absent_max: RECORDER_ABSENT_MAX,
             random: Box::new(move |out| out.iter_mut().for_each(|b| *b = bytes.next() as u8)),
             number: wires.shard as u8,
