@@ -1,15 +1,12 @@
 //! What must hold when a world is over.
 
 use super::client::{Account, split};
-use super::law::{DRAIN_TIMEOUT, GATHERED_BYTES_MAX, Outcome, Rule};
+use super::law::{GATHERED_BYTES_MAX, Outcome, Rule};
 use super::ledger::Evidence;
 use super::oracle;
 use super::scenario::{Key, When};
 use super::upstream::Intake;
-use super::world::{RECORDER_ABSENT_MAX, World};
-
-/// How long a shard may take to stop when nothing is left to finish: farewells to peers that do not read (2 s), and restarts.
-const STOP_NS_MAX: u64 = 2_500_000_000;
+use super::world::{RECORDER_ABSENT_MAX, STOP_NS_MAX, World};
 
 impl World {
     pub fn check(&mut self) {
@@ -59,9 +56,8 @@ impl World {
         assert_eq!(place.shard.gathered_bytes_free(), GATHERED_BYTES_MAX, "gathered bytes are lost");
         let Some(stopping_ns) = place.wires.stopping_ns.get() else { return };
         let took_ns = place.wires.clock_ns.get().saturating_sub(stopping_ns);
-        let is_in_time = took_ns < DRAIN_TIMEOUT.as_nanos() as u64 + STOP_NS_MAX;
-        assert!(place.has_stopped || is_in_time, "a shard has not stopped {took_ns} ns after it was told to");
-        assert!(is_in_time, "a shard took {took_ns} ns to stop");
+        assert!(place.has_stopped, "a shard has not stopped {took_ns} ns after it was told to");
+        assert!(took_ns < STOP_NS_MAX, "a shard took {took_ns} ns to stop");
     }
 
     /// (h) A statement is judged by a policy that was in force between its sending and its answer, and never by two.
@@ -92,7 +88,8 @@ impl World {
     fn check_patience(&self, evidence: &Evidence) {
         let (weather, taste) = (self.scenario.weather, self.scenario.taste);
         let Some(outage) = self.scenario.long_outage().filter(|outage| !outage.beats) else { return };
-        if weather.stall > 0 || weather.mute > 0 || taste.large {
+        // Who is still looking for an address that answers does not wait for the recorder yet.
+        if weather.stall > 0 || weather.mute > 0 || taste.large || self.scenario.dead_addresses > 0 {
             return;
         }
         let wall_ns = self.shared.wall_ns;
@@ -125,7 +122,8 @@ impl World {
         let stops = self.scenario.stop_ns.is_some();
         let explained = match &account.fatal {
             Some(fatal) => self.explains(fatal, account),
-            None if account.login_end.is_none() => stops && account.received.len() <= 1,
+            // Nobody waits for ever until a slow network has taken the reason.
+            None if account.login_end.is_none() => stops && (account.received.len() <= 1 || account.is_amid_frame()),
             None => self.may_be_cut(account) && !split(account.answers()).1.is_empty(),
         };
         assert!(explained, "client {number} has no fault and did not come to its end; told: {:?}", account.fatal);
@@ -160,6 +158,7 @@ impl World {
             tally.add("statement refused", outcomes[2]);
             tally.add("session with two outcomes", usize::from(outcomes.iter().filter(|n| **n > 0).count() > 1));
             tally.add("statement that began under one policy and may have ended under another", crossed);
+            tally.add("session ended by a reload", told("the policy has changed"));
             tally.add("login refused by a reload", told("no role of the token may reach"));
             tally.add("too many clients after a reload", told("too many clients"));
             let away = account.turned_away || account.received.is_empty() && account.closed && !account.faulted;

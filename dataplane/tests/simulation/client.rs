@@ -166,6 +166,11 @@ impl Account {
         !self.waits_for_vault && self.answered >= self.due
     }
 
+    /// Something was cut off in what it was sent.
+    pub fn is_amid_frame(&self) -> bool {
+        self.parsed < self.received.len()
+    }
+
     /// Its session is open.
     pub fn is_in(&self) -> bool {
         self.login_end.is_some() && !self.closed

@@ -131,7 +131,7 @@ impl Scenario {
             arrival_spread_ns: one_of(random, &[1, 1_000_000, 20_000_000]),
             generations: generations(random, reloads),
             reloads: reloads_due(random, reloads),
-            stop_ns: random.per_mille(200).then(|| moment(random)),
+            stop_ns: stop(random, &panics),
             panics,
             cancels: (0..cancels).map(|_| cancel(random, shards, clients)).collect(),
             token_expiry: [TokenExpiry::End, TokenExpiry::FinishStatement, TokenExpiry::FinishTransaction]
@@ -178,9 +178,17 @@ fn weather(random: &mut Random) -> Weather {
 }
 
 fn panics(random: &mut Random, shards: usize) -> Vec<Panic> {
-    let count = if random.per_mille(150) { 1 + random.below(2) } else { 0 };
+    let count = if random.per_mille(250) { 1 + random.below(2) } else { 0 };
     let moments = moments(random, count).into_iter();
     moments.map(|at_ns| Panic { at_ns, shard: random.below(shards), in_a_send: random.per_mille(700) }).collect()
+}
+
+/// Some are told to stop in the very turn that a shard panics in, or just before.
+fn stop(random: &mut Random, panics: &[Panic]) -> Option<u64> {
+    match panics.first() {
+        Some(panic) if random.per_mille(400) => Some(panic.at_ns.saturating_sub(random.below(3) as u64 * 100_000)),
+        _ => random.per_mille(200).then(|| moment(random)),
+    }
 }
 
 /// Long outages are surely longer than the sessions' patience, short ones surely shorter.
@@ -204,8 +212,8 @@ fn outages(random: &mut Random, real: bool) -> Vec<Outage> {
 fn reloads_due(random: &mut Random, count: usize) -> Vec<(usize, u64)> {
     let (mut judged, mut at_ns) = (0, 0);
     let mut due = || {
-        judged += random.below(4);
-        at_ns += 100_000 + 1_000 * random.below(40_000) as u64;
+        judged += 1 + random.below(3);
+        at_ns += 5_000_000 + 1_000 * random.below(60_000) as u64;
         (judged, at_ns)
     };
     (0..count).map(|_| due()).collect()
@@ -219,7 +227,8 @@ fn generations(random: &mut Random, reloads: usize) -> Vec<Generation> {
         let mut next = made[n - 1];
         let changes = 1 + random.below(15);
         if changes & 1 > 0 {
-            let choices = [Rule::Open, Rule::Blocked, Rule::Masked, Rule::Blocked, Rule::Masked, Rule::NoPlain];
+            let choices =
+                [Rule::Open, Rule::Blocked, Rule::Masked, Rule::Blocked, Rule::Masked, Rule::NoPlain, Rule::NoPlain];
             next.rule = choices[random.below(choices.len())];
         }
         next.secret = if changes & 2 > 0 { n as u8 } else { next.secret };

@@ -33,7 +33,7 @@ pub fn script(random: &mut Random, taste: Taste) -> Vec<Step> {
     for _ in 0..3 + random.below(12) {
         let mut writer = Writer { random, taste, sequence: &mut sequence, steps: &mut steps };
         match writer.random.below(10) {
-            _ if taste.vault && writer.random.per_mille(500) => writer.vault(),
+            _ if taste.vault && writer.random.per_mille(700) => writer.vault(),
             0..=3 => writer.simple(),
             4..=7 => writer.pipeline(),
             8 => writer.copy_in(),
@@ -63,9 +63,9 @@ impl Writer<'_> {
         *self.sequence += 1;
         let text = format!("SELECT id, note FROM vault WHERE k = {}", self.sequence);
         let mut bytes = Vec::new();
-        match self.random.below(8) {
-            0..=2 => query(&text, &mut bytes),
-            3 => {
+        match self.random.below(10) {
+            0..=1 => query(&text, &mut bytes),
+            2..=3 => {
                 name(&mut bytes, b'C', b'S', "v1");
                 parse("v1", &text, &mut bytes);
             }
@@ -74,7 +74,7 @@ impl Writer<'_> {
                 bind("", "", 20, &mut bytes);
                 execute("", 0, &mut bytes);
             }
-            5 => query("DEALLOCATE nothing", &mut bytes),
+            5..=6 => query("DEALLOCATE nothing", &mut bytes),
             _ => {
                 bind("", "v1", 20, &mut bytes);
                 execute("", 0, &mut bytes);

@@ -166,7 +166,9 @@ impl Wires {
         if rest.is_empty() {
             return;
         }
-        let farewell_from = *ends.farewells.entry(number).or_insert(from + same);
+        // Its first bytes may have left together with the end of the login.
+        let first = if recorded.is_empty() { 0 } else { from + same };
+        let farewell_from = *ends.farewells.entry(number).or_insert(first);
         let begins = from + same == farewell_from;
         assert!(
             farewell_from == recorded.len() && (!begins || oracle::is_our_fatal(rest)),
@@ -204,7 +206,12 @@ impl Wires {
                 TokenExpiry::FinishStatement => ("expired: finish-statement", !account.slow),
                 TokenExpiry::FinishTransaction => ("expired: finish-transaction", is_idle),
             };
-            assert!(is_over || may_go, "client {number} was sent away in the midst of what it may finish");
+            let last = split(recorded).0.last().map(|frame| oracle::show(frame));
+            assert!(
+                is_over || may_go,
+                "client {number} was sent away in the midst of what it may finish: {what}, slow {}, after {last:?}",
+                account.slow
+            );
             tally.add(what, 1);
             let has_finished = !is_over && wall_ns > expiry_ns + TURN_NS_MAX;
             tally.add("finished after its token had expired", usize::from(has_finished));
@@ -212,11 +219,13 @@ impl Wires {
     }
 }
 
-/// The last answer in the record is that the server waits, with no transaction open.
+/// The last answer in the record is that the server waits, with no transaction open; or that a statement was refused, of whose
+/// pipeline nothing has gone there.
 fn ends_idle(recorded: &[u8]) -> bool {
     let (frames, rest) = split(recorded);
     let last = frames.iter().rev().find(|frame| !is_unasked(frame));
-    rest.is_empty() && last.is_none_or(|frame| **frame == [b'Z', 0, 0, 0, 5, b'I'])
+    let is_over = |frame: &[u8]| *frame == [b'Z', 0, 0, 0, 5, b'I'] || oracle::is_refusal(frame);
+    rest.is_empty() && last.is_none_or(|frame| is_over(frame))
 }
 
 /// The wall clock when a world begins.

@@ -37,6 +37,8 @@ const TURNS_MAX: usize = 400_000;
 /// When the world ends for whoever is left: longer than every time limit of a session.
 const DOOMSDAY_NS: u64 = 60_000_000_000;
 pub const RECORDER_ABSENT_MAX: Duration = Duration::from_secs(5);
+/// How long a shard may take to stop: `drain_timeout` (1 s), farewells to peers that do not read (2 s), and starts after panics.
+pub const STOP_NS_MAX: u64 = 3_500_000_000;
 /// What a shard that has panicked waits before it is started again (`shard/spawn.rs`).
 const RESTART_PAUSE_NS: u64 = 100_000_000;
 
@@ -222,8 +224,10 @@ impl World {
     }
 
     fn is_over(&mut self) -> bool {
-        let over = |p: &mut Place| p.has_stopped || p.shard.io().open() == 0 && p.shard.sessions() == 0;
-        self.places.iter_mut().all(over)
+        let stops = self.is_stopping;
+        let over = |p: &mut Place| p.has_stopped || !stops && p.shard.io().open() == 0 && p.shard.sessions() == 0;
+        let is_late = |p: &Place| p.wires.stopping_ns.get().is_some_and(|at| p.wires.clock_ns.get() > at + STOP_NS_MAX);
+        self.places.iter_mut().all(over) || self.places.iter().any(is_late)
     }
 
     /// What is due by now is done.
@@ -328,11 +332,10 @@ impl World {
         court.settled(shard);
         let mut ledger = self.shared.ledger.borrow_mut();
         if (oldest + 1..=newest).any(|n| court.generations[n].rule == Rule::NoPlain) {
-            let barred = ledger.bar(|client| {
+            ledger.bar(|client| {
                 let account = accounts[client as usize].borrow();
                 account.shard == shard && !account.masked
             });
-            self.shared.tally.borrow_mut().add("session ended by a reload", barred);
         }
         ledger.stopped[shard] |= self.is_stopping;
     }
