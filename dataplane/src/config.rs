@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer, de};
 use crate::control::credential::Source;
 use crate::io::driver::Choice;
 use crate::protocol::postgres::dissector;
-use crate::session::Encryption;
+use crate::session::{Auth, Encryption};
 pub use issuer::Issuer;
 
 #[derive(Debug, Deserialize)]
@@ -81,6 +81,10 @@ struct RawListener {
     plaintext: Option<String>,
     #[serde(default)]
     tls: Option<RawListenerTls>,
+    #[serde(default)]
+    auth: Option<String>,
+    #[serde(default)]
+    oauth_issuer: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -113,6 +117,8 @@ struct RawResource {
     tls_ca: Option<PathBuf>,
     #[serde(default)]
     tls_name: Option<String>,
+    #[serde(default)]
+    oauth_issuer: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -220,6 +226,10 @@ pub struct Listener {
     /// Sessions in clear are served: tokens stay on this machine.
     pub plaintext: bool,
     pub tls: Option<ListenerTls>,
+    /// How clients give their tokens, unless they say otherwise.
+    pub auth: Auth,
+    /// Where clients without a token are sent; else the first issuer that has an address.
+    pub oauth_issuer: Option<String>,
 }
 
 impl Listener {
@@ -262,6 +272,8 @@ pub struct Resource {
     /// Role that the upstream session is pinned to.
     pub role: Option<String>,
     pub tls: Option<UpstreamTls>,
+    /// Where its clients without a token are sent, before the listener's.
+    pub oauth_issuer: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -385,7 +397,7 @@ fn check(raw: RawConfig, directory: &Path) -> Result<Config, String> {
             return Err(format!("two resources are named `{}`; names must differ", resource.name));
         }
     }
-    Ok(Config {
+    let config = Config {
         path: PathBuf::new(),
         issuers: issuer::check_all(raw.issuer, directory)?,
         policy_file: resolve(&raw.policy.file),
@@ -399,7 +411,9 @@ fn check(raw: RawConfig, directory: &Path) -> Result<Config, String> {
         hash_key: raw.masking.hash_key.map(|s| s.relative_to(directory)),
         limits: limits(&raw.limits)?,
         admin: raw.admin.map(|a| admin(&a)).transpose()?,
-    })
+    };
+    issuer::check_named(&config)?;
+    Ok(config)
 }
 
 /// Whoever reaches the admin listener may read it, so it stays on this machine unless somebody has thought about that.
@@ -434,8 +448,12 @@ fn listener(raw: RawListener, directory: &Path) -> Result<Listener, String> {
         key: directory.join(tls.key),
         client_ca: tls.client_ca.map(|path| directory.join(path)),
     });
+    let auth = raw.auth.as_deref().unwrap_or("password");
+    let auth = Auth::named(auth).ok_or_else(|| {
+        format!("listener {address}: auth = \"{auth}\" is unknown; it can be \"password\" or \"oauth\"")
+    })?;
     match plaintext || tls.is_some() {
-        true => Ok(Listener { address, plaintext, tls }),
+        true => Ok(Listener { address, plaintext, tls, auth, oauth_issuer: raw.oauth_issuer }),
         false => Err(format!(
             "listener {address}: give it tls = {{ certificate = \"…\", key = \"…\" }}, or on a loopback address plaintext = \"loopback\""
         )),
@@ -471,6 +489,7 @@ fn resource(raw: RawResource, directory: &Path) -> Result<Resource, String> {
         credential: raw.credential.relative_to(directory),
         role: raw.role,
         tls,
+        oauth_issuer: raw.oauth_issuer,
     })
 }
 

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! login masked                              a login as that role (plain, masked, detected), not written out
+//! listener oauth                            clients give their token by SASL, unless they say otherwise
 //! client>   Q "select 1\0"                  what the client says: tag, then the body's parts
 //! upstream> C "SELECT 1\0" | Z "I"          several messages in a line
 //! to client Z "I"                           what must come out of what was said above
@@ -41,7 +42,7 @@ mod tests {
     use crate::protocol::postgres::dissector::{Limits, NameKey, REPLY_BYTES_MAX};
     use crate::protocol::postgres::wire::{message, u32_at, untagged};
     use crate::session::{
-        Admission, CancelKey, Encryption, Input, Output, Request, Session, Settings, Shortage, Upstream,
+        Admission, Auth, CancelKey, Encryption, Input, Output, Request, Session, Settings, Shortage, Upstream,
     };
 
     type Memory = Words<std::sync::Arc<[std::sync::atomic::AtomicU64]>>;
@@ -101,6 +102,10 @@ mod tests {
 
     impl Stage {
         fn new(login: Login, cut: Cut) -> Self {
+            Self::behind(Auth::Password, login, cut)
+        }
+
+        fn behind(auth: Auth, login: Login, cut: Cut) -> Self {
             let words: std::sync::Arc<[_]> = Words::heap(1 << 20, 1).0.into();
             let limits = Limits {
                 statement_bytes_max: 1 << 16,
@@ -113,6 +118,7 @@ mod tests {
                 name_key: NameKey([1; 16]),
                 token_bytes_max: 4096,
                 encryption: Encryption::None,
+                auth,
                 surplus: false,
             };
             let key = CancelKey { process_id: 7, secret: *b"0123456789abcdef0123456789abcdef" };
@@ -197,6 +203,10 @@ mod tests {
             for output in outputs {
                 match output {
                     Output::Admit(request) => self.feed(Input::Admitted(admit(&request, self.login))),
+                    Output::Challenge { database } => {
+                        let challenge = format!(r#"{{"status":"invalid_token","scope":"of {database}"}}"#);
+                        self.feed(Input::Challenge(challenge.into()));
+                    }
                     Output::Dial => {
                         self.dialed = true;
                         self.feed(Input::Dialed(Ok(())));
@@ -334,7 +344,8 @@ mod tests {
             (_, true) => Login::Detected,
             _ => Login::Plain,
         };
-        let mut stage = Stage::new(login, cut);
+        let auth = if says("listener oauth") { Auth::Oauth } else { Auth::Password };
+        let mut stage = Stage::behind(auth, login, cut);
         let mut written = String::new();
         let mut greeted = false;
         let said: Vec<&str> = golden.lines().filter(|l| !l.starts_with("to ") && !l.starts_with("recorded ")).collect();

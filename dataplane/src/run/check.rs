@@ -5,10 +5,11 @@ use std::io::{self, ErrorKind, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use dataplane::config::{Config, Resource};
+use dataplane::config::{Config, Listener, Resource};
 use dataplane::control::Control;
 use dataplane::control::catalogue::{Protected, Snapshot};
 use dataplane::control::upstream::Endpoint;
+use dataplane::session::Auth;
 use policy_compiler::artifact::Policy;
 use serde_json::json;
 
@@ -64,6 +65,7 @@ impl Report {
         }
         self.recordings(&config.recordings);
         config.listeners.iter().map(|l| l.address).chain(config.admin).for_each(|address| self.listener(address));
+        config.listeners.iter().filter(|l| l.auth == Auth::Oauth).for_each(|listener| self.oauth(config, listener));
         let policy = Policy::open(&config.policy_file).ok();
         if let Some(policy) = &policy {
             self.named_resources(policy, config);
@@ -102,6 +104,18 @@ impl Report {
                 self.note(&what, "the address is in use, perhaps by a gateway that runs".into());
             }
             Err(e) => self.wrong(&what, format!("cannot listen: {e}")),
+        }
+    }
+
+    /// Where clients of a listener get their tokens.
+    fn oauth(&mut self, config: &Config, listener: &Listener) {
+        let what = format!("listener {}", listener.address);
+        let issuer = config.issuer_for_clients(listener.oauth_issuer.as_deref());
+        match issuer.and_then(|issuer| issuer.discovery().map(|url| (url, &issuer.oauth_scope))) {
+            Some((url, scope)) => {
+                self.ok(&what, format!("OAUTHBEARER: clients get tokens by {url}, scope \"{scope}\""))
+            }
+            None => self.note(&what, "OAUTHBEARER: no issuer has an address, so clients must know theirs".into()),
         }
     }
 

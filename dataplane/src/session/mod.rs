@@ -5,6 +5,7 @@
 //! | Greeting  | a startup message ([`greet`])     | asks for a token → Admitting                     |
 //! | Securing  | the end of the client's handshake | Greeting again, over TLS                         |
 //! | Admitting | the token ([`admit`])             | [`Output::Admit`]; `Input::Admitted` → Dialing   |
+//! |           | or, by SASL and refused           | [`Output::Challenge`], said; heard → Draining    |
 //! | Dialing   | the upstream's login ([`dial`])   | both sides are ready → Relaying                  |
 //! | Cancelling| leave, then the upstream ([`cancel`]) | said, and closed by the upstream → Draining  |
 //! | Relaying  | bytes, answers, plans             | [`crate::datapath::relay`] moves everything      |
@@ -57,6 +58,8 @@ pub enum Input {
     },
     /// The answer to [`Output::Admit`].
     Admitted(Result<Box<Admission>, Fault>),
+    /// The answer to [`Output::Challenge`].
+    Challenge(Arc<str>),
     /// The answer to [`Output::Dial`].
     Dialed(Result<(), Fault>),
     /// The answer to [`Output::Secure`].
@@ -82,6 +85,8 @@ pub enum Input {
 pub enum Output {
     /// Check the token and the names.
     Admit(Box<Request>),
+    /// Say where tokens for this database come from, as the JSON of RFC 7628, 3.2.2.
+    Challenge { database: String },
     /// Connect to the upstream of the admission.
     Dial,
     /// Begin TLS on a side's connection; `early` are bytes of its handshake that are here already.
@@ -167,6 +172,7 @@ pub struct Settings {
     pub name_key: NameKey,
     pub token_bytes_max: usize,
     pub encryption: Encryption,
+    pub auth: Auth,
     /// It stands above `max_client_conn`, and is here to be told.
     pub surplus: bool,
 }
@@ -181,15 +187,33 @@ pub enum Encryption {
     Required,
 }
 
+/// How a client gives its token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Auth {
+    #[default]
+    Password,
+    /// By SASL OAUTHBEARER.
+    Oauth,
+}
+
+impl Auth {
+    /// As it is written in the configuration and in a startup option.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "password" => Some(Self::Password),
+            "oauth" => Some(Self::Oauth),
+            _ => None,
+        }
+    }
+}
+
 enum State {
     Greeting {
         negotiations: u8,
     },
     /// TLS with the client is about to begin, or under way.
     Securing(Securing),
-    Admitting {
-        asked: bool,
-    },
+    Admitting(Admitting),
     Dialing(Box<Dialing>),
     Cancelling(Cancelling),
     Relaying,
@@ -216,6 +240,19 @@ enum Securing {
     Direct,
 }
 
+/// Where the token is.
+#[derive(Clone, Copy)]
+enum Admitting {
+    /// Its message is awaited: a password, or a SASLInitialResponse.
+    Awaited,
+    /// The mechanism is agreed on, and its first message is awaited.
+    FirstDue,
+    /// The control side looks at it.
+    Asked,
+    /// It does not count. The client is told where tokens come from, and ends the exchange; then it is told why.
+    Refused { fault: Fault, is_told: bool },
+}
+
 struct Dialing {
     startup: Startup,
     admission: Admission,
@@ -235,6 +272,7 @@ pub struct Session {
     relay: Relay<Dissector>,
     token_bytes_max: usize,
     encryption: Encryption,
+    auth: Auth,
     /// The upstream's own process id and secret.
     upstream_key: Option<[u8; 8]>,
     surplus: bool,
@@ -272,6 +310,7 @@ impl Session {
             relay: Relay::new(id, Lane::default(), Lane::default(), dissector, [0; 8]),
             token_bytes_max: settings.token_bytes_max,
             encryption: settings.encryption,
+            auth: settings.auth,
             upstream_key: None,
             surplus: settings.surplus,
             secured: None,
@@ -311,7 +350,7 @@ impl Session {
             (State::Cancelling(step), side) => {
                 side != Side::Client && matches!(step, Cancelling::AskedTls(_) | Cancelling::Said)
             }
-            (State::Dialing(_), Side::Client) | (State::Admitting { asked: true }, _) => false,
+            (State::Dialing(_), Side::Client) | (State::Admitting(Admitting::Asked), _) => false,
             // A connection that does not stand yet has nothing to say.
             (State::Dialing(dialing), _) => matches!(dialing.step, DialStep::AskedTls | DialStep::Login(_)),
             _ => true,
@@ -377,7 +416,8 @@ impl Session {
                 return Some(Fault::Gone(side));
             }
             Input::Admitted(Ok(admission)) => return self.admitted(*admission, cx, outputs),
-            Input::Admitted(Err(fault)) => return Some(fault),
+            Input::Admitted(Err(fault)) => return self.not_admitted(fault, outputs),
+            Input::Challenge(challenge) => self.challenge(&challenge),
             Input::Dialed(Ok(())) => return self.dialed(),
             Input::MayCancel(grant) => return self.may_cancel(grant, outputs),
             Input::Secured { side, result: Ok(secured) } => return self.secured(side, secured),
@@ -414,8 +454,10 @@ impl Session {
             let moved = match &mut self.state {
                 State::Greeting { .. } => self.greet(cx, outputs),
                 State::Securing(_) => Ok(self.begin_tls(cx, outputs)),
-                State::Admitting { asked: false } => self.read_token(cx, outputs),
-                State::Admitting { asked: true } => Ok(false),
+                State::Admitting(step) => {
+                    let step = *step;
+                    self.admit(step, cx, outputs)
+                }
                 State::Dialing(_) => self.log_in(cx, outputs),
                 State::Cancelling(_) => self.cancel(cx, outputs),
                 State::Relaying => return self.relay(cx, outputs),

@@ -36,6 +36,7 @@ impl<I: SecureIo> Shard<I> {
             name_key: self.name_key,
             token_bytes_max: self.limits.token_bytes_max,
             encryption: self.encryption.get(listener).copied().unwrap_or(Encryption::None),
+            auth: self.control.challenges().auth(listener),
             surplus,
         };
         let session = Session::new(id, settings, peer, self.cancel_key(index), self.now.unix_ns);

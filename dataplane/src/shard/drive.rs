@@ -135,6 +135,7 @@ impl<I: SecureIo> Shard<I> {
         while let Some(output) = self.outputs.pop() {
             match output {
                 Output::Admit(request) => self.admit(index, request, false),
+                Output::Challenge { database } => self.challenge(index, &database),
                 Output::Dial => self.dial(index),
                 Output::Cancel(request) => self.want_cancel(index, request),
                 Output::Secure { side, early } => self.secure(index, side, &early),
@@ -172,6 +173,13 @@ impl<I: SecureIo> Shard<I> {
             Err(fault) => Err(fault),
         };
         self.feed(index, Input::Admitted(input));
+    }
+
+    /// Says where tokens for this database come from.
+    fn challenge(&mut self, index: u32, database: &str) {
+        let Some(listener) = self.entries[index as usize].as_ref().map(|e| usize::from(e.listener)) else { return };
+        let challenge = self.control.challenges().challenge(listener, database);
+        self.feed(index, Input::Challenge(challenge));
     }
 
     /// The session ends with its token.
