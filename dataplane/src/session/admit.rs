@@ -27,17 +27,23 @@ enum Answer {
 
 impl Session {
     /// True if the session has moved on.
-    pub(super) fn admit(&mut self, step: Admitting, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Result<bool, Fault> {
+    pub(super) fn admit(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Result<bool, Fault> {
+        let State::Admitting(step) = &self.state else { return Ok(false) };
         match step {
-            Admitting::Awaited | Admitting::FirstDue => self.read_answer(step, cx, outputs),
-            Admitting::Refused { fault, is_told: true } => self.hear_out(fault, cx),
-            Admitting::Asked | Admitting::Refused { .. } => Ok(false),
+            Admitting::Awaited => self.read_answer(false, cx, outputs),
+            Admitting::FirstDue => self.read_answer(true, cx, outputs),
+            Admitting::Asked | Admitting::Challenging(_) => Ok(false),
+            Admitting::Challenged(fault) => {
+                let fault = **fault;
+                self.hear_out(fault, cx)
+            }
         }
     }
 
-    fn read_answer(&mut self, step: Admitting, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Result<bool, Fault> {
+    /// `is_first`: it is the mechanism's first message alone.
+    fn read_answer(&mut self, is_first: bool, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Result<bool, Fault> {
         let auth = self.auth;
-        let answer = match self.answer(cx, |frame| read(auth, step, frame)) {
+        let answer = match self.answer(cx, |frame| read(auth, is_first, frame)) {
             Ok(Some(answer)) => answer,
             Ok(None) if self.relay.requests.ended() => return Err(Fault::Gone(Side::Client)),
             Ok(None) => return Ok(false),
@@ -102,13 +108,13 @@ impl Session {
             return Some(fault);
         };
         outputs.push(Output::Challenge { database: startup.database.clone() });
-        self.state = State::Admitting(Admitting::Refused { fault, is_told: false });
+        self.state = State::Admitting(Admitting::Challenging(Box::new(fault)));
         None
     }
 
     pub(super) fn challenge(&mut self, challenge: &str) {
-        let State::Admitting(Admitting::Refused { is_told, .. }) = &mut self.state else { return };
-        *is_told = true;
+        let State::Admitting(Admitting::Challenging(fault)) = &self.state else { return };
+        self.state = State::Admitting(Admitting::Challenged(fault.clone()));
         self.proceed(challenge);
     }
 
@@ -172,12 +178,12 @@ impl Session {
 
 const TOO_LONG: Fault = Fault::Limit("the token is longer than token_bytes_max");
 
-fn read(auth: Auth, step: Admitting, frame: &[u8]) -> Result<Answer, Fault> {
+fn read(auth: Auth, is_first: bool, frame: &[u8]) -> Result<Answer, Fault> {
     let body = &frame[HEAD_BYTES..];
-    let first = match (auth, step) {
-        (Auth::Password, _) => return secret(frame).map(Answer::Token),
-        (Auth::Oauth, Admitting::FirstDue) => Some(body),
-        (Auth::Oauth, _) => oauth::initial(body)?,
+    let first = match auth {
+        Auth::Password => return secret(frame).map(Answer::Token),
+        Auth::Oauth if is_first => Some(body),
+        Auth::Oauth => oauth::initial(body)?,
     };
     let Some(first) = first else { return Ok(Answer::FirstDue) };
     Ok(oauth::token(first)?.map_or(Answer::NoToken, |token| Answer::Token(Secret::new(token))))

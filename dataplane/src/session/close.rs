@@ -16,7 +16,7 @@ impl Session {
         }
         let fault = match self.state {
             // However the rest of the exchange went: this is what it was refused for.
-            State::Admitting(Admitting::Refused { fault, .. }) => fault,
+            State::Admitting(Admitting::Challenging(ref fault) | Admitting::Challenged(ref fault)) => **fault,
             _ => fault,
         };
         let relaying = self.is_relaying();

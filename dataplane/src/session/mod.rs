@@ -240,8 +240,7 @@ enum Securing {
     Direct,
 }
 
-/// Where the token is.
-#[derive(Clone, Copy)]
+/// Where the token is. Faults are boxed: an idle session pays for their place only.
 enum Admitting {
     /// Its message is awaited: a password, or a SASLInitialResponse.
     Awaited,
@@ -249,8 +248,10 @@ enum Admitting {
     FirstDue,
     /// The control side looks at it.
     Asked,
-    /// It does not count. The client is told where tokens come from, and ends the exchange; then it is told why.
-    Refused { fault: Fault, is_told: bool },
+    /// It does not count, for this; the shell is asked where tokens come from.
+    Challenging(Box<Fault>),
+    /// The client was told where, and ends the exchange; then it is told why.
+    Challenged(Box<Fault>),
 }
 
 struct Dialing {
@@ -454,10 +455,7 @@ impl Session {
             let moved = match &mut self.state {
                 State::Greeting { .. } => self.greet(cx, outputs),
                 State::Securing(_) => Ok(self.begin_tls(cx, outputs)),
-                State::Admitting(step) => {
-                    let step = *step;
-                    self.admit(step, cx, outputs)
-                }
+                State::Admitting(_) => self.admit(cx, outputs),
                 State::Dialing(_) => self.log_in(cx, outputs),
                 State::Cancelling(_) => self.cancel(cx, outputs),
                 State::Relaying => return self.relay(cx, outputs),
