@@ -44,6 +44,7 @@ mod tests {
     use crate::protocol::Scratch;
     use crate::protocol::postgres::dissector::{Limits, NameKey, REPLY_BYTES_MAX};
     use crate::protocol::postgres::wire::{message, untagged};
+    use crate::session::attempts::Target;
     use crate::session::{
         Admission, Auth, CancelKey, Encryption, Input, Output, Request, Session, Settings, Shortage, Upstream,
     };
@@ -121,13 +122,14 @@ mod tests {
                 name_key: NameKey([1; 16]),
                 token_bytes_max: 4096,
                 encryption: Encryption::None,
+                proxied: false,
                 auth,
                 surplus: false,
             };
             let key = CancelKey { process_id: 7, secret: *b"0123456789abcdef0123456789abcdef" };
             let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 4000));
             Self {
-                session: Session::new(1, settings, peer, key, 0),
+                session: Session::new(1, settings, peer.into(), key, 0),
                 slab: Slab::new(SLOTS).expect("memory"),
                 ring: Producer::attach(Words(words.clone())).expect("a fresh ring"),
                 recorder: Consumer::attach(Words(words)).expect("a fresh ring"),
@@ -210,7 +212,7 @@ mod tests {
                         let challenge = format!(r#"{{"status":"invalid_token","scope":"of {database}"}}"#);
                         self.feed(Input::Challenge(challenge.into()));
                     }
-                    Output::Dial => {
+                    Output::Dial(_) => {
                         self.dialed = true;
                         self.feed(Input::Dialed(Ok(())));
                     }
@@ -221,6 +223,7 @@ mod tests {
                         let reason = refused.fault.text();
                         let _ = writeln!(self.events, "recorded refusal of \"{user}\" at \"{database}\": {reason}");
                     }
+                    Output::Part | Output::NotReached(_) => panic!("the upstream was given up"),
                     Output::Close => self.closed = true,
                 }
             }
@@ -320,19 +323,25 @@ mod tests {
             },
             role_names: vec!["analyst".into()],
             resource: "shop".into(),
-            upstream: Upstream {
-                database: "shop".into(),
-                user: "gateway".into(),
-                credential: Secret::new(b"secret"),
-                allow_md5: false,
-                allow_cleartext: true,
-                role: None,
-                tls: false,
-            },
+            upstream: upstream(),
             masks: Rc::new(masks),
             epoch: [0; 8],
             epoch_name: "00".into(),
         }))
+    }
+
+    fn upstream() -> Upstream {
+        Upstream {
+            database: "shop".into(),
+            user: "gateway".into(),
+            credential: Secret::new(b"secret"),
+            allow_md5: false,
+            allow_cleartext: true,
+            role: None,
+            target: Target::Any,
+            tls: vec![false],
+            order: vec![0],
+        }
     }
 
     /// An exchange as it is run: read once, as it is run at tens of thousands of cuts.

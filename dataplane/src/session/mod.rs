@@ -2,11 +2,12 @@
 //!
 //! | state     | waits for                         | then                                             |
 //! |-----------|-----------------------------------|--------------------------------------------------|
+//! | Announcing| a proxy's header ([`proxy`])      | the client's address is known → Greeting         |
 //! | Greeting  | a startup message ([`greet`])     | asks for a token → Admitting                     |
 //! | Securing  | the end of the client's handshake | Greeting again, over TLS                         |
 //! | Admitting | the token ([`admit`])             | [`Output::Admit`]; `Input::Admitted` → Dialing   |
 //! |           | or, by SASL and refused           | [`Output::Challenge`], said; heard → Draining    |
-//! | Dialing   | the upstream's login ([`dial`])   | both sides are ready → Relaying                  |
+//! | Dialing   | the upstream's login ([`dial`])   | both sides are ready → Relaying; or the next address |
 //! | Cancelling| leave, then the upstream ([`cancel`]) | said, and closed by the upstream → Draining  |
 //! | Relaying  | bytes, answers, plans             | [`crate::datapath::relay`] moves everything      |
 //! | Draining  | what must still leave ([`close`]) | [`Output::Close`]                                |
@@ -14,16 +15,19 @@
 //! Any fault, in any state, leads to Draining. LIFECYCLE.md tells the same as a picture.
 
 pub mod admit;
+pub mod attempts;
 pub mod cancel;
 pub mod close;
 pub mod dial;
 pub mod greet;
+mod proxy;
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use ring::Kind;
 
+use crate::address::Peer;
 use crate::buffer::Slot;
 use crate::control::credential::Secret;
 use crate::control::identity::Identity;
@@ -34,6 +38,7 @@ use crate::datapath::tap::Note;
 use crate::fault::{Fault, Side};
 use crate::protocol::postgres::dissector::{Dissector, Limits, NameKey};
 use crate::protocol::postgres::handshake::{CancelRequest, Login, Startup};
+use attempts::{Attempts, Miss, Target};
 use cancel::{Cancelling, Grant};
 
 /// Everything that can happen to a session.
@@ -61,7 +66,11 @@ pub enum Input {
     /// The answer to [`Output::Challenge`].
     Challenge(Arc<str>),
     /// The answer to [`Output::Dial`].
-    Dialed(Result<(), Fault>),
+    Dialed(Result<(), Miss>),
+    /// The dialed address has had its time, its login included.
+    DialLate,
+    /// The answer to [`Output::Part`].
+    Parted,
     /// The answer to [`Output::Secure`].
     Secured {
         side: Side,
@@ -85,10 +94,14 @@ pub enum Input {
 pub enum Output {
     /// Check the token and the names.
     Admit(Box<Request>),
+    /// Connect to this address of the upstream, from 0.
+    Dial(u16),
+    /// Close the upstream's connection, to dial another address when its last operation is done.
+    Part,
+    /// No address of the upstream will do, and why.
+    NotReached(Vec<(u16, Miss)>),
     /// Say where tokens for this database come from, as the JSON of RFC 7628, 3.2.2.
     Challenge { database: String },
-    /// Connect to the upstream of the admission.
-    Dial,
     /// Begin TLS on a side's connection; `early` are bytes of its handshake that are here already.
     Secure { side: Side, early: Vec<u8> },
     /// Find the session that a client wants to cancel.
@@ -133,7 +146,7 @@ pub struct Request {
 #[derive(Debug)]
 pub struct Refused {
     pub session: u64,
-    pub client: std::net::SocketAddr,
+    pub client: Peer,
     pub user: String,
     pub database: String,
     pub fault: Fault,
@@ -161,8 +174,11 @@ pub struct Upstream {
     pub allow_md5: bool,
     pub allow_cleartext: bool,
     pub role: Option<String>,
-    /// It is reached by TLS only.
-    pub tls: bool,
+    pub target: Target,
+    /// By address: it is reached by TLS only.
+    pub tls: Vec<bool>,
+    /// Numbers of the addresses, from 0, in the order in which they are tried.
+    pub order: Vec<u16>,
 }
 
 /// What a session is made of.
@@ -172,6 +188,8 @@ pub struct Settings {
     pub name_key: NameKey,
     pub token_bytes_max: usize,
     pub encryption: Encryption,
+    /// A proxy's header comes first.
+    pub proxied: bool,
     pub auth: Auth,
     /// It stands above `max_client_conn`, and is here to be told.
     pub surplus: bool,
@@ -208,6 +226,7 @@ impl Auth {
 }
 
 enum State {
+    Announcing,
     Greeting {
         negotiations: u8,
     },
@@ -257,6 +276,7 @@ enum Admitting {
 struct Dialing {
     startup: Startup,
     admission: Admission,
+    attempts: Attempts,
     step: DialStep,
 }
 
@@ -266,6 +286,8 @@ enum DialStep {
     AskedTls,
     Handshake,
     Login(Box<Login>),
+    /// The address will not do: its connection is being closed.
+    Parting,
 }
 
 pub struct Session {
@@ -279,7 +301,7 @@ pub struct Session {
     surplus: bool,
     /// What the client's handshake has found out, once it is done.
     secured: Option<Box<Secured>>,
-    peer: std::net::SocketAddr,
+    peer: Peer,
     /// The process id and secret that the client is given for cancelling.
     cancel_key: CancelKey,
     /// The startup message, while the control side checks the token. Boxed: an idle session pays for its place only.
@@ -298,16 +320,10 @@ pub struct CancelKey {
 }
 
 impl Session {
-    pub fn new(
-        id: u64,
-        settings: Settings,
-        peer: std::net::SocketAddr,
-        cancel_key: CancelKey,
-        now_unix_ns: u64,
-    ) -> Self {
+    pub fn new(id: u64, settings: Settings, peer: Peer, cancel_key: CancelKey, now_unix_ns: u64) -> Self {
         let dissector = Dissector::new(settings.limits, settings.name_key, Rc::new(MaskView::none()));
         Self {
-            state: State::Greeting { negotiations: 0 },
+            state: if settings.proxied { State::Announcing } else { State::Greeting { negotiations: 0 } },
             relay: Relay::new(id, Lane::default(), Lane::default(), dissector, [0; 8]),
             token_bytes_max: settings.token_bytes_max,
             encryption: settings.encryption,
@@ -380,7 +396,7 @@ impl Session {
         self.relay.dissector.is_idle()
     }
 
-    pub fn peer(&self) -> std::net::SocketAddr {
+    pub fn peer(&self) -> Peer {
         self.peer
     }
 
@@ -414,17 +430,21 @@ impl Session {
             Input::Sent { side, bytes, heap } => self.outgoing(side).sent(cx.slab, bytes, heap),
             Input::SendFailed { side } => {
                 self.outgoing(side).send_failed();
-                return Some(Fault::Gone(side));
+                return match (side, &self.state) {
+                    (Side::Upstream, State::Dialing(_)) => self.missed(Miss::Closed, outputs),
+                    _ => Some(Fault::Gone(side)),
+                };
             }
             Input::Admitted(Ok(admission)) => return self.admitted(*admission, cx, outputs),
+            Input::Dialed(result) => return self.dialed(result, outputs),
+            Input::DialLate => return self.dial_late(outputs),
+            Input::Parted => return self.parted(cx, outputs),
             Input::Admitted(Err(fault)) => return self.not_admitted(fault, outputs),
             Input::Challenge(challenge) => self.challenge(&challenge),
-            Input::Dialed(Ok(())) => return self.dialed(),
             Input::MayCancel(grant) => return self.may_cancel(grant, outputs),
             Input::Secured { side, result: Ok(secured) } => return self.secured(side, secured),
-            Input::Dialed(Err(fault)) | Input::End(fault) | Input::Secured { result: Err(fault), .. } => {
-                return Some(fault);
-            }
+            Input::Secured { side: Side::Upstream, result: Err(_) } => return self.missed(Miss::TlsFailed, outputs),
+            Input::End(fault) | Input::Secured { result: Err(fault), .. } => return Some(fault),
             Input::Policy { masks, epoch } => {
                 self.relay.dissector.set_masks(masks);
                 self.relay.epoch = epoch;
@@ -453,6 +473,7 @@ impl Session {
     fn advance(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Option<Shortage> {
         loop {
             let moved = match &mut self.state {
+                State::Announcing => self.read_proxy_header(cx),
                 State::Greeting { .. } => self.greet(cx, outputs),
                 State::Securing(_) => Ok(self.begin_tls(cx, outputs)),
                 State::Admitting(_) => self.admit(cx, outputs),
