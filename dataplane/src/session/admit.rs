@@ -51,7 +51,7 @@ impl Session {
             Err(fault) => return self.not_admitted(fault, outputs).map_or(Ok(false), Err),
         };
         match answer {
-            Answer::Token(token) if token.reveal().len() > self.token_bytes_max => Err(TOO_LONG),
+            Answer::Token(token) if token.reveal().len() > self.token_bytes_max as usize => Err(TOO_LONG),
             Answer::Token(token) => {
                 let Some(startup) = &self.pending_startup else { return Ok(false) };
                 let (user, database) = (startup.user.clone(), startup.database.clone());
@@ -86,7 +86,7 @@ impl Session {
         if tag != frontend::PASSWORD {
             return Err(Fault::Protocol(Side::Client, "a message came where the password was expected"));
         }
-        if bytes > HEAD_BYTES + self.token_bytes_max + oauth::BESIDE_TOKEN_BYTES_MAX {
+        if bytes > HEAD_BYTES + self.token_bytes_max as usize + oauth::BESIDE_TOKEN_BYTES_MAX {
             return Err(TOO_LONG);
         }
         if bytes > window.len() {

@@ -293,7 +293,7 @@ enum DialStep {
 pub struct Session {
     state: State,
     relay: Relay<Dissector>,
-    token_bytes_max: usize,
+    token_bytes_max: u32,
     encryption: Encryption,
     auth: Auth,
     /// The upstream's own process id and secret.
@@ -325,7 +325,7 @@ impl Session {
         Self {
             state: if settings.proxied { State::Announcing } else { State::Greeting { negotiations: 0 } },
             relay: Relay::new(id, Lane::default(), Lane::default(), dissector, [0; 8]),
-            token_bytes_max: settings.token_bytes_max,
+            token_bytes_max: settings.token_bytes_max as u32,
             encryption: settings.encryption,
             auth: settings.auth,
             upstream_key: None,
