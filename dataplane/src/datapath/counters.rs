@@ -43,6 +43,7 @@ pub struct Counters {
     pub connections_accepted: Counter,
     pub refused_max_client_conn: Counter,
     pub refused_shutting_down: Counter,
+    pub sessions_evicted: Counter,
     pub accept_failures: Counter,
     pub logins: Logins,
     pub statements_allowed: Counter,

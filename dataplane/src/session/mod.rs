@@ -326,6 +326,20 @@ impl Session {
         lanes.iter().any(|l| l.is_sending()) && !only_a_slot
     }
 
+    /// It has a place among `max_client_conn`, and has not said who it is.
+    pub fn is_stranger(&self) -> bool {
+        let says_nothing = matches!(
+            self.state,
+            State::Greeting { .. } | State::Securing(_) | State::Admitting { asked: false } | State::Cancelling(_)
+        );
+        says_nothing && !self.surplus
+    }
+
+    /// When the oldest slot was taken that it holds, in the slab's seconds.
+    pub fn oldest_slot_s(&self) -> Option<u32> {
+        self.relay.requests.oldest_slot_s().into_iter().chain(self.relay.replies.oldest_slot_s()).min()
+    }
+
     pub fn is_draining(&self) -> bool {
         matches!(self.state, State::Draining { .. })
     }

@@ -15,8 +15,8 @@ const SURPLUS_MAX: usize = 64;
 impl<I: SecureIo> Shard<I> {
     pub(super) fn accepted(&mut self, listener: usize, client: Conn, peer: SocketAddr) {
         let (connections, max) = (self.census.total(), self.limits.max_client_conn as usize);
-        let surplus = connections >= max;
-        if connections >= max + SURPLUS_MAX || self.stopping.is_some() {
+        let surplus = connections >= max && !self.make_place();
+        if surplus && connections >= max + SURPLUS_MAX || self.stopping.is_some() {
             let why =
                 if surplus { &self.counters.refused_max_client_conn } else { &self.counters.refused_shutting_down };
             why.add(1);

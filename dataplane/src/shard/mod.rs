@@ -7,6 +7,7 @@ pub mod accept;
 pub mod cancel;
 pub mod census;
 pub mod drive;
+mod eviction;
 pub mod judging;
 pub mod mailbox;
 mod refusals;
@@ -148,6 +149,8 @@ pub struct Shard<I> {
     expired: Vec<(u32, u64, u64)>,
     /// Until when sessions may finish, monotonic ns.
     stopping: Option<u64>,
+    /// When it was last looked who keeps slots, in the slab's seconds.
+    evicted_s: u32,
 }
 
 /// What a shard is made of.
@@ -212,6 +215,7 @@ impl<I: SecureIo> Shard<I> {
             outputs: Vec::new(),
             expired: Vec::new(),
             stopping: None,
+            evicted_s: 0,
         };
         // It may sleep before its first turn, and is well.
         shard.publish();
@@ -238,6 +242,7 @@ impl<I: SecureIo> Shard<I> {
         self.io.wait(&mut self.slab, patience, &mut events);
         self.now = clock();
         self.tap.beat(self.now.unix_ns);
+        self.slab.tick((self.now.monotonic_ns / 1_000_000_000) as u32);
         for event in events.drain(..) {
             self.on_event(event);
         }
@@ -246,6 +251,7 @@ impl<I: SecureIo> Shard<I> {
         self.retry_stalled();
         self.end_stopping();
         self.end_expired();
+        self.evict();
         self.tell_refusals();
         self.publish();
     }
