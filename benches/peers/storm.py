@@ -3,7 +3,7 @@
 
 TL;DR:  benches/peers/storm.py                  about six minutes: 8,900 idle and 1,000 active sessions, plain and TLS, beside pgbouncer
         benches/peers/storm.py --quick          1,000 idle and 50 active ones
-        benches/peers/storm.py --only memory    or: active, stalls
+        benches/peers/storm.py --only memory    or: active, stalls, connects, reload
 
 Idle sessions have a stand-in behind them (`standin.py`), which logs in by SCRAM as PostgreSQL does; active ones a real PostgreSQL.
 Each idle session has run one statement. Memory is the private memory of the whole process (smaps_rollup) with them less that without them. A
@@ -13,6 +13,7 @@ process may have 20,000 descriptors here, and each session takes two: hence 8,90
 import argparse
 import asyncio
 import os
+import re
 import shutil
 import signal
 import ssl
@@ -20,6 +21,8 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 
 import run
 import servers
@@ -27,12 +30,15 @@ import servers
 HERE = os.path.dirname(os.path.abspath(__file__))
 STRANGERS_AT_ONCE = 64
 HANDSHAKES = 1_000
+PARTS = ["memory", "active", "stalls", "connects", "reload"]
+RULES = 1_000
+RELOAD_EVERY_S = 1
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="1,000 idle and 50 active sessions, 3 s a run")
-    parser.add_argument("--only", action="append", choices=["memory", "active", "stalls"], help="may be given more than once")
+    parser.add_argument("--only", action="append", choices=PARTS, help="may be given more than once")
     parser.add_argument("--idle", type=int)
     parser.add_argument("--active", type=int)
     parser.add_argument("--seconds", type=float, help="length of one pgbench run (default 8)")
@@ -41,7 +47,7 @@ def arguments():
     chosen.idle = chosen.idle or (1_000 if chosen.quick else 8_900)
     chosen.active = chosen.active or (50 if chosen.quick else 1_000)
     chosen.seconds = chosen.seconds or (3 if chosen.quick else 8)
-    chosen.only = chosen.only or ["memory", "active", "stalls"]
+    chosen.only = chosen.only or PARTS
     return chosen
 
 
@@ -181,11 +187,15 @@ def start_wireward(binary, postgres, directory, behind):
 class Context:
     def __init__(self, options, directory):
         self.options, self.directory, self.processes = options, directory, []
-        binary = options.binary or run.build_wireward()
+
+    def start(self):
+        options, directory = self.options, self.directory
+        binary = self.binary = options.binary or run.build_wireward()
         self.postgres = servers.Postgres(directory, connections=options.active + 100)
+        self.processes.append(self.postgres.process)
         idle, idle_port = start_standin(self.postgres, directory, "idle")
         deaf, deaf_port = start_standin(self.postgres, directory, "deaf", "--deaf")
-        self.processes += [self.postgres.process, idle, deaf]
+        self.processes += [idle, deaf]
         process, self.wireward = start_wireward(binary, self.postgres, directory, {"idle": idle_port, "deaf": deaf_port})
         self.processes.append(process)
         home = os.path.join(directory, "wireward")
@@ -256,6 +266,73 @@ def stalls(context):
                 one.let_go()
 
 
+def connects(context):
+    """A new connection with a token for every statement, by TLS, as agents make them."""
+    script = os.path.join(context.directory, "one.sql")
+    with open(script, "w", encoding="utf-8") as file:
+        file.write("select 1;\n")
+    print("\n8 clients, each statement on a TLS connection of its own:")
+    for behind in ("idle", None):
+        for target in (context.pgbouncer, context.wireward):
+            environment = dict(target.environment(), PGSSLMODE="require")
+            if behind:
+                environment["PGDATABASE"] = behind
+            command = [f"{context.postgres.binaries}/pgbench", "-C", "-n", "-c", "8", "-j", "1", "-f", script, "-T",
+                       f"{context.options.seconds:g}"]
+
+            def work():
+                done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+                found = re.search(r"actually processed: (\d+)", done.stdout)
+                if done.returncode or not found:
+                    raise SystemExit(f"pgbench -C through {target.name} failed:\n{done.stdout}{done.stderr}")
+                return int(found.group(1))
+
+            count, cpu = run.measured(target, work)
+            each_us = sum(cpu["proxy"][:2]) / count * 1e6
+            print(f"  {target.name}, {'the stand-in' if behind else 'PostgreSQL'} behind it: {count / context.options.seconds:,.0f} "
+                  f"connections a second, {each_us:,.0f} µs of the proxy's CPU each")
+
+
+def policy_of_rules(context, number):
+    """The policy of the benches and many rules more; two of them differ in the rules' names."""
+    directory = os.path.join(context.directory, f"policy-{number}")
+    shutil.copytree(os.path.join(context.directory, "policy"), directory)
+    with open(os.path.join(directory, "rules.toml"), "w", encoding="utf-8") as file:
+        for rule in range(RULES):
+            file.write(f'[[rule]]\nname = "rule-{number}-{rule}"\naction = "block"\nto = ["analyst"]\neffects = ["insert"]\n'
+                       f'relations = ["table_{rule}"]\n')
+    bundle = os.path.join(context.directory, f"{number}.bundle")
+    subprocess.run([context.binary, "policy", "build", directory, "-o", bundle], check=True, stdout=subprocess.DEVNULL)
+    return bundle
+
+
+def reload(context):
+    bundles, in_force = [policy_of_rules(context, number) for number in (1, 2)], os.path.join(context.directory, "wireward", "policy.bundle")
+    stop, times = threading.Event(), [0]
+
+    def exchange():
+        shutil.copy(bundles[times[0] % 2], in_force + ".new")
+        os.rename(in_force + ".new", in_force)
+        times[0] += 1
+
+    def keep_reloading():
+        while not stop.wait(RELOAD_EVERY_S):
+            exchange()
+
+    exchange()
+    time.sleep(2)
+    print(f"\n8 clients while a policy of {RULES:,} rules is exchanged every {RELOAD_EVERY_S} s:")
+    quiet = pgbench(context, context.wireward, 8)
+    print(f"  without: p50 {quiet['p50_us']:,} µs, p99 {quiet['p99_us']:,} µs, longest {quiet['max_us']:,} µs")
+    times[0], reloading = 1, threading.Thread(target=keep_reloading)
+    reloading.start()
+    found = pgbench(context, context.wireward, 8)
+    stop.set()
+    reloading.join()
+    print(f"  {times[0] - 1} reloads: p50 {found['p50_us']:,} µs, p99 {found['p99_us']:,} µs ({found['p99_us'] / quiet['p99_us']:.2f} of it without), "
+          f"longest {found['max_us']:,} µs, no statement failed")
+
+
 def main():
     if sys.argv[1:2] == ["hold"]:
         mode, port, user, database, password, count, *with_tls = sys.argv[2:]
@@ -264,14 +341,13 @@ def main():
     run.install_missing()
     directory = tempfile.mkdtemp(prefix="wireward-storm-")
     os.chmod(directory, 0o755)
-    context = None
+    context = Context(options, directory)
     try:
-        context = Context(options, directory)
+        context.start()
         for name in options.only:
-            {"memory": memory, "active": active, "stalls": stalls}[name](context)
+            {"memory": memory, "active": active, "stalls": stalls, "connects": connects, "reload": reload}[name](context)
     finally:
-        if context:
-            context.stop()
+        context.stop()
         shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -39,6 +39,8 @@ pub struct Slab {
     base: NonNull<u8>,
     slots: u32,
     free: Vec<u32>,
+    /// Slots that the driver has and no connection yet.
+    waiting: u32,
     now_s: u32,
 }
 
@@ -55,7 +57,7 @@ impl Slab {
             mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
         }?;
         let base = NonNull::new(base.cast::<u8>()).ok_or(std::io::ErrorKind::OutOfMemory)?;
-        Ok(Self { base, slots, free: (0..slots).rev().collect(), now_s: 0 })
+        Ok(Self { base, slots, free: (0..slots).rev().collect(), waiting: 0, now_s: 0 })
     }
 
     pub fn slots(&self) -> u32 {
@@ -66,14 +68,24 @@ impl Slab {
         self.free.len()
     }
 
+    /// Slots that no connection has; those that wait in the kernel are among them.
+    pub fn unused(&self) -> usize {
+        self.free.len() + self.waiting as usize
+    }
+
+    /// How many of the slots that it has taken the driver keeps for the next receives.
+    pub fn set_waiting(&mut self, waiting: usize) {
+        self.waiting = waiting as u32;
+    }
+
     /// Half of the slots are in use: what can do without one shall.
     pub fn is_short(&self) -> bool {
-        self.free.len() < self.slots as usize / 2
+        self.unused() < self.slots as usize / 2
     }
 
     /// So few are left that whoever keeps one without moving must go.
     pub fn is_out(&self) -> bool {
-        self.free.len() < self.slots as usize / 16
+        self.unused() < self.slots as usize / 16
     }
 
     pub fn take(&mut self) -> Option<Slot> {
@@ -90,7 +102,7 @@ impl Slab {
         self.now_s = now_s;
     }
 
-    /// The slot counts as taken now: it has waited in the kernel for its first byte.
+    /// The slot counts as taken now: it has waited in the kernel for its first byte, or its bytes have moved on.
     pub fn touch(&self, slot: &mut Slot) {
         slot.since_s = self.now_s;
     }

@@ -180,6 +180,7 @@ impl Lane {
             } else if seg.room() < ROOM_BYTES_MIN && seg.framed > 0 {
                 slab.bytes_mut(&seg.slot, 0..seg.filled).copy_within(seg.framed.., 0);
                 (seg.sent, seg.cleared, seg.framed, seg.filled) = (0, 0, 0, fragment);
+                slab.touch(&mut seg.slot);
             }
         } else if (fragment == 0 || seg.room() < ROOM_BYTES_MIN) && self.drain.is_none() {
             self.rotate(slab);

@@ -392,6 +392,7 @@ impl Io for Uring {
             let Some(entry) = self.ring.completion().next() else { break };
             self.complete(&entry, events);
         }
+        slab.set_waiting(self.buffers.held());
     }
 }
 

@@ -265,7 +265,7 @@ impl<I: SecureIo> Shard<I> {
         self.counters.ring_capacity_bytes.set(capacity_bytes as u64);
         self.counters.sessions_open.set(self.sessions() as u64);
         self.counters.sessions_stalled.set(self.stalled.len() as u64);
-        self.counters.slots_free.set(self.slab.free() as u64);
+        self.counters.slots_free.set(self.slab.unused() as u64);
     }
 
     fn patience(&self) -> Duration {

@@ -356,6 +356,7 @@ impl Link {
         } else if cipher.start > 0 {
             slab.bytes_mut(&cipher.slot, 0..cipher.filled).copy_within(cipher.start.., 0);
             (cipher.start, cipher.filled) = (0, cipher.filled - cipher.start);
+            slab.touch(&mut cipher.slot);
         }
     }
 

@@ -9,5 +9,7 @@ pub mod framer;
 pub mod handshake;
 mod request;
 pub mod responder;
+
 mod response;
+mod scram;
 pub mod wire;
