@@ -90,8 +90,10 @@ impl Session {
             return Err(TOO_LONG);
         }
         if bytes > window.len() {
-            // Strangers have no part in the shard's budget: what they can hold is bounded by max_client_conn.
-            lane.collect(bytes, None);
+            let share = cx.gathered.take_of_half(bytes).ok_or(Fault::Limit(
+                "too many logins are held whole for now (half of limits.gathered_bytes_max); try again",
+            ))?;
+            lane.collect(bytes, Some(share));
             let _ = lane.gather(cx.slab);
             return Ok(None);
         }
