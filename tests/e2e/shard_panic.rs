@@ -17,7 +17,8 @@ use dataplane::control::catalogue::Snapshot;
 use dataplane::control::credential::Secret;
 use dataplane::control::identity::Identity;
 use dataplane::io::driver::Choice;
-use dataplane::session::Encryption;
+use dataplane::shard::accept::Door;
+use dataplane::shard::listen::listen;
 use dataplane::shard::mailbox::{Mail, mailbox};
 use dataplane::shard::spawn::{self, Assignment};
 use policy_compiler::artifact::Policy;
@@ -134,7 +135,7 @@ fn a_shard_that_panics_is_started_again_its_sessions_end_with_records_and_others
             let assignment = Assignment {
                 number: number as u8,
                 driver,
-                listeners: vec![spawn::listen(([127, 0, 0, 1], ports[number]).into()).expect("it is free")],
+                listeners: vec![listen(([127, 0, 0, 1], ports[number]).into()).expect("it is free")],
                 ring: ring.try_clone().expect("a descriptor"),
                 bell,
                 mailbox,
@@ -144,7 +145,7 @@ fn a_shard_that_panics_is_started_again_its_sessions_end_with_records_and_others
                 control: control.clone(),
                 analyser: analyser.clone(),
                 limits,
-                encryption: vec![Encryption::None],
+                doors: vec![Door::default()],
                 recorder_absent_max: Duration::from_secs(5),
             };
             shards.push(scope.spawn(move || spawn::run(&assignment)));

@@ -8,7 +8,6 @@
 mod link;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use rustls::{ClientConfig, ServerConfig};
 use link::{Engine, Link};
 
 use super::{Conn, Event, Io, Lent, Target};
+use crate::address::Address;
 use crate::buffer::{SLOT_BYTES, Slab, Slot};
 
 /// Most plaintext that one send encrypts. A longer one is a short send.
@@ -349,7 +349,7 @@ impl<I: Io> Io for Tls<I> {
         self.inner.hurry();
     }
 
-    fn connect(&mut self, address: SocketAddr) -> Result<Conn, Errno> {
+    fn connect(&mut self, address: &Address) -> Result<Conn, Errno> {
         self.inner.connect(address)
     }
 

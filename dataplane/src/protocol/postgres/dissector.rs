@@ -49,7 +49,8 @@ pub(super) enum CopyIn {
 
 #[derive(Debug)]
 pub struct Dissector {
-    pub(super) limits: Limits,
+    /// Shared by the sessions of a shard.
+    pub(super) limits: Rc<Limits>,
     pub(super) replies: Replies,
     /// The transaction status of the last ReadyForQuery: `I`, `T` or `E`.
     pub(super) status: u8,
@@ -73,7 +74,7 @@ pub struct Dissector {
 }
 
 impl Dissector {
-    pub fn new(limits: Limits, key: NameKey, masks: Rc<MaskView>) -> Self {
+    pub fn new(limits: Rc<Limits>, key: NameKey, masks: Rc<MaskView>) -> Self {
         Self {
             limits,
             replies: Replies::default(),
