@@ -264,7 +264,8 @@ impl World {
     /// (f) Nobody has waited for the recorder for longer than the limit. What is slow by itself does not count.
     fn check_patience(&self, evidence: &Evidence) {
         let Scenario { weather, taste, outage: Some(outage), .. } = self.scenario else { return };
-        if outage.beats || !self.is_outage_long() || weather.stall > 0 || weather.mute > 0 || taste.large {
+        let is_slow = weather.stall > 0 || weather.mute > 0 || taste.large || self.scenario.dead_addresses > 0;
+        if outage.beats || !self.is_outage_long() || is_slow {
             return;
         }
         let waited =
