@@ -33,7 +33,7 @@ def arguments():
     parser.add_argument("--engine", action="append", choices=ENGINES)
     parser.add_argument("--only", action="append", choices=["pinned", "unpinned"])
     parser.add_argument("--clients", action="append", type=int)
-    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--relay", action="append", metavar="NAME=PROGRAM",
                         help="another relay to measure beside: called as PROGRAM NAME PORT UPSTREAM_PORT")
