@@ -8,7 +8,7 @@
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/wireward/target
 
-.PHONY: help demo packages test build fmt-check conformance bench bench-peers storm fmt
+.PHONY: help demo packages test build fmt-check conformance bench bench-peers bench-engines storm fmt
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -41,6 +41,9 @@ bench-peers:
 
 storm:
 	python3 benches/peers/storm.py
+
+bench-engines:
+	python3 benches/engines/run.py
 
 fmt:
 	cargo fmt --all
