@@ -2,13 +2,14 @@
 #         make test         build, format check, all tests
 #         make clients      every client on PostgreSQL 15 and 18, by both drivers, with and without TLS
 #         make regress      PostgreSQL's regression suite through the gateway
+#         make conformance  the golden exchanges, cut at every single place (about a CPU hour)
 #         make bench        criterion benches
 #         make bench-peers  beside pgbouncer and HAProxy on this machine
 #         make fmt          format
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/wireward/target
 
-.PHONY: help demo packages test clients regress build fmt-check bench bench-peers fmt
+.PHONY: help demo packages test clients regress build fmt-check conformance bench bench-peers fmt
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -36,6 +37,9 @@ build:
 
 fmt-check:
 	cargo fmt --all --check
+
+conformance:
+	WIREWARD_CUTS=every cargo test -p dataplane --lib golden_exchanges
 
 bench:
 	cargo bench -p benches

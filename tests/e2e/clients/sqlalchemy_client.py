@@ -50,8 +50,8 @@ def everything_is_reflected():
 def reflected(on):
     look = sa.inspect(on)
     seen = {"schemas": [s for s in look.get_schema_names() if s == SCHEMA], "enums": look.get_enums(SCHEMA),
-            "views": look.get_view_names(SCHEMA), "materialized": look.get_materialized_view_names(SCHEMA),
-            "sequences": look.get_sequence_names(SCHEMA), "domains": look.get_domains(SCHEMA),
+            "views": sorted(look.get_view_names(SCHEMA)), "materialized": look.get_materialized_view_names(SCHEMA),
+            "sequences": sorted(look.get_sequence_names(SCHEMA)), "domains": look.get_domains(SCHEMA),
             "definition": look.get_view_definition("heavy", SCHEMA)}
     for table in ("owner", "pet", "heavy"):
         columns = [{**column, "type": repr(column["type"])} for column in look.get_columns(table, SCHEMA)]
