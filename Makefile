@@ -2,11 +2,12 @@
 #         make test         build, format check, all tests
 #         make bench        criterion benches
 #         make bench-peers  beside pgbouncer and HAProxy on this machine
+#         make fuzz         TARGET=… (all), TIME=seconds or RUNS=… each; needs a nightly toolchain
 #         make fmt          format
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/wireward/target
 
-.PHONY: help demo packages test build fmt-check bench bench-peers fmt
+.PHONY: help demo packages test build fmt-check bench bench-peers fuzz fmt
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -33,6 +34,9 @@ bench:
 
 bench-peers:
 	python3 benches/peers/run.py
+
+fuzz:
+	bash fuzz/run $(or $(TARGET),all)
 
 fmt:
 	cargo fmt --all

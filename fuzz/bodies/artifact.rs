@@ -24,7 +24,8 @@ fn good() -> &'static (Vec<u8>, Vec<Result<Analysis, AnalyseError>>) {
     static GOOD: OnceLock<(Vec<u8>, Vec<Result<Analysis, AnalyseError>>)> = OnceLock::new();
     GOOD.get_or_init(|| {
         let sources = [Source { name: "policy.toml".into(), text: POLICY.into() }];
-        let texts = ["select email from customers", "update orders set id = 1", "drop table a.b", "copy customers to stdout"];
+        let texts =
+            ["select email from customers", "update orders set id = 1", "drop table a.b", "copy customers to stdout"];
         let analyses = texts.iter().map(|text| postgres::analyse(text)).collect();
         (compile(&sources).expect("the policy of the demo"), analyses)
     })
@@ -58,7 +59,8 @@ pub fn run(bytes: &[u8]) {
 /// Gives each section that its header names, and then the header, the hash that it has now.
 fn hash_again(mut file: Vec<u8>) -> Vec<u8> {
     for entry in (0..SECTIONS).map(|n| TABLE_AT + n * ENTRY_BYTES) {
-        let word = |at: usize| file[at..at + 8].iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)) as usize;
+        let word =
+            |at: usize| file[at..at + 8].iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)) as usize;
         let (start, length) = (word(entry + 8), word(entry + 16));
         let Some(section) = start.checked_add(length).and_then(|end| file.get(start..end)) else { continue };
         let hash = *blake3::hash(section).as_bytes();

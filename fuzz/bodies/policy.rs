@@ -63,7 +63,8 @@ fn check_compiled(sources: &[Source], checked: &Checked) {
     let names: Vec<&str> = checked.roles.iter().map(|role| &*role.name).take(ROLES_MAX).collect();
     for count in [0, 1, names.len()] {
         let names = &names[..count.min(names.len())];
-        let roles = names.iter().fold(RoleSet::default(), |set, name| set.union(policy.role_named(name).expect("a role")));
+        let roles =
+            names.iter().fold(RoleSet::default(), |set, name| set.union(policy.role_named(name).expect("a role")));
         for analysis in analyses() {
             let fast = judge(&policy, Subject { roles, resource: "shop" }, analysis, &NoCatalogue);
             let slow = explain(checked, Who { roles: names, resource: "shop" }, analysis, &NoCatalogue);

@@ -4,11 +4,11 @@
 //! What must hold: neither side panics, or reads outside; a record is as long as its header says and no longer than the format allows,
 //! comes in its turn, and not more comes between two releases than the ring can hold; an error lasts.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use ring::record::HEADER_BYTES;
-use ring::{Consumer, Flags, Header, Kind, Mapped, Memory, Producer, Words, layout, shm};
+use ring::{Consumer, Flags, Header, Kind, Mapped, Memory, Poisoned, Producer, Words, layout, shm};
 
 use super::input::Input;
 
@@ -44,7 +44,15 @@ pub fn run(bytes: &[u8]) {
 fn play<M: Memory>(memory: &M, mut input: Input<'_>) {
     (0..WORDS).for_each(|word| memory.store(word, 0, Relaxed));
     layout::format(memory, CAPACITY_BYTES, 7);
-    let mut sides = Sides { memory, producer: Producer::attach(memory).ok(), consumer: None, last: None, unreleased: 0 };
+    let mut sides = Sides {
+        memory,
+        producer: Producer::attach(memory).ok(),
+        consumer: None,
+        last: None,
+        unreleased: 0,
+        committed: 0,
+        poisoned: None,
+    };
     (0..input.byte() % 16).for_each(|n| sides.put(usize::from(n) * 40));
     while !input.is_empty() {
         sides.step(&mut input);
@@ -61,6 +69,10 @@ struct Sides<'m, M: Memory> {
     last: Option<Last>,
     /// Bytes that were read since the last release.
     unreleased: u64,
+    /// The highest position up to which the producer's side has ever said that it wrote.
+    committed: u64,
+    /// The error that was given: nothing that is written later heals it.
+    poisoned: Option<Poisoned>,
 }
 
 #[derive(Clone, Copy)]
@@ -83,8 +95,9 @@ impl<'m, M: Memory> Sides<'m, M> {
                 self.memory.store(PRODUCER_POSITION, position.wrapping_add(u64::from(input.byte()) * 8), Relaxed);
             }
             7 => {
+                self.look();
                 self.consumer = Consumer::attach(self.memory).ok();
-                (self.last, self.unreleased) = (None, 0);
+                (self.last, self.unreleased, self.poisoned) = (None, 0, None);
             }
             8 => self.producer = Producer::attach(self.memory).ok(),
             9 => {
@@ -129,28 +142,43 @@ impl<'m, M: Memory> Sides<'m, M> {
         };
         let word = layout::CONTROL_BYTES / 8 + consumer.position() as usize % CAPACITY_BYTES / 8;
         for (n, bytes) in header.to_bytes().chunks_exact(8).enumerate() {
-            self.memory.store(word + n.min(WORDS - 1 - word), u64::from_le_bytes(bytes.try_into().expect("eight")), Relaxed);
+            self.memory.store(
+                word + n.min(WORDS - 1 - word),
+                u64::from_le_bytes(bytes.try_into().expect("eight")),
+                Relaxed,
+            );
         }
+    }
+
+    fn look(&mut self) {
+        self.committed = self.committed.max(self.memory.load(PRODUCER_POSITION, Relaxed));
     }
 
     /// Whether a record came.
     fn poll(&mut self) -> bool {
+        self.look();
         let Some(consumer) = &mut self.consumer else { return false };
         let mut bytes = b"before".to_vec();
         let from = consumer.position();
         match consumer.poll(&mut bytes) {
             Ok(Some(record)) => {
                 let (header, end) = (record.header, record.end_position);
-                assert_eq!(bytes.len(), 6 + header.length as usize, "the buffer has another length than the header says");
+                assert_eq!(
+                    bytes.len(),
+                    6 + header.length as usize,
+                    "the buffer has another length than the header says"
+                );
                 assert!(header.payload_bytes() <= PAYLOAD_BYTES_MAX, "a record longer than the format allows");
                 let copied = bytes[6..].first_chunk::<HEADER_BYTES>().and_then(Header::from_bytes);
                 assert_eq!(copied, Some(header), "the header is not the one that was copied");
                 assert!(end > from && end == consumer.position(), "the position did not move with the record");
+                assert!(end <= self.committed, "a record that ends behind what was written");
                 self.unreleased += end - from;
                 assert!(self.unreleased <= CAPACITY_BYTES as u64, "more was read than the ring can hold");
                 let in_turn = self.last.is_none_or(|last| last.seq.checked_add(1) == Some(header.seq));
                 assert!(in_turn && header.seq > 0, "record {} came out of turn", header.seq);
                 self.last = Some(Last { seq: header.seq, end_position: end });
+                assert_eq!(self.poisoned, None, "a poisoned ring has healed");
                 return true;
             }
             Ok(None) => {
@@ -160,17 +188,21 @@ impl<'m, M: Memory> Sides<'m, M> {
             }
             Err(why) => {
                 assert_eq!(bytes, b"before", "an error, and the buffer has changed");
-                assert_eq!(consumer.poll(&mut bytes), Err(why), "a poisoned ring has healed");
+                assert!(self.poisoned.is_none_or(|before| before == why), "a poisoned ring is so for another reason");
+                self.poisoned = Some(why);
+                return false;
             }
         }
+        assert_eq!(self.poisoned, None, "a poisoned ring has healed");
         false
     }
 
     fn release(&mut self) {
         let (Some(consumer), Some(last)) = (&mut self.consumer, self.last) else { return };
-        if consumer.release(last.end_position, last.seq).is_ok() {
+        match consumer.release(last.end_position, last.seq) {
             // Padding that was skipped behind the record is not released with it.
-            self.unreleased = consumer.position() - last.end_position;
+            Ok(()) => self.unreleased = consumer.position() - last.end_position,
+            Err(fenced) => self.poisoned = Some(fenced),
         }
     }
 }

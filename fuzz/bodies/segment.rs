@@ -60,7 +60,8 @@ impl Place {
             (Kind::Response, b"D\0\0\0\x0b\0\x01\0\0\0\x011C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I"),
             (Kind::Close, br#"{"reason":"client closed"}"#),
         ];
-        let records = conversation.iter().enumerate().map(|(n, (kind, payload))| record(n as u64 + 1, *kind, 3, 1, payload));
+        let records =
+            conversation.iter().enumerate().map(|(n, (kind, payload))| record(n as u64 + 1, *kind, 3, 1, payload));
         let (good, tip) = write(&records.collect::<Vec<_>>());
         let mut checkpoints = Checkpoints::open(&recordings, &base.join("key.pem")).expect("a key");
         checkpoints.note(tip, NOW, true).expect("a checkpoint");

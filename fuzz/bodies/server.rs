@@ -47,8 +47,9 @@ impl Server {
                 self.skipping = false;
                 self.ready(out);
             }
-            b'Q' => self.query(text(body), out),
+            // Until Sync even a simple query is ignored (`ignore_till_sync` of the server's postgres.c).
             _ if self.skipping => {}
+            b'Q' => self.query(text(body), out),
             b'P' => self.parse(body, out),
             b'B' => self.bind(body, out),
             b'D' => self.describe(body, out),

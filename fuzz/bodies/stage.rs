@@ -25,8 +25,12 @@ type Memory = Words<Arc<[AtomicU64]>>;
 
 const SIDES: [Side; 2] = [Side::Client, Side::Upstream];
 const SLOTS: u32 = 8;
-pub const LIMITS: Limits =
-    Limits { statement_bytes_max: 1 << 16, bind_bytes_max: 1 << 16, row_bytes_max: 1 << 17, prepared_statements_max: 10 };
+pub const LIMITS: Limits = Limits {
+    statement_bytes_max: 1 << 16,
+    bind_bytes_max: 1 << 16,
+    row_bytes_max: 1 << 17,
+    prepared_statements_max: 10,
+};
 pub const TOKEN_BYTES_MAX: usize = 4096;
 /// As much as one session's limits come to, as the configuration demands.
 const GATHERED_BYTES_MAX: usize = REPLY_BYTES_MAX + (1 << 16);

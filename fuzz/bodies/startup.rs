@@ -24,6 +24,8 @@ use super::server::PEOPLE;
 use super::stage::{Cut, Outside, Record, Stage};
 
 const TOKEN: &[u8] = b"good";
+/// SSLRequest and GSSENCRequest.
+const ENCRYPTION_REQUESTS: [[u8; 8]; 2] = [[0, 0, 0, 8, 4, 0xd2, 0x16, 0x2f], [0, 0, 0, 8, 4, 0xd2, 0x16, 0x30]];
 const CREDENTIAL: &[u8] = b"upstream secret";
 
 /// What is hidden from a client.
@@ -50,7 +52,12 @@ pub fn admission(masks: Masks) -> Box<Admission> {
         view.detect = Some(DetectView { kinds: detect::KindSet::ALL, actions });
     }
     Box::new(Admission {
-        identity: Identity { subject: "ada".into(), name: "ada".into(), expires_unix_s: u64::MAX, ..Identity::default() },
+        identity: Identity {
+            subject: "ada".into(),
+            name: "ada".into(),
+            expires_unix_s: u64::MAX,
+            ..Identity::default()
+        },
         role_names: vec!["analyst".into()],
         resource: "shop".into(),
         upstream: Upstream {
@@ -149,10 +156,14 @@ pub fn run(bytes: &[u8]) {
     let bursts = bursts(input.0);
     let whole = play(&bursts, encryption, flags, None);
     check(&whole, encryption);
+    // What came in clear together with the request must not be read after its answer (CVE-2021-23214).
+    let too_early = bursts[0].len() > 8 && ENCRYPTION_REQUESTS.iter().any(|request| bursts[0].starts_with(request));
+    assert!(!too_early || whole.asked == Asked::default(), "bytes behind an encryption request are taken");
     let cut = play(&bursts, encryption, flags, Some(1 + usize::from(flags >> 4)));
     check(&cut, encryption);
     // What stands behind an encryption request in the same burst is refused; in the next one it may be TLS.
-    let negotiates = |ran: &Ran| ran.asked.secured || ran.to_client.starts_with(b"N") || ran.to_client.starts_with(b"S");
+    let negotiates =
+        |ran: &Ran| ran.asked.secured || ran.to_client.starts_with(b"N") || ran.to_client.starts_with(b"S");
     if !negotiates(&whole) && !negotiates(&cut) {
         assert_eq!(whole, cut, "the bytes were cut otherwise, and something else came of it");
     }
@@ -211,7 +222,10 @@ fn check_startup(bytes: &[u8]) {
         ];
         let ours = ours.iter().find(|(known, _)| *known == name);
         assert!(ours.is_none_or(|(_, wanted)| *wanted == value), "the client has set {name}");
-        assert!(!["options", "replication"].contains(&&name[..]) && !name.starts_with('_'), "the client has set {name}");
+        assert!(
+            !["options", "replication"].contains(&&name[..]) && !name.starts_with('_'),
+            "the client has set {name}"
+        );
         assert!(!names.contains(&name), "{name} stands twice in the startup message");
         names.push(name);
         at = next;
