@@ -163,8 +163,8 @@ impl<'j> Stage<'j> {
 
     /// A side says something; all that follows from it is done when this returns.
     pub fn say(&mut self, side: Side, bytes: &[u8]) {
-        // However small the pieces are, a long burst comes in some hundred of them.
-        let piece = self.cut.map_or(usize::MAX, |n| n.max(bytes.len() / 256));
+        // However small the pieces are, a long burst comes in some dozens of them.
+        let piece = self.cut.map_or(usize::MAX, |n| n.max(bytes.len() / 64));
         for piece in bytes.chunks(piece.max(1)) {
             self.arrive(side, piece.to_vec());
         }
@@ -211,7 +211,7 @@ impl<'j> Stage<'j> {
             Some(Lent::Slot { slot, from, to }) => (self.shard.slab.bytes(slot, from..to).to_vec(), None),
             Some(Lent::Heap { bytes, from }) => (bytes[from..].to_vec(), Some(bytes)),
         };
-        let n = self.cut.map_or(bytes.len(), |n| n.max(bytes.len() / 256).clamp(1, bytes.len()));
+        let n = self.cut.map_or(bytes.len(), |n| n.max(bytes.len() / 64).clamp(1, bytes.len()));
         self.left[side as usize].extend_from_slice(&bytes[..n]);
         self.feed(Input::Sent { side, bytes: n, heap });
         true
