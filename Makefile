@@ -1,5 +1,6 @@
 # TL;DR   make demo         a sample database and a gateway before it, in one command
 #         make test         build, format check, all tests
+#         make conformance  the golden exchanges, cut at every single place (about a CPU hour)
 #         make bench        criterion benches
 #         make bench-peers  beside pgbouncer and HAProxy on this machine
 #         make fuzz         TARGET=… (all), TIME=seconds or RUNS=… each; needs a nightly toolchain
@@ -7,7 +8,7 @@
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/wireward/target
 
-.PHONY: help demo packages test build fmt-check bench bench-peers fuzz fmt
+.PHONY: help demo packages test build fmt-check conformance bench bench-peers fuzz fmt
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -28,6 +29,9 @@ build:
 
 fmt-check:
 	cargo fmt --all --check
+
+conformance:
+	WIREWARD_CUTS=every cargo test -p dataplane --lib golden_exchanges
 
 bench:
 	cargo bench -p benches

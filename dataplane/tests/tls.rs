@@ -298,7 +298,7 @@ fn live(seed: u64, trouble: Trouble) {
     sim.on_dial(Box::new(move |_, _| Some(Box::new(other.borrow_mut().take()?))));
     let (slab, say) = (Slab::new(6).unwrap(), text(&mut random));
     let mut shell = Shell::new(Tls::new(sim), slab, random, say);
-    let conn = shell.io.connect(([127, 0, 0, 1], PORT).into()).unwrap();
+    let conn = shell.io.connect(&std::net::SocketAddr::from(([127, 0, 0, 1], PORT)).into()).unwrap();
     if !wait_for_connect(&mut shell) {
         return;
     }

@@ -10,11 +10,11 @@ use std::rc::Rc;
 use dataplane::datapath::verdict::{Judge, Judged, Plan, Verdict};
 use dataplane::fault::{Fault, Side};
 use dataplane::protocol::postgres::wire::message;
-use dataplane::session::{Admission, Encryption, Request, Secured};
+use dataplane::session::{Admission, Request, Secured};
 
 use super::input::{Input, bursts, contains, messages};
 use super::server::row_description;
-use super::stage::{Cut, Outside, Record, Stage};
+use super::stage::{Cut, Outside, PLAIN, Record, Stage};
 use super::startup::{Masks, admission, log_in};
 
 struct Gate(Masks);
@@ -115,7 +115,7 @@ pub fn run(bytes: &[u8]) {
 }
 
 fn play(bursts: &[Vec<u8>], flags: u8, masks: Masks, cut: Cut) -> Ran {
-    let mut stage = Stage::new(Encryption::None, Box::new(Allows), Box::new(Gate(masks)));
+    let mut stage = Stage::new(PLAIN, Box::new(Allows), Box::new(Gate(masks)));
     log_in(&mut stage);
     for burst in bursts {
         stage.cut(None);

@@ -13,13 +13,13 @@ use dataplane::control::policy::Subject;
 use dataplane::datapath::verdict::{Judge, Judged, Plan, Verdict};
 use dataplane::fault::{Fault, Side};
 use dataplane::protocol::postgres::responder::Report;
-use dataplane::session::{Admission, Encryption, Request, Secured};
+use dataplane::session::{Admission, Request, Secured};
 use policy_compiler::artifact::{Policy, RoleSet};
 use policy_compiler::policy::Source;
 
 use super::input::{Input, bursts, contains, messages};
 use super::server::{CANARY, PEOPLE, Server};
-use super::stage::{Cut, Outside, Record, Stage};
+use super::stage::{Cut, Outside, PLAIN, Record, Stage};
 use super::startup::{Masks, admission, log_in};
 
 /// Grants nothing that a session could ask for.
@@ -117,7 +117,7 @@ pub fn run(bytes: &[u8]) {
 }
 
 fn play(bursts: &[Vec<u8>], bench: Bench, masks: Masks, cut: Cut) -> Ran {
-    let mut stage = Stage::new(Encryption::None, Box::new(bench), Box::new(Gate(masks)));
+    let mut stage = Stage::new(PLAIN, Box::new(bench), Box::new(Gate(masks)));
     log_in(&mut stage);
     stage.cut(cut);
     let mut server = Server::new();

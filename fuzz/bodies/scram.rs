@@ -9,11 +9,11 @@ use aws_lc_rs::{hmac, pbkdf2};
 use dataplane::control::credential::Secret;
 use dataplane::fault::{Fault, Side};
 use dataplane::protocol::postgres::wire::message;
-use dataplane::session::{Admission, Encryption, Request, Secured};
+use dataplane::session::{Admission, Request, Secured};
 
 use super::identity::base64;
 use super::input::{Input, contains, messages};
-use super::stage::{Outside, Stage};
+use super::stage::{Outside, PLAIN, Stage};
 use super::startup::{Masks, NoJudge, admission, credentials};
 
 /// Without characters that SASLprep (RFC 4013) would change.
@@ -45,7 +45,7 @@ pub fn run(bytes: &[u8]) {
     let flags = input.byte();
     let (allow_cleartext, allow_md5) = (flags & 1 != 0, flags & 2 != 0);
     let gate = Gate { allow_cleartext, allow_md5 };
-    let mut stage = Stage::new(Encryption::None, Box::new(NoJudge), Box::new(gate));
+    let mut stage = Stage::new(PLAIN, Box::new(NoJudge), Box::new(gate));
     stage.say(Side::Client, &credentials());
     let mut exchange = Exchange { startup_bytes: stage.left[Side::Upstream as usize].len(), ..Exchange::default() };
     while !input.is_empty() && !stage.closed && !stage.session.is_relaying() {

@@ -98,6 +98,16 @@ impl Evidence for Tap {
 /// How the bytes of a side come and go: in pieces of so many bytes, `None` for as many as there are.
 pub type Cut = Option<usize>;
 
+/// What stands before a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    pub encryption: Encryption,
+    pub proxied: bool,
+}
+
+/// In clear, without a proxy.
+pub const PLAIN: Listener = Listener { encryption: Encryption::None, proxied: false };
+
 /// What the outside answers to a session.
 pub trait Outside {
     fn admit(&mut self, request: &Request) -> Result<Box<Admission>, Fault>;
@@ -127,19 +137,20 @@ pub struct Stage<'j> {
 }
 
 impl<'j> Stage<'j> {
-    pub fn new(encryption: Encryption, judge: Box<dyn Judge + 'j>, outside: Box<dyn Outside + 'j>) -> Self {
+    pub fn new(listener: Listener, judge: Box<dyn Judge + 'j>, outside: Box<dyn Outside + 'j>) -> Self {
         let settings = Settings {
             limits: LIMITS,
             name_key: NameKey([1; 16]),
             token_bytes_max: TOKEN_BYTES_MAX,
-            encryption,
+            encryption: listener.encryption,
+            proxied: listener.proxied,
             surplus: false,
         };
         let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 4000));
         let mut shard = SHARD.take().unwrap_or_else(Shard::new);
         shard.tap.record = Record::default();
         Self {
-            session: Session::new(1, settings, peer, KEY, 0),
+            session: Session::new(1, settings, peer.into(), KEY, 0),
             shard,
             scratch: Scratch::default(),
             gathered: Gathered::new(GATHERED_BYTES_MAX),
@@ -237,7 +248,7 @@ impl<'j> Stage<'j> {
                     let answer = self.outside.admit(&request);
                     self.feed(Input::Admitted(answer));
                 }
-                Output::Dial => {
+                Output::Dial(_) => {
                     self.dialed = true;
                     self.outside.dialed();
                     self.feed(Input::Dialed(Ok(())));
@@ -251,6 +262,8 @@ impl<'j> Stage<'j> {
                     self.feed(Input::Secured { side, result });
                 }
                 Output::Refused(refused) => self.fault = Some(refused.fault),
+                Output::Part => panic!("the only address is left for another"),
+                Output::NotReached(_) => {}
                 Output::Close => self.closed = true,
             }
         }

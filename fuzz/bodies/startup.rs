@@ -14,6 +14,7 @@ use dataplane::datapath::mask::{DetectView, MaskView};
 use dataplane::datapath::verdict::{Judge, Judged};
 use dataplane::fault::{Fault, Side};
 use dataplane::protocol::postgres::wire::{cstr_at, message, untagged};
+use dataplane::session::attempts::Target;
 use dataplane::session::{Admission, Encryption, Request, Secured, Upstream};
 use policy_compiler::artifact::MaskAction;
 use policy_compiler::detect;
@@ -21,7 +22,7 @@ use policy_compiler::detect::transform::HashKey;
 
 use super::input::{Input, bursts, contains};
 use super::server::PEOPLE;
-use super::stage::{Cut, Outside, Record, Stage};
+use super::stage::{Cut, Listener, Outside, Record, Stage};
 
 const TOKEN: &[u8] = b"good";
 /// SSLRequest and GSSENCRequest.
@@ -67,7 +68,9 @@ pub fn admission(masks: Masks) -> Box<Admission> {
             allow_md5: false,
             allow_cleartext: false,
             role: Some("reader".into()),
-            tls: false,
+            target: Target::Any,
+            tls: vec![false],
+            order: vec![0],
         },
         masks: Rc::new(view),
         epoch: [0; 8],
@@ -142,6 +145,8 @@ impl Outside for Gate {
 #[derive(Debug, PartialEq, Eq)]
 struct Ran {
     asked: Asked,
+    /// The client is of the gateway's own machine, as far as anybody says.
+    is_near: bool,
     to_client: Vec<u8>,
     to_upstream: Vec<u8>,
     record: Record,
@@ -153,14 +158,15 @@ pub fn run(bytes: &[u8]) {
     let flags = input.byte();
     let encryption =
         [Encryption::None, Encryption::Offered, Encryption::Offered, Encryption::Required][usize::from(flags & 3)];
+    let listener = Listener { encryption, proxied: flags & 8 != 0 };
     let bursts = bursts(input.0);
-    let whole = play(&bursts, encryption, flags, None);
-    check(&whole, encryption);
+    let whole = play(&bursts, listener, flags, None);
+    check(&whole, listener, &bursts[0]);
     // What came in clear together with the request must not be read after its answer (CVE-2021-23214).
     let too_early = bursts[0].len() > 8 && ENCRYPTION_REQUESTS.iter().any(|request| bursts[0].starts_with(request));
     assert!(!too_early || whole.asked == Asked::default(), "bytes behind an encryption request are taken");
-    let cut = play(&bursts, encryption, flags, Some(1 + usize::from(flags >> 4)));
-    check(&cut, encryption);
+    let cut = play(&bursts, listener, flags, Some(1 + usize::from(flags >> 4)));
+    check(&cut, listener, &bursts[0]);
     // What stands behind an encryption request in the same burst is refused; in the next one it may be TLS.
     let negotiates =
         |ran: &Ran| ran.asked.secured || ran.to_client.starts_with(b"N") || ran.to_client.starts_with(b"S");
@@ -169,23 +175,28 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-fn play(bursts: &[Vec<u8>], encryption: Encryption, flags: u8, cut: Cut) -> Ran {
+fn play(bursts: &[Vec<u8>], listener: Listener, flags: u8, cut: Cut) -> Ran {
     let asked = Rc::new(RefCell::new(Asked::default()));
     let gate = Gate { asked: asked.clone(), has_protocol: flags & 4 != 0 };
-    let mut stage = Stage::new(encryption, Box::new(NoJudge), Box::new(gate));
+    let mut stage = Stage::new(listener, Box::new(NoJudge), Box::new(gate));
     stage.cut(cut);
     bursts.iter().for_each(|burst| stage.say(Side::Client, burst));
     assert!(!stage.session.is_relaying(), "a session without an upstream");
     stage.end(Side::Client);
     let [to_client, to_upstream] = std::mem::take(&mut stage.left);
     let asked = *asked.borrow();
-    let ran = Ran { asked, to_client, to_upstream, record: stage.record().clone(), fault: stage.fault };
+    let is_near = stage.session.peer().is_local();
+    let ran = Ran { is_near, asked, to_client, to_upstream, record: stage.record().clone(), fault: stage.fault };
     stage.finish();
     ran
 }
 
-fn check(ran: &Ran, encryption: Encryption) {
+fn check(ran: &Ran, listener: Listener, first: &[u8]) {
     let Asked { secured, admitted, dialed } = ran.asked;
+    let encryption = listener.encryption;
+    assert!(!listener.proxied || !admitted || first.starts_with(b"\r\n\r\n\0\r\nQUIT\n"), "a proxy has said nothing");
+    assert!(ran.is_near || listener.proxied, "a client has moved away");
+    assert!(ran.is_near || !admitted || secured, "a token has crossed a network in clear");
     assert_eq!(admitted, dialed, "an upstream is dialed without a token, or not with one");
     assert!(!admitted || secured || encryption != Encryption::Required, "a client is let in without TLS");
     assert!(!secured || encryption != Encryption::None, "TLS without a certificate");

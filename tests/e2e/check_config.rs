@@ -35,7 +35,7 @@ fn each_problem(world: &World) {
     let upstream = world.upstream.address.as_str();
     for (written, instead, expected) in [
         (upstream, "127.0.0.1:1", "resource shop"),
-        (upstream, "db.example.com:5432", "names are not resolved yet"),
+        (upstream, "db.example.com:5432", "name the authority of its certificate"),
         ("\"upstream.password\"", "\"wrong.password\"", "password authentication failed"),
         ("\"upstream.password\"", "\"gone.password\"", "resource shop: credential: "),
         ("{ file = \"upstream.password\" }", "\"hunter2\"", "resource.credential must be { env = "),

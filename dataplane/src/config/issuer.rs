@@ -142,6 +142,7 @@ impl Issuer {
     pub fn examples() -> Vec<Self> {
         #[derive(Deserialize)]
         struct Example {
+            #[serde(default)]
             issuer: Vec<RawIssuer>,
         }
         let blocks = include_str!("../../CONFIG.md").split("```toml\n").skip(1);

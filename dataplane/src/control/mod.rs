@@ -9,6 +9,7 @@ pub mod identity;
 pub mod metrics;
 pub mod names;
 pub mod policy;
+pub mod route;
 pub mod upstream;
 
 use std::rc::Rc;
@@ -29,7 +30,8 @@ use catalogue::Snapshot;
 use credential::Secret;
 use identity::{Identity, Refusal, Verifier, Waiter};
 use policy::Subject;
-use upstream::Endpoint;
+use route::{Endpoint, Route};
+use tokio::task::JoinSet;
 
 /// Checks a token, in tests and the simulator.
 pub type Verify = Box<dyn Fn(&[u8], u64) -> Result<Identity, &'static str> + Send + Sync>;
@@ -63,7 +65,7 @@ struct Guarded {
     config: Resource,
     name: Arc<str>,
     credential: Secret,
-    endpoint: Arc<Endpoint>,
+    route: Arc<Route>,
     snapshot: RwLock<Option<Arc<Snapshot>>>,
     /// When the catalogue was last read, changed or not.
     read: Mutex<Option<Instant>>,
@@ -107,6 +109,7 @@ impl Control {
             *guarded.snapshot.write().unwrap_or_else(PoisonError::into_inner) = known;
             let read = same.and_then(|old| *old.read.lock().unwrap_or_else(PoisonError::into_inner));
             *guarded.read.lock().unwrap_or_else(PoisonError::into_inner) = read;
+            same.iter().for_each(|old| guarded.route.carry_over(&old.route));
         }
         Ok(newer)
     }
@@ -153,7 +156,7 @@ impl Control {
     pub fn new(verify: Verify, policy: Policy, resources: Vec<(Resource, Secret, Snapshot)>) -> Self {
         let guard = |(config, credential, snapshot): (Resource, Secret, Snapshot)| Guarded {
             name: config.name.as_str().into(),
-            endpoint: Arc::new(Endpoint { address: config.address, tls: None }),
+            route: Arc::new(Route::load(&config).expect("it names no file")),
             config,
             credential,
             snapshot: RwLock::new(Some(Arc::new(snapshot))),
@@ -179,7 +182,7 @@ impl Control {
     }
 
     pub fn endpoint(&self, resource: usize) -> Arc<Endpoint> {
-        self.resources[resource].endpoint.clone()
+        self.resources[resource].route.endpoint()
     }
 
     /// Checks who it is, and whether and as what they may reach the resource that they name. `has_waited`: the issuer's keys
@@ -245,7 +248,14 @@ impl Control {
     }
 
     /// The facts for the session of an admitted client.
-    pub fn admission(&self, admitted: Admitted, masks: Rc<MaskView>) -> Admission {
+    /// By the endpoint that the session will keep, and the order in which its addresses shall be tried.
+    pub fn admission(
+        &self,
+        admitted: Admitted,
+        masks: Rc<MaskView>,
+        endpoint: &Endpoint,
+        order: Vec<u16>,
+    ) -> Admission {
         let guarded = &self.resources[admitted.resource];
         let epoch = policy::epoch(&self.policy);
         Admission {
@@ -259,7 +269,9 @@ impl Control {
                 allow_md5: guarded.config.allow_md5,
                 allow_cleartext: guarded.config.allow_cleartext,
                 role: guarded.config.role.clone(),
-                tls: guarded.endpoint.tls.is_some(),
+                target: endpoint.target,
+                tls: endpoint.ways.iter().map(|way| way.tls.is_some()).collect(),
+                order,
             },
             masks,
             epoch,
@@ -289,8 +301,19 @@ impl Control {
     pub async fn refresh_catalogues(&self, epoch: u64) -> bool {
         self.refresh_wanted.store(false, Ordering::Relaxed);
         let mut changed = false;
-        for guarded in &self.resources {
-            match Snapshot::read(&guarded.config, &guarded.credential, &guarded.endpoint, epoch).await {
+        let mut reads = JoinSet::new();
+        for (index, guarded) in self.resources.iter().enumerate() {
+            let (config, credential) = (guarded.config.clone(), guarded.credential.clone());
+            let route = guarded.route.clone();
+            reads.spawn(async move {
+                route.resolve().await;
+                (index, Snapshot::read(&config, &credential, &route.endpoint(), epoch).await)
+            });
+        }
+        // All at the same time: one that does not answer must not hold up the others.
+        while let Some(Ok((index, read))) = reads.join_next().await {
+            let guarded = &self.resources[index];
+            match read {
                 Ok(snapshot) => changed |= guarded.publish(snapshot),
                 Err(why) => {
                     let message = format!("catalogue of resource {}: {why}", guarded.name);
@@ -305,12 +328,12 @@ impl Control {
 impl Guarded {
     fn load(config: &Resource) -> Result<Self, String> {
         let credential = config.credential.read().map_err(|e| format!("resource {}: credential: {e}", config.name))?;
-        let endpoint = Endpoint::load(config).map_err(|e| format!("resource {}: {e}", config.name))?;
+        let route = Route::load(config).map_err(|e| format!("resource {}: {e}", config.name))?;
         Ok(Self {
             config: config.clone(),
             name: config.name.as_str().into(),
             credential,
-            endpoint: Arc::new(endpoint),
+            route: Arc::new(route),
             snapshot: RwLock::new(None),
             read: Mutex::default(),
         })

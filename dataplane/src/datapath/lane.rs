@@ -155,6 +155,15 @@ impl Lane {
         self.ended
     }
 
+    /// The connection that it comes from is gone, with its last operation, and another takes its place. Nothing was cleared yet.
+    pub fn forget_received(&mut self, slab: &mut Slab) {
+        debug_assert!(matches!(self.sending, Sending::Nothing | Sending::Aside));
+        for seg in [self.fill.take(), self.drain.take()].into_iter().flatten() {
+            slab.give(seg.slot);
+        }
+        (self.receiving, self.ended, self.held) = (false, false, false);
+    }
+
     /// Gives back what is empty and makes room: to be called after every pump and every completed send.
     pub fn settle(&mut self, slab: &mut Slab) {
         if let Some(seg) = &self.drain

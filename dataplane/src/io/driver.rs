@@ -1,6 +1,5 @@
 //! Which driver a shard runs on: chosen once, when the process starts, the same for all shards.
 
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use serde::Deserialize;
 use super::epoll::Epoll;
 use super::uring::Uring;
 use super::{Conn, Event, Io, Lent};
+use crate::address::Address;
 use crate::buffer::{Slab, Slot};
 
 /// What was asked for: `runtime.io`, or `--io`.
@@ -126,7 +126,7 @@ impl Io for Driver {
         either!(self, io => io.hurry());
     }
 
-    fn connect(&mut self, address: SocketAddr) -> Result<Conn, Errno> {
+    fn connect(&mut self, address: &Address) -> Result<Conn, Errno> {
         either!(self, io => io.connect(address))
     }
 

@@ -9,15 +9,15 @@
 pub mod driver;
 pub mod epoll;
 pub mod sim;
-mod socket;
+pub(crate) mod socket;
 pub mod tls;
 pub mod uring;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::io::Errno;
 
+use crate::address::{Address, Peer};
 use crate::buffer::{Slab, Slot};
 
 /// How long drivers accept nothing after a failure (out of descriptors, say): the backlog keeps who comes.
@@ -62,7 +62,7 @@ pub enum Event {
     Accepted {
         listener: usize,
         conn: Conn,
-        peer: SocketAddr,
+        peer: Peer,
     },
     AcceptFailed {
         listener: usize,
@@ -107,7 +107,7 @@ pub trait Io {
     ///
     /// # Errors
     /// When no socket can be made (out of descriptors).
-    fn connect(&mut self, address: SocketAddr) -> Result<Conn, Errno>;
+    fn connect(&mut self, address: &Address) -> Result<Conn, Errno>;
     /// `farewell` are last bytes, sent if the peer takes them at once.
     fn close(&mut self, conn: Conn, farewell: &[u8]);
     /// Performs what was submitted and waits for events, `timeout` at most. Appends them to `events`.

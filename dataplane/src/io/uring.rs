@@ -6,7 +6,6 @@
 //! last operation has completed. Who may call: one shard, on the thread that made the driver (`SINGLE_ISSUER`).
 //! Checked by: the end-to-end tests, and `simulation`, which holds the code above to the same rules without a kernel.
 
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -15,18 +14,19 @@ use std::time::{Duration, Instant};
 use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use rustix::io::Errno;
-use rustix::net::{self, sockopt};
+use rustix::net;
 
-use super::socket::{dial, dialed};
+use super::socket::{dial, dialed, is_shared, peer};
 use super::{ACCEPT_PAUSE, Conn, Event, Io, Lent};
+use crate::address::Address;
 use crate::buffer::budget::{KERNEL_SLOTS, KERNEL_SLOTS_FIRST};
 use crate::buffer::{SLOT_BYTES, Slab, Slot};
 
 const BUFFER_GROUP: u16 = 0;
 const MSG_NOSIGNAL: i32 = 0x4000;
 const MSG_DONTWAIT: i32 = 0x40;
-/// How long completed sends may wait for the next event.
-const LINGER_US: u32 = 1_000;
+/// What a socket certainly takes at once: a peer that has spoken since has room for as much (Linux starts with three times it).
+const PROMPT_BYTES_MAX: u32 = 8 * 1024;
 /// IORING_RECVSEND_POLL_FIRST: a receive that follows a send would find nothing, so the kernel need not try first.
 const POLL_FIRST: u16 = 1;
 
@@ -55,6 +55,8 @@ struct Connection {
     heap: Option<Vec<u8>>,
     /// The range that the send in flight was given.
     sending: (*const u8, u32),
+    /// Bytes given to sends since something was last received here.
+    unanswered_bytes: u32,
 }
 
 pub struct Uring {
@@ -77,8 +79,6 @@ pub struct Uring {
     /// Sends that will have completed, done or not, when the kernel has read them: no reason to wake up, but for `hurried`.
     prompt_sends: usize,
     hurried: bool,
-    /// The kernel can bound how long a wait for several events lasts (Linux 6.12).
-    can_linger: bool,
 }
 
 impl Uring {
@@ -86,7 +86,6 @@ impl Uring {
     /// When the kernel refuses io_uring or one of the flags (Linux 6.1 has them all), or memory is out.
     pub fn new(slab: &mut Slab, listeners: Vec<OwnedFd>, bell: OwnedFd) -> std::io::Result<Self> {
         let ring = IoUring::builder().setup_single_issuer().setup_defer_taskrun().setup_cqsize(4096).build(1024)?;
-        let can_linger = ring.params().is_feature_min_timeout();
         let buffers = BufferRing::new(&ring, slab)?;
         let mut uring = Self {
             ring,
@@ -103,7 +102,6 @@ impl Uring {
             accept_after: None,
             prompt_sends: 0,
             hurried: false,
-            can_linger,
         };
         (0..uring.listeners.len() as u32).for_each(|l| uring.accept(l));
         uring.listen_to_bell();
@@ -111,8 +109,14 @@ impl Uring {
     }
 
     fn accept(&mut self, listener: u32) {
-        let fd = Fd(self.listeners[listener as usize].as_raw_fd());
-        self.push(opcode::AcceptMulti::new(fd).build().user_data(user_data(Op::Accept, listener)));
+        let socket = &self.listeners[listener as usize];
+        let fd = Fd(socket.as_raw_fd());
+        let accept = match is_shared(socket) {
+            // Of those that wait on one socket the kernel wakes the first: who has been served goes to the end of the queue.
+            true => opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut()).build(),
+            false => opcode::AcceptMulti::new(fd).build(),
+        };
+        self.push(accept.user_data(user_data(Op::Accept, listener)));
     }
 
     fn listen_to_bell(&mut self) {
@@ -140,6 +144,7 @@ impl Uring {
             closing: false,
             heap: None,
             sending: (std::ptr::null(), 0),
+            unanswered_bytes: 0,
         };
         match self.free.pop() {
             Some(index) => {
@@ -179,6 +184,7 @@ impl Uring {
             Op::Connect => self.connected(Conn(index), events),
             Op::Receive => self.received(Conn(index), result, cqueue::buffer_select(entry.flags()), events),
             Op::ReceiveInto => {
+                self.connections[index as usize].unanswered_bytes = 0;
                 if self.finished(Conn(index), events) {
                     events.push(Event::Received { conn: Conn(index), slot: None, result });
                 }
@@ -209,7 +215,6 @@ impl Uring {
                 let socket = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd as i32) };
                 match peer(&socket) {
                     Some(peer) => {
-                        let _ = sockopt::set_tcp_nodelay(&socket, true);
                         let conn = self.adopt(socket, false);
                         events.push(Event::Accepted { listener: listener as usize, conn, peer });
                     }
@@ -240,6 +245,7 @@ impl Uring {
     }
 
     fn received(&mut self, conn: Conn, result: Result<usize, Errno>, buffer: Option<u16>, events: &mut Vec<Event>) {
+        self.connections[conn.0 as usize].unanswered_bytes = 0;
         let slot = buffer.map(|b| self.buffers.taken(b));
         if result == Err(Errno::NOBUFS) && !self.connections[conn.0 as usize].closing {
             self.connections[conn.0 as usize].in_flight -= 1;
@@ -328,7 +334,10 @@ impl Io for Uring {
                 (held[from..].as_ptr(), held.len() - from)
             }
         };
-        self.connections[conn.0 as usize].sending = (address, bytes as u32);
+        let connection = &mut self.connections[conn.0 as usize];
+        connection.sending = (address, bytes as u32);
+        connection.unanswered_bytes = connection.unanswered_bytes.saturating_add(bytes as u32);
+        self.hurried |= connection.unanswered_bytes > PROMPT_BYTES_MAX;
         self.submit_send(conn, MSG_DONTWAIT);
         self.prompt_sends += 1;
     }
@@ -337,7 +346,7 @@ impl Io for Uring {
         self.hurried = true;
     }
 
-    fn connect(&mut self, address: SocketAddr) -> Result<Conn, Errno> {
+    fn connect(&mut self, address: &Address) -> Result<Conn, Errno> {
         let socket = dial(address)?;
         let conn = self.adopt(socket, true);
         let pollout = rustix::event::PollFlags::OUT.bits().into();
@@ -372,15 +381,11 @@ impl Io for Uring {
         let pause = self.accept_again().unwrap_or(timeout);
         let timeout = if events.is_empty() { timeout.min(pause) } else { Duration::ZERO };
         let timespec = Timespec::from(timeout);
-        let mut arguments = SubmitArgs::new().timespec(&timespec);
+        let arguments = SubmitArgs::new().timespec(&timespec);
         // A send that may not wait has its completion as soon as it is submitted: the call returns for something else only,
-        // and brings those along. One that was short, or found no room, waits for its rest no longer than `LINGER_US`.
+        // and brings those along. Large ones do not linger: one that was short, or found no room, must go on at once.
         let sends = std::mem::take(&mut self.prompt_sends);
-        let lingers = self.can_linger && !std::mem::take(&mut self.hurried) && sends > 0;
-        if lingers {
-            arguments = arguments.min_wait_usec(LINGER_US);
-        }
-        let wanted = if lingers { 1 + sends } else { 1 };
+        let wanted = if std::mem::take(&mut self.hurried) { 1 } else { 1 + sends };
         // ETIME, EINTR and EBUSY all mean: look at the completions and come again.
         let _ = self.ring.submitter().submit_with_args(wanted, &arguments);
         loop {
@@ -394,10 +399,6 @@ impl Io for Uring {
 fn make_blocking(socket: BorrowedFd<'_>) -> Result<(), Errno> {
     let flags = rustix::fs::fcntl_getfl(socket)?;
     rustix::fs::fcntl_setfl(socket, flags & !rustix::fs::OFlags::NONBLOCK)
-}
-
-fn peer(socket: &OwnedFd) -> Option<SocketAddr> {
-    SocketAddr::try_from(net::getpeername(socket).ok()??).ok()
 }
 
 /// The ring of free slots that receives without a range take from.

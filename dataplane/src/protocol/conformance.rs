@@ -1,5 +1,6 @@
 //! Golden exchanges: `tests/golden/postgres/*.txt` say who says what and what must come out, on both sides and in the
-//! record. Every exchange is run whole, cut in two at every place, and byte by byte: nothing may differ.
+//! record. Every exchange is run whole, cut in two, and byte by byte: nothing may differ. Bursts of less than 2,000 bytes are
+//! cut at every place, larger ones at chosen places, or with `WIREWARD_CUTS=every` (`make conformance`) at all 910,000.
 //!
 //! ```text
 //! login masked                              a login as that role (plain, masked, detected), not written out
@@ -14,14 +15,16 @@
 
 #[cfg(test)]
 mod tests {
+    mod notation;
     mod table;
 
     use std::collections::VecDeque;
     use std::fmt::Write as _;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
     use std::rc::Rc;
 
     use hashbrown::HashMap;
+    use notation::{parse, show};
     use policy_compiler::artifact::MaskAction;
     use policy_compiler::detect;
     use policy_compiler::detect::transform::HashKey;
@@ -39,7 +42,8 @@ mod tests {
     use crate::io::Lent;
     use crate::protocol::Scratch;
     use crate::protocol::postgres::dissector::{Limits, NameKey, REPLY_BYTES_MAX};
-    use crate::protocol::postgres::wire::{message, u32_at, untagged};
+    use crate::protocol::postgres::wire::{message, untagged};
+    use crate::session::attempts::Target;
     use crate::session::{
         Admission, CancelKey, Encryption, Input, Output, Request, Session, Settings, Shortage, Upstream,
     };
@@ -113,12 +117,13 @@ mod tests {
                 name_key: NameKey([1; 16]),
                 token_bytes_max: 4096,
                 encryption: Encryption::None,
+                proxied: false,
                 surplus: false,
             };
             let key = CancelKey { process_id: 7, secret: *b"0123456789abcdef0123456789abcdef" };
             let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 4000));
             Self {
-                session: Session::new(1, settings, peer, key, 0),
+                session: Session::new(1, settings, peer.into(), key, 0),
                 slab: Slab::new(SLOTS).expect("memory"),
                 ring: Producer::attach(Words(words.clone())).expect("a fresh ring"),
                 recorder: Consumer::attach(Words(words)).expect("a fresh ring"),
@@ -197,7 +202,7 @@ mod tests {
             for output in outputs {
                 match output {
                     Output::Admit(request) => self.feed(Input::Admitted(admit(&request, self.login))),
-                    Output::Dial => {
+                    Output::Dial(_) => {
                         self.dialed = true;
                         self.feed(Input::Dialed(Ok(())));
                     }
@@ -208,6 +213,7 @@ mod tests {
                         let reason = refused.fault.text();
                         let _ = writeln!(self.events, "recorded refusal of \"{user}\" at \"{database}\": {reason}");
                     }
+                    Output::Part | Output::NotReached(_) => panic!("the upstream was given up"),
                     Output::Close => self.closed = true,
                 }
             }
@@ -217,14 +223,22 @@ mod tests {
             if self.stalled && side == Side::Client || self.deaf_upstream && side == Side::Upstream {
                 return false;
             }
-            let (bytes, heap) = match self.session.outgoing(side).lend() {
+            let most = if self.cut == Cut::Bytes { 1 } else { usize::MAX };
+            let left = &mut self.left[side as usize];
+            let before = left.len();
+            let heap = match self.session.outgoing(side).lend() {
                 None => return false,
-                Some(Lent::Slot { slot, from, to }) => (self.slab.bytes(slot, from..to).to_vec(), None),
-                Some(Lent::Heap { bytes, from }) => (bytes[from..].to_vec(), Some(bytes)),
+                Some(Lent::Slot { slot, from, to }) => {
+                    left.extend_from_slice(self.slab.bytes(slot, from..to.min(from.saturating_add(most))));
+                    None
+                }
+                Some(Lent::Heap { bytes, from }) => {
+                    left.extend(bytes[from..].iter().take(most));
+                    Some(bytes)
+                }
             };
-            let n = if self.cut == Cut::Bytes { 1 } else { bytes.len() };
-            self.left[side as usize].extend_from_slice(&bytes[..n]);
-            self.feed(Input::Sent { side, bytes: n, heap });
+            let bytes = left.len() - before;
+            self.feed(Input::Sent { side, bytes, heap });
             true
         }
 
@@ -272,18 +286,6 @@ mod tests {
                 buffer.clear();
             }
         }
-
-        /// The record, a line each; requests and responses as messages, however they were cut into records.
-        fn record(mut self) -> String {
-            self.read_record();
-            let mut lines = self.events;
-            show(&mut lines, "recorded request", &self.recorded[0], false);
-            show(&mut lines, "recorded response", &self.recorded[1], false);
-            if self.closed {
-                lines.push_str("recorded nothing more: the session is over\n");
-            }
-            lines
-        }
     }
 
     fn admit(request: &Request, login: Login) -> Result<Box<Admission>, Fault> {
@@ -311,58 +313,169 @@ mod tests {
             },
             role_names: vec!["analyst".into()],
             resource: "shop".into(),
-            upstream: Upstream {
-                database: "shop".into(),
-                user: "gateway".into(),
-                credential: Secret::new(b"secret"),
-                allow_md5: false,
-                allow_cleartext: true,
-                role: None,
-                tls: false,
-            },
+            upstream: upstream(),
             masks: Rc::new(masks),
             epoch: [0; 8],
             epoch_name: "00".into(),
         }))
     }
 
-    /// Runs an exchange; the file as it would have to be for what came out.
-    fn run(golden: &str, cut: Cut) -> String {
-        let says = |line: &str| golden.lines().any(|l| l == line);
-        let login = match (says("login masked"), says("login detected")) {
-            (true, _) => Login::Masked,
-            (_, true) => Login::Detected,
-            _ => Login::Plain,
-        };
-        let mut stage = Stage::new(login, cut);
-        let mut written = String::new();
-        let mut greeted = false;
-        let said: Vec<&str> = golden.lines().filter(|l| !l.starts_with("to ") && !l.starts_with("recorded ")).collect();
-        for (i, line) in said.iter().enumerate() {
-            let _ = writeln!(written, "{line}");
-            let Some((side, what)) = speaker(line) else {
-                if line.starts_with("login ") {
-                    stage.log_in();
-                    greeted = true;
-                }
-                continue;
-            };
-            let bytes = if what == "ends" { Vec::new() } else { parse(what) };
-            stage.say(side, &bytes);
-            // What one side says in consecutive lines is one burst as far as the answers go.
-            if said.get(i + 1).and_then(|l| speaker(l)).is_some_and(|(s, w)| s == side && w != "ends") {
-                continue;
-            }
-            for (side, title) in [(Side::Upstream, "to upstream"), (Side::Client, "to client")] {
-                let bytes = std::mem::take(&mut stage.left[side as usize]);
-                show(&mut written, title, &bytes, !greeted);
-            }
-            greeted |= stage.dialed && stage.session.is_relaying();
+    fn upstream() -> Upstream {
+        Upstream {
+            database: "shop".into(),
+            user: "gateway".into(),
+            credential: Secret::new(b"secret"),
+            allow_md5: false,
+            allow_cleartext: true,
+            role: None,
+            target: Target::Any,
+            tls: vec![false],
+            order: vec![0],
         }
-        stage.session.release(&mut stage.slab);
-        assert_eq!(stage.slab.free(), SLOTS as usize, "a slot is lost");
-        written.push_str(&stage.record());
-        written
+    }
+
+    /// An exchange as it is run: read once, as it is run at tens of thousands of cuts.
+    struct Exchange {
+        name: String,
+        login: Login,
+        steps: Vec<Step>,
+    }
+
+    struct Step {
+        line: String,
+        act: Act,
+    }
+
+    enum Act {
+        /// A remark, or what must come out.
+        Nothing,
+        LogIn,
+        /// Nothing said is the end of the stream. Consecutive lines of a side are one burst as far as the answers go.
+        Say {
+            side: Side,
+            bytes: Vec<u8>,
+            is_last_of_burst: bool,
+        },
+    }
+
+    /// What came out: after each burst, by side, and in the record.
+    #[derive(PartialEq)]
+    struct Outcome {
+        left: Vec<Burst>,
+        recorded: [Vec<u8>; 2],
+        events: String,
+        closed: bool,
+    }
+
+    #[derive(PartialEq)]
+    struct Burst {
+        greeted: bool,
+        left: [Vec<u8>; 2],
+    }
+
+    impl Exchange {
+        fn read(path: &Path) -> Self {
+            let golden = std::fs::read_to_string(path).expect("a golden file");
+            let says = |line: &str| golden.lines().any(|l| l == line);
+            let login = match (says("login masked"), says("login detected")) {
+                (true, _) => Login::Masked,
+                (_, true) => Login::Detected,
+                _ => Login::Plain,
+            };
+            let is_said = |line: &&str| !line.starts_with("to ") && !line.starts_with("recorded ");
+            let said: Vec<&str> = golden.lines().filter(is_said).collect();
+            let steps = said.iter().enumerate().map(|(i, line)| Step {
+                line: (*line).to_owned(),
+                act: match speaker(line) {
+                    None if line.starts_with("login ") => Act::LogIn,
+                    None => Act::Nothing,
+                    Some((side, what)) => {
+                        let next = said.get(i + 1).and_then(|l| speaker(l));
+                        let is_last_of_burst = next.is_none_or(|(s, w)| s != side || w == "ends");
+                        let bytes = if what == "ends" { Vec::new() } else { parse(what) };
+                        Act::Say { side, bytes, is_last_of_burst }
+                    }
+                },
+            });
+            let steps = steps.collect();
+            Self { name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(), login, steps }
+        }
+
+        fn run(&self, cut: Cut) -> Outcome {
+            let mut stage = Stage::new(self.login, cut);
+            let (mut left, mut greeted) = (Vec::new(), false);
+            for step in &self.steps {
+                match &step.act {
+                    Act::Nothing => {}
+                    Act::LogIn => {
+                        stage.log_in();
+                        greeted = true;
+                    }
+                    Act::Say { side, bytes, is_last_of_burst } => {
+                        stage.say(*side, bytes);
+                        if *is_last_of_burst {
+                            left.push(Burst { greeted, left: std::mem::take(&mut stage.left) });
+                            greeted |= stage.dialed && stage.session.is_relaying();
+                        }
+                    }
+                }
+            }
+            stage.session.release(&mut stage.slab);
+            assert_eq!(stage.slab.free(), SLOTS as usize, "{} cut {cut:?}: a slot is lost", self.name);
+            stage.read_record();
+            Outcome { left, recorded: stage.recorded, events: stage.events, closed: stage.closed }
+        }
+
+        /// The file as it would have to be for what came out.
+        fn written(&self, outcome: &Outcome) -> String {
+            let mut text = String::new();
+            let mut bursts = outcome.left.iter();
+            for step in &self.steps {
+                let _ = writeln!(text, "{}", step.line);
+                if let Act::Say { is_last_of_burst: true, .. } = step.act
+                    && let Some(burst) = bursts.next()
+                {
+                    show(&mut text, "to upstream", &burst.left[Side::Upstream as usize], !burst.greeted);
+                    show(&mut text, "to client", &burst.left[Side::Client as usize], !burst.greeted);
+                }
+            }
+            text.push_str(&outcome.events);
+            // As messages, however they were cut into records.
+            show(&mut text, "recorded request", &outcome.recorded[0], false);
+            show(&mut text, "recorded response", &outcome.recorded[1], false);
+            if outcome.closed {
+                text.push_str("recorded nothing more: the session is over\n");
+            }
+            text
+        }
+
+        /// Runs the cuts, on all processors.
+        fn hold_to(&self, whole: &Outcome, every: bool) {
+            let workers = std::thread::available_parallelism().map_or(1, usize::from);
+            let run = |worker| {
+                for cut in self.cuts(every).skip(worker).step_by(workers) {
+                    let outcome = self.run(cut);
+                    if outcome != *whole {
+                        assert_eq!(self.written(&outcome), self.written(whole), "{} cut {cut:?}", self.name);
+                        panic!("{} cut {cut:?}: not the same bytes, though they read the same", self.name);
+                    }
+                }
+            };
+            std::thread::scope(|scope| (0..workers).for_each(|worker| drop(scope.spawn(move || run(worker)))));
+        }
+
+        /// One byte at a time, and every cut of the longest burst. Of a large one those around its ends, a slot's end, and some
+        /// between, unless `every` is asked for.
+        fn cuts(&self, every: bool) -> impl Iterator<Item = Cut> {
+            let bursts = self.steps.iter().map(|step| match &step.act {
+                Act::Say { bytes, .. } => bytes.len(),
+                _ => 0,
+            });
+            let longest = bursts.max().unwrap_or(0);
+            let near = move |n: usize| n < 200 || longest - n < 50 || n.abs_diff(SLOT_BYTES) < 20;
+            let chosen = move |n: &usize| every || longest < 2000 || near(*n) || n.is_multiple_of(997);
+            (1..longest).filter(chosen).map(Cut::At).chain([Cut::Bytes])
+        }
     }
 
     fn speaker(line: &str) -> Option<(Side, &str)> {
@@ -376,114 +489,6 @@ mod tests {
         Some((side, rest.trim_start()))
     }
 
-    /// `Q "select 1\0" | S` as bytes.
-    fn parse(line: &str) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for (tag, body) in messages(line) {
-            match tag {
-                '!' => bytes.extend(body),
-                '-' => untagged(&mut bytes, |out| out.extend(body)),
-                tag => message(&mut bytes, tag as u8, |out| out.extend(body)),
-            }
-        }
-        bytes
-    }
-
-    fn messages(line: &str) -> Vec<(char, Vec<u8>)> {
-        let mut found: Vec<(char, Vec<u8>)> = Vec::new();
-        let mut rest = line.chars().peekable();
-        while let Some(c) = rest.next() {
-            match c {
-                ' ' | '|' => {}
-                '"' => {
-                    let mut text = String::new();
-                    while let Some(c) = rest.next_if(|c| *c != '"') {
-                        text.push(c);
-                        text.extend((c == '\\').then(|| rest.next()).flatten());
-                    }
-                    rest.next();
-                    let times: String = match rest.next_if_eq(&'*') {
-                        Some(_) => std::iter::from_fn(|| rest.next_if(char::is_ascii_digit)).collect(),
-                        None => "1".to_owned(),
-                    };
-                    let body = &mut found.last_mut().unwrap_or_else(|| panic!("no tag before a body: {line}")).1;
-                    (0..times.parse().expect("a number")).for_each(|_| body.extend(unescape(&text)));
-                }
-                tag => found.push((tag, Vec::new())),
-            }
-        }
-        found
-    }
-
-    fn unescape(text: &str) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let mut rest = text.bytes();
-        while let Some(b) = rest.next() {
-            let escaped = if b == b'\\' { rest.next() } else { None };
-            bytes.push(match escaped {
-                None => b,
-                Some(b'0') => 0,
-                Some(b'n') => b'\n',
-                Some(b't') => b'\t',
-                Some(b'x') => {
-                    let digits = [rest.next(), rest.next()].map(|d| (d.expect("two digits") as char).to_digit(16));
-                    digits.into_iter().fold(0, |n, d| n << 4 | d.expect("hexadecimal") as u8)
-                }
-                Some(other) => other,
-            });
-        }
-        bytes
-    }
-
-    /// Writes messages, a line each. Before the greeting is over there are some without a tag.
-    fn show(out: &mut String, title: &str, bytes: &[u8], greeting: bool) {
-        let mut at = 0;
-        while at < bytes.len() {
-            let rest = &bytes[at..];
-            let word = |from| u32_at(rest, from).map_or(usize::MAX, |n| n as usize);
-            let (tag, head, length) = match rest[0] {
-                b'N' if greeting => ('!', 0, 1),
-                0 if greeting => ('-', 4, word(0)),
-                tag => (tag as char, 5, word(1).saturating_add(1)),
-            };
-            let whole = (head..=rest.len()).contains(&length);
-            let (tag, body) = if whole { (tag, &rest[head..length]) } else { ('!', rest) };
-            at += if whole { length } else { rest.len() };
-            let _ = writeln!(out, "{title} {tag}{}", quote(body));
-        }
-    }
-
-    /// A body in the notation of the files; long runs of one byte are counted.
-    fn quote(body: &[u8]) -> String {
-        let (mut out, mut open) = (String::new(), false);
-        for run in body.chunk_by(|a, b| a == b) {
-            let byte = match run[0] {
-                0 => "\\0".to_owned(),
-                byte => byte.escape_ascii().to_string(),
-            };
-            if run.len() >= 64 {
-                out.push_str(if open { "\"" } else { "" });
-                let _ = write!(out, " \"{byte}\"*{}", run.len());
-                open = false;
-                continue;
-            }
-            out.push_str(if open { "" } else { " \"" });
-            out.push_str(&byte.repeat(run.len()));
-            open = true;
-        }
-        out.push_str(if open { "\"" } else { "" });
-        out
-    }
-
-    /// Every cut of the longest burst; of a large one, those around its ends, a slot's end, and some between.
-    fn cuts(golden: &str) -> Vec<Cut> {
-        let bursts = golden.lines().filter_map(speaker).filter(|(_, what)| *what != "ends");
-        let longest = bursts.map(|(_, what)| parse(what).len()).max().unwrap_or(0);
-        let near = |n: usize| n < 200 || longest - n < 50 || n.abs_diff(SLOT_BYTES) < 20;
-        let places = (1..longest).filter(|n| longest < 2000 || near(*n) || n.is_multiple_of(997));
-        places.map(Cut::At).chain([Cut::Bytes]).collect()
-    }
-
     fn goldens() -> Vec<PathBuf> {
         let directory = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/postgres"));
         let files = std::fs::read_dir(&directory).expect("the golden files").map(|entry| entry.expect("a file").path());
@@ -495,21 +500,19 @@ mod tests {
     #[test]
     fn golden_exchanges_are_the_same_however_the_bytes_are_cut() {
         let writes = std::env::var("WIREWARD_GOLDEN").is_ok_and(|v| v == "write");
+        let every = std::env::var("WIREWARD_CUTS").is_ok_and(|v| v == "every");
         let goldens = goldens();
         assert!(goldens.len() >= 25, "only {} golden exchanges were found", goldens.len());
         for path in goldens {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let golden = std::fs::read_to_string(&path).expect("a golden file");
-            let whole = run(&golden, Cut::Whole);
+            let exchange = Exchange::read(&path);
+            let whole = exchange.run(Cut::Whole);
             if writes {
-                std::fs::write(&path, &whole).expect("a writable file");
+                std::fs::write(&path, exchange.written(&whole)).expect("a writable file");
             } else {
-                assert_eq!(whole, golden, "{name} whole");
+                let golden = std::fs::read_to_string(&path).expect("a golden file");
+                assert_eq!(exchange.written(&whole), golden, "{} whole", exchange.name);
             }
-            for cut in cuts(&golden) {
-                let cut_up = run(&golden, cut);
-                assert_eq!(cut_up, whole, "{name} cut {cut:?}");
-            }
+            exchange.hold_to(&whole, every);
         }
     }
 

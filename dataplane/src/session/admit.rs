@@ -3,6 +3,7 @@
 use ring::Kind;
 use serde_json::json;
 
+use super::attempts::Attempts;
 use super::{Admission, DialStep, Dialing, Output, Request, Session, State};
 use crate::control::certificate;
 use crate::control::credential::Secret;
@@ -91,9 +92,9 @@ impl Session {
         self.opened = true;
         self.relay.epoch = admission.epoch;
         self.relay.dissector.set_masks(admission.masks.clone());
-        self.state = State::Dialing(Box::new(Dialing { startup, admission, step: DialStep::Connecting }));
-        outputs.push(Output::Dial);
-        None
+        let attempts = Attempts::new(admission.upstream.target, admission.upstream.order.clone());
+        self.state = State::Dialing(Box::new(Dialing { startup, admission, attempts, step: DialStep::Connecting }));
+        self.dial(outputs)
     }
 }
 

@@ -62,6 +62,13 @@ impl Session {
         if self.encryption == Encryption::Required && self.secured.is_none() {
             return Err(Fault::NotAdmitted("this listener asks for TLS; connect with sslmode=require or better"));
         }
+        // Only a proxy can bring somebody from elsewhere to a listener in clear; the token has crossed a network.
+        if self.secured.is_none() && !self.peer.is_local() {
+            return Err(Fault::NotAdmitted(
+                "sessions in clear are served to clients of the gateway's own machine alone, and the proxy names one \
+                 elsewhere; connect with sslmode=require or better",
+            ));
+        }
         let mut reply = Vec::new();
         startup.negotiate(&mut reply);
         if let Err(refusal) = startup.check() {

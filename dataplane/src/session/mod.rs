@@ -2,10 +2,11 @@
 //!
 //! | state     | waits for                         | then                                             |
 //! |-----------|-----------------------------------|--------------------------------------------------|
+//! | Announcing| a proxy's header ([`proxy`])      | the client's address is known → Greeting         |
 //! | Greeting  | a startup message ([`greet`])     | asks for a token → Admitting                     |
 //! | Securing  | the end of the client's handshake | Greeting again, over TLS                         |
 //! | Admitting | the token ([`admit`])             | [`Output::Admit`]; `Input::Admitted` → Dialing   |
-//! | Dialing   | the upstream's login ([`dial`])   | both sides are ready → Relaying                  |
+//! | Dialing   | the upstream's login ([`dial`])   | both sides are ready → Relaying; or the next address |
 //! | Cancelling| leave, then the upstream ([`cancel`]) | said, and closed by the upstream → Draining  |
 //! | Relaying  | bytes, answers, plans             | [`crate::datapath::relay`] moves everything      |
 //! | Draining  | what must still leave ([`close`]) | [`Output::Close`]                                |
@@ -13,16 +14,19 @@
 //! Any fault, in any state, leads to Draining. LIFECYCLE.md tells the same as a picture.
 
 pub mod admit;
+pub mod attempts;
 pub mod cancel;
 pub mod close;
 pub mod dial;
 pub mod greet;
+mod proxy;
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use ring::Kind;
 
+use crate::address::Peer;
 use crate::buffer::Slot;
 use crate::control::credential::Secret;
 use crate::control::identity::Identity;
@@ -33,6 +37,7 @@ use crate::datapath::tap::Note;
 use crate::fault::{Fault, Side};
 use crate::protocol::postgres::dissector::{Dissector, Limits, NameKey};
 use crate::protocol::postgres::handshake::{CancelRequest, Login, Startup};
+use attempts::{Attempts, Miss, Target};
 use cancel::{Cancelling, Grant};
 
 /// Everything that can happen to a session.
@@ -58,7 +63,11 @@ pub enum Input {
     /// The answer to [`Output::Admit`].
     Admitted(Result<Box<Admission>, Fault>),
     /// The answer to [`Output::Dial`].
-    Dialed(Result<(), Fault>),
+    Dialed(Result<(), Miss>),
+    /// The dialed address has had its time, its login included.
+    DialLate,
+    /// The answer to [`Output::Part`].
+    Parted,
     /// The answer to [`Output::Secure`].
     Secured {
         side: Side,
@@ -82,8 +91,12 @@ pub enum Input {
 pub enum Output {
     /// Check the token and the names.
     Admit(Box<Request>),
-    /// Connect to the upstream of the admission.
-    Dial,
+    /// Connect to this address of the upstream, from 0.
+    Dial(u16),
+    /// Close the upstream's connection, to dial another address when its last operation is done.
+    Part,
+    /// No address of the upstream will do, and why.
+    NotReached(Vec<(u16, Miss)>),
     /// Begin TLS on a side's connection; `early` are bytes of its handshake that are here already.
     Secure { side: Side, early: Vec<u8> },
     /// Find the session that a client wants to cancel.
@@ -128,7 +141,7 @@ pub struct Request {
 #[derive(Debug)]
 pub struct Refused {
     pub session: u64,
-    pub client: std::net::SocketAddr,
+    pub client: Peer,
     pub user: String,
     pub database: String,
     pub fault: Fault,
@@ -156,8 +169,11 @@ pub struct Upstream {
     pub allow_md5: bool,
     pub allow_cleartext: bool,
     pub role: Option<String>,
-    /// It is reached by TLS only.
-    pub tls: bool,
+    pub target: Target,
+    /// By address: it is reached by TLS only.
+    pub tls: Vec<bool>,
+    /// Numbers of the addresses, from 0, in the order in which they are tried.
+    pub order: Vec<u16>,
 }
 
 /// What a session is made of.
@@ -167,6 +183,8 @@ pub struct Settings {
     pub name_key: NameKey,
     pub token_bytes_max: usize,
     pub encryption: Encryption,
+    /// A proxy's header comes first.
+    pub proxied: bool,
     /// It stands above `max_client_conn`, and is here to be told.
     pub surplus: bool,
 }
@@ -182,6 +200,7 @@ pub enum Encryption {
 }
 
 enum State {
+    Announcing,
     Greeting {
         negotiations: u8,
     },
@@ -219,6 +238,7 @@ enum Securing {
 struct Dialing {
     startup: Startup,
     admission: Admission,
+    attempts: Attempts,
     step: DialStep,
 }
 
@@ -228,6 +248,8 @@ enum DialStep {
     AskedTls,
     Handshake,
     Login(Box<Login>),
+    /// The address will not do: its connection is being closed.
+    Parting,
 }
 
 pub struct Session {
@@ -240,7 +262,7 @@ pub struct Session {
     surplus: bool,
     /// What the client's handshake has found out, once it is done.
     secured: Option<Box<Secured>>,
-    peer: std::net::SocketAddr,
+    peer: Peer,
     /// The process id and secret that the client is given for cancelling.
     cancel_key: CancelKey,
     /// The startup message, while the control side checks the token. Boxed: an idle session pays for its place only.
@@ -259,16 +281,10 @@ pub struct CancelKey {
 }
 
 impl Session {
-    pub fn new(
-        id: u64,
-        settings: Settings,
-        peer: std::net::SocketAddr,
-        cancel_key: CancelKey,
-        now_unix_ns: u64,
-    ) -> Self {
+    pub fn new(id: u64, settings: Settings, peer: Peer, cancel_key: CancelKey, now_unix_ns: u64) -> Self {
         let dissector = Dissector::new(settings.limits, settings.name_key, Rc::new(MaskView::none()));
         Self {
-            state: State::Greeting { negotiations: 0 },
+            state: if settings.proxied { State::Announcing } else { State::Greeting { negotiations: 0 } },
             relay: Relay::new(id, Lane::default(), Lane::default(), dissector, [0; 8]),
             token_bytes_max: settings.token_bytes_max,
             encryption: settings.encryption,
@@ -340,7 +356,7 @@ impl Session {
         self.relay.dissector.is_idle()
     }
 
-    pub fn peer(&self) -> std::net::SocketAddr {
+    pub fn peer(&self) -> Peer {
         self.peer
     }
 
@@ -374,16 +390,20 @@ impl Session {
             Input::Sent { side, bytes, heap } => self.outgoing(side).sent(cx.slab, bytes, heap),
             Input::SendFailed { side } => {
                 self.outgoing(side).send_failed();
-                return Some(Fault::Gone(side));
+                return match (side, &self.state) {
+                    (Side::Upstream, State::Dialing(_)) => self.missed(Miss::Closed, outputs),
+                    _ => Some(Fault::Gone(side)),
+                };
             }
             Input::Admitted(Ok(admission)) => return self.admitted(*admission, cx, outputs),
             Input::Admitted(Err(fault)) => return Some(fault),
-            Input::Dialed(Ok(())) => return self.dialed(),
+            Input::Dialed(result) => return self.dialed(result, outputs),
+            Input::DialLate => return self.dial_late(outputs),
+            Input::Parted => return self.parted(cx, outputs),
             Input::MayCancel(grant) => return self.may_cancel(grant, outputs),
             Input::Secured { side, result: Ok(secured) } => return self.secured(side, secured),
-            Input::Dialed(Err(fault)) | Input::End(fault) | Input::Secured { result: Err(fault), .. } => {
-                return Some(fault);
-            }
+            Input::Secured { side: Side::Upstream, result: Err(_) } => return self.missed(Miss::TlsFailed, outputs),
+            Input::End(fault) | Input::Secured { result: Err(fault), .. } => return Some(fault),
             Input::Policy { masks, epoch } => {
                 self.relay.dissector.set_masks(masks);
                 self.relay.epoch = epoch;
@@ -412,6 +432,7 @@ impl Session {
     fn advance(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Option<Shortage> {
         loop {
             let moved = match &mut self.state {
+                State::Announcing => self.read_proxy_header(cx),
                 State::Greeting { .. } => self.greet(cx, outputs),
                 State::Securing(_) => Ok(self.begin_tls(cx, outputs)),
                 State::Admitting { asked: false } => self.read_token(cx, outputs),

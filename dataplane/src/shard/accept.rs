@@ -1,10 +1,12 @@
 //! A connection is accepted: limits first, then a session.                                                             [1]
 
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::timers::Kind;
 use super::{End, Entry, SHARDS_MAX, Shard};
+use crate::address::{Network, Peer};
+use crate::config::Listener;
 use crate::io::Conn;
 use crate::io::tls::SecureIo;
 use crate::session::{CancelKey, Encryption, Session, Settings};
@@ -12,8 +14,44 @@ use crate::session::{CancelKey, Encryption, Session, Settings};
 /// Connections above `max_client_conn` that are kept until they can be told. Beyond these they are closed without a word.
 const SURPLUS_MAX: usize = 64;
 
+/// What a shard knows of a listener.
+#[derive(Clone, Debug)]
+pub struct Door {
+    pub encryption: Encryption,
+    /// Connections come from proxies in these networks alone, each with a header that names the client.
+    pub proxy_from: Option<Arc<[Network]>>,
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        Self { encryption: Encryption::None, proxy_from: None }
+    }
+}
+
+impl From<&Listener> for Door {
+    fn from(listener: &Listener) -> Self {
+        Self { encryption: listener.encryption(), proxy_from: listener.proxy_from.clone() }
+    }
+}
+
+impl Door {
+    /// Whether a connection from there may be a proxy's, or need not be one.
+    fn is_open_to(&self, peer: Peer) -> bool {
+        match (&self.proxy_from, peer) {
+            (None, _) => true,
+            (Some(networks), Peer::Tcp(address)) => networks.iter().any(|network| network.contains(address.ip())),
+            (Some(_), Peer::Unix { .. }) => false,
+        }
+    }
+}
+
 impl<I: SecureIo> Shard<I> {
-    pub(super) fn accepted(&mut self, listener: usize, client: Conn, peer: SocketAddr) {
+    pub(super) fn accepted(&mut self, listener: usize, client: Conn, peer: Peer) {
+        let door = self.doors.get(listener).cloned().unwrap_or_default();
+        if !door.is_open_to(peer) {
+            self.counters.refused_not_a_proxy.add(1);
+            return self.io.close(client, &[]);
+        }
         let (connections, max) = (self.census.total(), self.limits.max_client_conn as usize);
         let surplus = connections >= max;
         if connections >= max + SURPLUS_MAX || self.stopping.is_some() {
@@ -35,7 +73,8 @@ impl<I: SecureIo> Shard<I> {
             limits: self.limits.session,
             name_key: self.name_key,
             token_bytes_max: self.limits.token_bytes_max,
-            encryption: self.encryption.get(listener).copied().unwrap_or(Encryption::None),
+            encryption: door.encryption,
+            proxied: door.proxy_from.is_some(),
             surplus,
         };
         let session = Session::new(id, settings, peer, self.cancel_key(index), self.now.unix_ns);
@@ -48,6 +87,8 @@ impl<I: SecureIo> Shard<I> {
             closing: false,
             view: None,
             endpoint: None,
+            address: 0,
+            dial_until_ns: 0,
             pending: None,
             shortage: None,
             stalled_since_ns: 0,

@@ -136,7 +136,7 @@ impl<I: SecureIo> Shard<I> {
     pub(super) fn reload(&mut self, reload: Reload) {
         self.control = reload.control;
         self.limits = reload.limits;
-        self.encryption = reload.encryption;
+        self.doors = reload.doors;
         self.renew_views();
     }
 

@@ -8,8 +8,10 @@ pub mod cancel;
 pub mod census;
 pub mod drive;
 pub mod judging;
+pub mod listen;
 pub mod mailbox;
 mod refusals;
+mod resting;
 pub mod spawn;
 pub mod timers;
 
@@ -24,7 +26,7 @@ use crate::buffer::{Gathered, Slab};
 use crate::config::{Limits, TokenExpiry};
 use crate::control::Control;
 use crate::control::analyser::Analyser;
-use crate::control::upstream::Endpoint;
+use crate::control::route::Endpoint;
 use crate::datapath::counters::Counters;
 use crate::datapath::plan_cache::PlanCache;
 use crate::fault::Fault;
@@ -32,12 +34,14 @@ use crate::io::tls::SecureIo;
 use crate::io::{Conn, Event};
 use crate::protocol::Scratch;
 use crate::protocol::postgres::dissector::NameKey;
-use crate::session::{Encryption, Input, Output, Session, Shortage};
+use crate::session::{Input, Output, Session, Shortage};
+use accept::Door;
 use cancel::Guesses;
 use census::Census;
 use judging::View;
 use mailbox::{Mail, Mailbox, Postbox};
 use refusals::Refusals;
+use resting::Resting;
 use timers::{Kind, Timers};
 
 /// The recorder counts as gone when its heartbeat is older than this (decision 11).
@@ -91,6 +95,10 @@ pub struct Entry {
     view: Option<Rc<View>>,
     /// Of its upstream, once it is known which.
     endpoint: Option<Arc<Endpoint>>,
+    /// Which of the endpoint's addresses it is at.
+    address: u16,
+    /// Until when that address may take for its login, monotonic ns.
+    dial_until_ns: u64,
     /// A text of this session is with the analyser. Boxed: an idle session pays for its place only.
     pending: Option<Box<u128>>,
     /// What it waits for, and since when.
@@ -106,6 +114,8 @@ pub struct Entry {
 enum End {
     Client,
     Upstream,
+    /// An address of the upstream that would not do.
+    Parting,
 }
 
 pub struct Shard<I> {
@@ -121,8 +131,8 @@ pub struct Shard<I> {
     census: Census,
     counters: Arc<Counters>,
     limits: Limits,
-    /// What each listener does about TLS.
-    encryption: Vec<Encryption>,
+    /// By listener.
+    doors: Vec<Door>,
     recorder_absent_max: Duration,
     entries: Vec<Option<Box<Entry>>>,
     free: Vec<u32>,
@@ -139,6 +149,9 @@ pub struct Shard<I> {
     /// Sessions that wait for the ring, the recorder or the budget.
     stalled: Vec<u32>,
     refusals: Refusals,
+    resting: Resting,
+    /// When it was last told that an upstream cannot be reached, monotonic ns.
+    told_unreachable_ns: Option<u64>,
     next_session: u64,
     number: u8,
     now: Now,
@@ -162,7 +175,7 @@ pub struct Parts<I> {
     pub census: Census,
     pub counters: Arc<Counters>,
     pub limits: Limits,
-    pub encryption: Vec<Encryption>,
+    pub doors: Vec<Door>,
     pub recorder_absent_max: Duration,
     /// Fills a buffer with unpredictable bytes (the simulator's are predictable).
     pub random: Box<dyn FnMut(&mut [u8])>,
@@ -189,7 +202,7 @@ impl<I: SecureIo> Shard<I> {
             census: parts.census,
             counters: parts.counters,
             limits: parts.limits,
-            encryption: parts.encryption,
+            doors: parts.doors,
             recorder_absent_max: parts.recorder_absent_max,
             entries: Vec::new(),
             free: Vec::new(),
@@ -204,6 +217,8 @@ impl<I: SecureIo> Shard<I> {
             gathered: Gathered::new(parts.limits.gathered_bytes_max),
             stalled: Vec::new(),
             refusals: Refusals::default(),
+            resting: Resting::default(),
+            told_unreachable_ns: None,
             // Counts on from the nanosecond of the start, so no later start gives a number again.
             next_session: parts.now.unix_ns / SHARDS_MAX * SHARDS_MAX + u64::from(parts.number),
             number: parts.number,
@@ -329,6 +344,9 @@ impl<I: SecureIo> Shard<I> {
                     let grace_ns = self.limits.token_expiry.grace().as_nanos() as u64;
                     self.expired.push((index, id, self.now.monotonic_ns + grace_ns));
                 }
+                // Another address may have begun its time since.
+                Kind::Dial if entry.dial_until_ns > self.now.monotonic_ns || entry.session.is_relaying() => {}
+                Kind::Dial => self.dial_late(index),
                 // It had its time to say goodbye.
                 _ if entry.session.is_draining() => self.close(index),
                 _ if !entry.session.is_relaying() => self.feed(index, Input::End(Fault::LoginTimeout)),

@@ -8,6 +8,7 @@ use std::time::Duration;
 pub struct Timers {
     logins: VecDeque<Deadline>,
     drains: VecDeque<Deadline>,
+    dials: BinaryHeap<Reverse<Deadline>>,
     expiries: BinaryHeap<Reverse<Deadline>>,
 }
 
@@ -23,17 +24,20 @@ struct Deadline {
 pub enum Kind {
     Login,
     Drain,
+    /// An address of the upstream has had its time.
+    Dial,
     /// The session's token expires.
     Expiry,
 }
 
 impl Timers {
-    /// `at_ns`: monotonic. Deadlines of one kind must be set in order, but for [`Kind::Expiry`].
+    /// `at_ns`: monotonic. Deadlines of one kind must be set in order, but for [`Kind::Dial`] and [`Kind::Expiry`].
     pub fn set(&mut self, kind: Kind, at_ns: u64, index: u32, id: u64) {
         let deadline = Deadline { at_ns, index, id };
         match kind {
             Kind::Login => self.logins.push_back(deadline),
             Kind::Drain => self.drains.push_back(deadline),
+            Kind::Dial => self.dials.push(Reverse(deadline)),
             Kind::Expiry => self.expiries.push(Reverse(deadline)),
         }
     }
@@ -45,15 +49,20 @@ impl Timers {
                 return Some((kind, deadline.index, deadline.id));
             }
         }
-        let expired = self.expiries.peek().is_some_and(|Reverse(d)| d.at_ns <= now_ns);
-        let Reverse(deadline) = expired.then(|| self.expiries.pop()).flatten()?;
-        Some((Kind::Expiry, deadline.index, deadline.id))
+        for (kind, heap) in [(Kind::Dial, &mut self.dials), (Kind::Expiry, &mut self.expiries)] {
+            let is_due = heap.peek().is_some_and(|Reverse(d)| d.at_ns <= now_ns);
+            if let Some(Reverse(deadline)) = is_due.then(|| heap.pop()).flatten() {
+                return Some((kind, deadline.index, deadline.id));
+            }
+        }
+        None
     }
 
     /// How long until the next deadline.
     pub fn next_in(&self, now_ns: u64) -> Option<Duration> {
         let queued = [&self.logins, &self.drains].into_iter().filter_map(|q| q.front()).map(|d| d.at_ns);
-        let first = queued.chain(self.expiries.peek().map(|Reverse(d)| d.at_ns)).min()?;
+        let heaped = [&self.dials, &self.expiries].into_iter().filter_map(|h| h.peek()).map(|Reverse(d)| d.at_ns);
+        let first = queued.chain(heaped).min()?;
         Some(Duration::from_nanos(first.saturating_sub(now_ns)))
     }
 }

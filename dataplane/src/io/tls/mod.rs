@@ -7,7 +7,6 @@
 
 mod link;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use rustls::{ClientConfig, ServerConfig};
 use link::{Engine, Link};
 
 use super::{Conn, Event, Io, Lent, Target};
+use crate::address::Address;
 use crate::buffer::{SLOT_BYTES, Slab, Slot};
 
 /// Most plaintext that one send encrypts. A longer one is a short send.
@@ -293,7 +293,7 @@ impl<I: Io> Io for Tls<I> {
         self.inner.hurry();
     }
 
-    fn connect(&mut self, address: SocketAddr) -> Result<Conn, Errno> {
+    fn connect(&mut self, address: &Address) -> Result<Conn, Errno> {
         self.inner.connect(address)
     }
 

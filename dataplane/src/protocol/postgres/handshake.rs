@@ -13,6 +13,7 @@ use super::wire::{
 };
 use crate::control::credential::Secret;
 use crate::fault::{Fault, Side};
+use crate::session::attempts::Traits;
 use crate::session::{Admission, CancelKey, Upstream};
 
 /// The server's own limit for a startup message, bytes (`MAX_STARTUP_PACKET_LENGTH`).
@@ -301,8 +302,11 @@ pub enum Progress {
     More,
     /// The upstream is ready.
     Ready(Ready),
-    /// The upstream will not have us: this the client may see.
-    Refused(Vec<u8>),
+    /// The upstream will not have us: this the client may see. It is away if it starts up or shuts down.
+    Refused {
+        report: Vec<u8>,
+        is_away: bool,
+    },
 }
 
 /// What a finished login has brought.
@@ -310,6 +314,7 @@ pub enum Progress {
 pub struct Ready {
     /// The upstream's ParameterStatus messages.
     pub parameters: Vec<u8>,
+    pub traits: Traits,
     /// Process id and secret, to cancel what runs there (4 bytes each on 3.0).
     pub cancel_key: Option<[u8; 8]>,
 }
@@ -368,12 +373,17 @@ impl Login {
         let body = &frame[HEAD_BYTES..];
         match frame[0] {
             backend::AUTHENTICATION => self.authenticate(body, answer).map(|()| Progress::More),
-            backend::ERROR => Ok(Progress::Refused(refusal(body))),
+            backend::ERROR => Ok(refusal(body)),
             backend::PARAMETER_STATUS if self.authenticated => {
                 if self.ready.parameters.len() + frame.len() > PARAMETERS_BYTES_MAX {
                     return Err(Fault::Protocol(Side::Upstream, "the upstream reports more than 64 KiB of parameters"));
                 }
                 self.ready.parameters.extend_from_slice(frame);
+                if let Some((name, next)) = cstr_at(body, 0)
+                    && let Some((value, _)) = cstr_at(body, next)
+                {
+                    self.ready.traits.note(name, value);
+                }
                 Ok(Progress::More)
             }
             backend::BACKEND_KEY_DATA if self.authenticated => {
@@ -462,7 +472,7 @@ fn application_name(subject: &str, startup: &Startup) -> String {
 }
 
 /// Why the upstream refused the login, as far as it is the client's business: no word of accounts or passwords.
-fn refusal(body: &[u8]) -> Vec<u8> {
+fn refusal(body: &[u8]) -> Progress {
     let field = |wanted| {
         let text = fields(body).find(|(code, _)| *code == wanted).map(|(_, text)| text).unwrap_or_default();
         String::from_utf8_lossy(text).into_owned()
@@ -476,7 +486,8 @@ fn refusal(body: &[u8]) -> Vec<u8> {
                   credential, database and address"
             .to_owned(),
     };
-    let mut out = Vec::new();
-    Report::fatal(if tells { &sqlstate } else { "08004" }, &text).write(&mut out);
-    out
+    let mut report = Vec::new();
+    Report::fatal(if tells { &sqlstate } else { "08004" }, &text).write(&mut report);
+    // admin_shutdown, crash_shutdown, cannot_connect_now.
+    Progress::Refused { report, is_away: ["57P01", "57P02", "57P03"].contains(&sqlstate.as_str()) }
 }
