@@ -1,6 +1,6 @@
 //! The first messages of a hostile client, before a listener without, with optional, or with required TLS (first byte, bits
-//! 0-1; bit 2: its handshake agrees on ALPN; bits 4-7: how the bytes are cut the second time). The rest is a stream, see
-//! [`input::bursts`].
+//! 0-1; bit 2: its handshake agrees on ALPN; bit 3: a proxy names the client; bits 4-7: how the bytes are cut the second
+//! time). The rest is a stream, see [`input::bursts`].
 //!
 //! What must hold: without the right token nothing is dialed, and without TLS nothing where it is required; what is said to
 //! the upstream is one well-formed startup message, with our own settings first and no name twice.
