@@ -293,7 +293,7 @@ fn check(raw: RawConfig, directory: &Path) -> Result<Config, String> {
             return Err(format!("two resources are named `{}`; names must differ", resource.name));
         }
     }
-    Ok(Config {
+    let config = Config {
         path: PathBuf::new(),
         issuers: issuer::check_all(raw.issuer, directory)?,
         policy_file: resolve(&raw.policy.file),
@@ -307,7 +307,9 @@ fn check(raw: RawConfig, directory: &Path) -> Result<Config, String> {
         hash_key: raw.masking.hash_key.map(|s| s.relative_to(directory)),
         limits: limits(&raw.limits)?,
         admin: raw.admin.map(|a| admin(&a)).transpose()?,
-    })
+    };
+    issuer::check_named(&config)?;
+    Ok(config)
 }
 
 /// Whoever reaches the admin listener may read it, so it stays on this machine unless somebody has thought about that.

@@ -48,6 +48,7 @@ pub fn settings(keys: &Path) -> Issuer {
         name_claim: claim("preferred_username"),
         roles: vec![rule],
         leeway_s: LEEWAY_S,
+        oauth_scope: "openid".into(),
     }
 }
 

@@ -17,7 +17,7 @@ use dataplane::io::Lent;
 use dataplane::protocol::Scratch;
 use dataplane::protocol::postgres::dissector::{Limits, NameKey, REPLY_BYTES_MAX};
 use dataplane::session::{
-    Admission, CancelKey, Encryption, Input, Output, Request, Secured, Session, Settings, Shortage,
+    Admission, Auth, CancelKey, Encryption, Input, Output, Request, Secured, Session, Settings, Shortage,
 };
 use ring::{Consumer, Kind, Producer, Receipt, Words};
 
@@ -101,12 +101,13 @@ pub type Cut = Option<usize>;
 /// What stands before a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listener {
+    pub auth: Auth,
     pub encryption: Encryption,
     pub proxied: bool,
 }
 
-/// In clear, without a proxy.
-pub const PLAIN: Listener = Listener { encryption: Encryption::None, proxied: false };
+/// In clear, without a proxy, with the token as a password.
+pub const PLAIN: Listener = Listener { auth: Auth::Password, encryption: Encryption::None, proxied: false };
 
 /// What the outside answers to a session.
 pub trait Outside {
@@ -142,6 +143,7 @@ impl<'j> Stage<'j> {
             limits: LIMITS,
             name_key: NameKey([1; 16]),
             token_bytes_max: TOKEN_BYTES_MAX,
+            auth: listener.auth,
             encryption: listener.encryption,
             proxied: listener.proxied,
             surplus: false,
@@ -262,6 +264,7 @@ impl<'j> Stage<'j> {
                     self.feed(Input::Secured { side, result });
                 }
                 Output::Refused(refused) => self.fault = Some(refused.fault),
+                Output::Challenge { .. } => self.feed(Input::Challenge(r#"{"status":"invalid_token"}"#.into())),
                 Output::Part => panic!("the only address is left for another"),
                 Output::NotReached(_) => {}
                 Output::Close => self.closed = true,

@@ -1,6 +1,6 @@
-//! The first messages of a hostile client, before a listener without, with optional, or with required TLS (first byte, bits
-//! 0-1; bit 2: its handshake agrees on ALPN; bit 3: a proxy names the client; bits 4-7: how the bytes are cut the second
-//! time). The rest is a stream, see [`input::bursts`].
+//! The first messages of a hostile client. The first byte chooses the listener (bits 0-1: in clear; TLS offered; the same,
+//! with tokens by SASL; TLS required), whether its handshake agrees on ALPN (bit 2), whether a proxy names the client (bit 3),
+//! and how the bytes are cut the second time (bits 4-7). The rest is a stream, see [`input::bursts`].
 //!
 //! What must hold: without the right token nothing is dialed, and without TLS nothing where it is required; what is said to
 //! the upstream is one well-formed startup message, with our own settings first and no name twice.
@@ -15,7 +15,7 @@ use dataplane::datapath::verdict::{Judge, Judged};
 use dataplane::fault::{Fault, Side};
 use dataplane::protocol::postgres::wire::{cstr_at, message, untagged};
 use dataplane::session::attempts::Target;
-use dataplane::session::{Admission, Encryption, Request, Secured, Upstream};
+use dataplane::session::{Admission, Auth, Encryption, Request, Secured, Upstream};
 use policy_compiler::artifact::MaskAction;
 use policy_compiler::detect;
 use policy_compiler::detect::transform::HashKey;
@@ -158,7 +158,8 @@ pub fn run(bytes: &[u8]) {
     let flags = input.byte();
     let encryption =
         [Encryption::None, Encryption::Offered, Encryption::Offered, Encryption::Required][usize::from(flags & 3)];
-    let listener = Listener { encryption, proxied: flags & 8 != 0 };
+    let auth = if flags & 3 == 2 { Auth::Oauth } else { Auth::Password };
+    let listener = Listener { auth, encryption, proxied: flags & 8 != 0 };
     let bursts = bursts(input.0);
     let whole = play(&bursts, listener, flags, None);
     check(&whole, listener, &bursts[0]);

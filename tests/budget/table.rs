@@ -173,6 +173,7 @@ fn control() -> Control {
         allow_cleartext: false,
         role: None,
         tls: None,
+        oauth_issuer: None,
     };
     // The token is the role's name; who checks real ones is not what is counted here.
     let verify = Box::new(|token: &[u8], _| {

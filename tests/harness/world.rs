@@ -132,8 +132,10 @@ impl World {
     }
 
     /// Runs one case of a script of `tests/e2e/` and panics with what it printed if it fails.
-    pub fn python(&self, script: &str, case: &str) {
-        let shown = Shown::of(self.script(script, case));
+    pub fn python(&self, script: &str, case: &str, prepare: fn(&World, &mut Command)) {
+        let mut command = self.script(script, case);
+        prepare(self, &mut command);
+        let shown = Shown::of(command);
         assert!(shown.success, "{script} {case}:\n{}{}", shown.out, shown.err);
     }
 

@@ -80,10 +80,11 @@ pub struct Logins {
 }
 
 impl Logins {
-    /// A client that goes away by itself has not failed, nor has one that we send away because we stop.
+    /// A client that goes away by itself has not failed, nor has one that only asks where tokens come from, nor one that we
+    /// send away because we stop.
     pub fn failed(&self, fault: Fault) {
         let counter = match fault {
-            Fault::Gone(Side::Client | Side::Wireward) | Fault::ShuttingDown => return,
+            Fault::Gone(Side::Client | Side::Wireward) | Fault::NoToken | Fault::ShuttingDown => return,
             Fault::Gone(Side::Upstream) | Fault::Unreachable(_) => &self.unreachable,
             Fault::Protocol(..) => &self.protocol,
             Fault::Limit(_) => &self.limit,

@@ -75,6 +75,7 @@ impl<I: SecureIo> Shard<I> {
             token_bytes_max: self.limits.token_bytes_max,
             encryption: door.encryption,
             proxied: door.proxy_from.is_some(),
+            auth: self.control.challenges().auth(listener),
             surplus,
         };
         let session = Session::new(id, settings, peer, self.cancel_key(index), self.now.unix_ns);

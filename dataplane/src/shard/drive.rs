@@ -148,6 +148,7 @@ impl<I: SecureIo> Shard<I> {
                 Output::Dial(address) => self.dial(index, address),
                 Output::Part => self.part(index),
                 Output::NotReached(misses) => self.not_reached(index, &misses),
+                Output::Challenge { database } => self.challenge(index, &database),
                 Output::Cancel(request) => self.want_cancel(index, request),
                 Output::Secure { side, early } => self.secure(index, side, &early),
                 Output::Refused(refused) => self.refused(&refused),
@@ -189,6 +190,13 @@ impl<I: SecureIo> Shard<I> {
             Err(fault) => Err(fault),
         };
         self.feed(index, Input::Admitted(input));
+    }
+
+    /// Says where tokens for this database come from.
+    fn challenge(&mut self, index: u32, database: &str) {
+        let Some(listener) = self.entries[index as usize].as_ref().map(|e| usize::from(e.listener)) else { return };
+        let challenge = self.control.challenges().challenge(listener, database);
+        self.feed(index, Input::Challenge(challenge));
     }
 
     /// The session ends with its token.

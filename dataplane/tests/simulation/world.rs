@@ -402,7 +402,7 @@ fn policy() -> Policy {
 fn control() -> Arc<Control> {
     let verify = |token: &[u8], _: u64| {
         let text = std::str::from_utf8(token).map_err(|_| "not a token")?;
-        let (name, role) = text.split_once(' ').filter(|(n, _)| n.starts_with('c')).ok_or("not a token")?;
+        let (name, role) = text.split_once('.').filter(|(n, _)| n.starts_with('c')).ok_or("not a token")?;
         Ok(Identity {
             subject: name.to_owned(),
             name: name.to_owned(),
@@ -423,6 +423,7 @@ fn control() -> Arc<Control> {
         allow_cleartext: true,
         role: None,
         tls: None,
+        oauth_issuer: None,
     };
     let guarded = (resource, Secret::new(b"upstream secret"), Snapshot::of(&TABLES));
     Arc::new(Control::new(Box::new(verify), policy(), vec![guarded]))

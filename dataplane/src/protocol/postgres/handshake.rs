@@ -14,7 +14,7 @@ use super::wire::{
 use crate::control::credential::Secret;
 use crate::fault::{Fault, Side};
 use crate::session::attempts::Traits;
-use crate::session::{Admission, CancelKey, Upstream};
+use crate::session::{Admission, Auth, CancelKey, Upstream};
 
 /// The server's own limit for a startup message, bytes (`MAX_STARTUP_PACKET_LENGTH`).
 const STARTUP_BYTES_MAX: usize = 10_000;
@@ -96,6 +96,8 @@ pub struct Startup {
     pub user: String,
     pub database: String,
     version: u32,
+    /// How it wants to give its token, if it says so: for us, and never passed on.
+    auth: Option<String>,
     parameters: Vec<(String, String)>,
     /// `_pq_.` options, of which we know none.
     unknown_options: Vec<String>,
@@ -114,6 +116,9 @@ const ALLOWED: [&str; 10] = [
     "statement_timeout",
     "timezone",
 ];
+
+/// The startup option that chooses how the token is given.
+const AUTH: &str = "wireward.auth";
 
 impl Startup {
     fn read(version: u32, body: &[u8]) -> Result<Self, Fault> {
@@ -149,11 +154,19 @@ impl Startup {
     }
 
     fn set(&mut self, name: String, value: String) -> Result<(), Fault> {
-        if self.parameter(&name).is_some() {
-            return Err(Fault::Protocol(Side::Client, "the startup message names a parameter twice"));
+        const TWICE: Fault = Fault::Protocol(Side::Client, "the startup message names a parameter twice");
+        let is_auth = name.eq_ignore_ascii_case(AUTH);
+        match is_auth {
+            true if self.auth.is_none() => self.auth = Some(value),
+            false if self.parameter(&name).is_none() => self.parameters.push((name, value)),
+            _ => return Err(TWICE),
         }
-        self.parameters.push((name, value));
         Ok(())
+    }
+
+    /// How the client gives its token: as it wishes, else as the listener has it.
+    pub fn auth(&self, listeners: Auth) -> Auth {
+        self.auth.as_deref().and_then(Auth::named).unwrap_or(listeners)
     }
 
     fn complete(mut self) -> Result<Self, Fault> {
@@ -190,6 +203,10 @@ impl Startup {
     /// # Errors
     /// The refusal, ready to send: a parameter that is not allowed, by name.
     pub fn check(&self) -> Result<(), OwnedReport> {
+        if let Some(auth) = self.auth.as_deref().filter(|auth| Auth::named(auth).is_none()) {
+            let text = format!("{AUTH} = \"{auth}\" is unknown; it can be \"password\" or \"oauth\"");
+            return Err(OwnedReport::new("22023", text));
+        }
         for (name, value) in &self.parameters {
             let lower = name.to_ascii_lowercase();
             if lower == "replication" {
