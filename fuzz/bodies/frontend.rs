@@ -18,7 +18,7 @@ use policy_compiler::artifact::{Policy, RoleSet};
 use policy_compiler::policy::Source;
 
 use super::input::{Input, bursts, contains, messages};
-use super::server::{CANARY, PEOPLE, Server};
+use super::server::{CANARY, COMPUTED, PEOPLE, Server};
 use super::stage::{Cut, Outside, PLAIN, Record, Stage};
 use super::startup::{Masks, admission, log_in};
 
@@ -53,7 +53,7 @@ impl Bench {
             verdict: if denied { Verdict::Deny } else { Verdict::Allow },
             rule: "rule".into(),
             refusal: denied.then(|| refusal.into()),
-            mask_unsourced: false,
+            mask_unsourced: contains(text, COMPUTED),
             harmless: Box::default(),
             touches_names: contains(text, b"deallocate"),
             copy: None,

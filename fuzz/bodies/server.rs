@@ -10,7 +10,9 @@ use super::input::{contains, messages};
 
 /// Stands in a column that [`super::stage`]'s masked logins must not see.
 pub const CANARY: &[u8] = b"CANARY";
-/// The relation of every result: its columns 2 and 3 are masked.
+/// A text with this word gives what [`PEOPLE`] holds, computed: such columns are masked by the text's plan alone.
+pub const COMPUTED: &[u8] = b"computed";
+/// The relation of every other result: its columns 2 and 3 are masked.
 pub const PEOPLE: u32 = 16401;
 
 #[derive(Default)]
@@ -127,7 +129,7 @@ impl Server {
             b"rollback" => self.status = b'I',
             _ if text.starts_with(b"select") => {
                 if !extended {
-                    row_description(out);
+                    described(text, out);
                 }
                 row(out);
             }
@@ -166,7 +168,7 @@ impl Server {
             message(out, b't', |out| out.extend_from_slice(&[0, 0]));
         }
         match statement.starts_with(b"select") {
-            true => row_description(out),
+            true => described(statement, out),
             false => message(out, b'n', |_| ()),
         }
     }
@@ -194,14 +196,23 @@ fn complete(tag: &[u8], out: &mut Vec<u8>) {
     message(out, b'C', |out| put_cstr(out, tag));
 }
 
+/// Of a result that is computed no column has an origin: only the plan of its own text says that it must be masked.
+fn described(text: &[u8], out: &mut Vec<u8>) {
+    columns_of(if contains(text, COMPUTED) { 0 } else { PEOPLE }, out);
+}
+
 /// Three columns of text of [`PEOPLE`].
 pub fn row_description(out: &mut Vec<u8>) {
+    columns_of(PEOPLE, out);
+}
+
+fn columns_of(relation: u32, out: &mut Vec<u8>) {
     message(out, b'T', |out| {
         out.extend_from_slice(&3u16.to_be_bytes());
         for (number, name) in [(1u16, "id"), (2, "name"), (3, "ssn")] {
             put_cstr(out, name.as_bytes());
-            out.extend_from_slice(&PEOPLE.to_be_bytes());
-            out.extend_from_slice(&number.to_be_bytes());
+            out.extend_from_slice(&relation.to_be_bytes());
+            out.extend_from_slice(&if relation == 0 { 0 } else { number }.to_be_bytes());
             out.extend_from_slice(&25u32.to_be_bytes());
             out.extend_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
         }
