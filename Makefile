@@ -4,11 +4,12 @@
 #         make bench        criterion benches
 #         make bench-peers  beside pgbouncer and HAProxy on this machine
 #         make fuzz         TARGET=… (all), TIME=seconds or RUNS=… each; needs a nightly toolchain
+#         make storm        thousands of sessions beside pgbouncer: memory, stalls, new connections, reloads
 #         make fmt          format
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/wireward/target
 
-.PHONY: help demo packages test build fmt-check conformance bench bench-peers fuzz fmt
+.PHONY: help demo packages test build fmt-check conformance bench bench-peers storm fuzz fmt
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -41,6 +42,8 @@ bench-peers:
 
 fuzz:
 	bash fuzz/run $(or $(TARGET),all)
+storm:
+	python3 benches/peers/storm.py
 
 fmt:
 	cargo fmt --all

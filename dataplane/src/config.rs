@@ -96,6 +96,7 @@ struct RawLimits {
     row_bytes_max: usize,
     gathered_bytes_max: usize,
     prepared_statements_max: usize,
+    prepared_bytes_max: usize,
     plans_max: usize,
 }
 
@@ -113,6 +114,7 @@ impl Default for RawLimits {
             row_bytes_max: 16 << 20,
             gathered_bytes_max: 256 << 20,
             prepared_statements_max: 10_000,
+            prepared_bytes_max: 8 << 20,
             plans_max: 16_384,
         }
     }
@@ -366,6 +368,7 @@ fn limits(raw: &RawLimits) -> Result<Limits, String> {
             bind_bytes_max: within("bind_bytes_max", raw.bind_bytes_max, 1024..=1 << 30)?,
             row_bytes_max: within("row_bytes_max", raw.row_bytes_max, 64 * 1024..=1 << 30)?,
             prepared_statements_max: within("prepared_statements_max", raw.prepared_statements_max, 1..=1_000_000)?,
+            prepared_bytes_max: within("prepared_bytes_max", raw.prepared_bytes_max, 64 * 1024..=1 << 30)?,
         },
         gathered_bytes_max: within("gathered_bytes_max", raw.gathered_bytes_max, one_session_bytes_max..=1 << 40)?,
         plans_max: within("plans_max", raw.plans_max, 16..=1_000_000)?,

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -30,6 +31,7 @@ pub const LIMITS: Limits = Limits {
     bind_bytes_max: 1 << 16,
     row_bytes_max: 1 << 17,
     prepared_statements_max: 10,
+    prepared_bytes_max: 1 << 20,
 };
 pub const TOKEN_BYTES_MAX: usize = 4096;
 /// As much as one session's limits come to, as the configuration demands.
@@ -140,7 +142,7 @@ pub struct Stage<'j> {
 impl<'j> Stage<'j> {
     pub fn new(listener: Listener, judge: Box<dyn Judge + 'j>, outside: Box<dyn Outside + 'j>) -> Self {
         let settings = Settings {
-            limits: LIMITS,
+            limits: Rc::new(LIMITS),
             name_key: NameKey([1; 16]),
             token_bytes_max: TOKEN_BYTES_MAX,
             auth: listener.auth,
@@ -202,7 +204,7 @@ impl<'j> Stage<'j> {
         let lane = self.session.incoming(side);
         let (fresh, index, from) = match lane.want() {
             None => return false,
-            Some(Want::Any) => (true, 0, 0),
+            Some(Want::Any(_)) => (true, 0, 0),
             Some(Want::Tail(slot, from)) => (false, slot.index(), from),
         };
         lane.receive_started();

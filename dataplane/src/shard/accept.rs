@@ -53,8 +53,8 @@ impl<I: SecureIo> Shard<I> {
             return self.io.close(client, &[]);
         }
         let (connections, max) = (self.census.total(), self.limits.max_client_conn as usize);
-        let surplus = connections >= max;
-        if connections >= max + SURPLUS_MAX || self.stopping.is_some() {
+        let surplus = connections >= max && !self.make_place();
+        if surplus && connections >= max + SURPLUS_MAX || self.stopping.is_some() {
             let why =
                 if surplus { &self.counters.refused_max_client_conn } else { &self.counters.refused_shutting_down };
             why.add(1);
@@ -70,7 +70,7 @@ impl<I: SecureIo> Shard<I> {
         let id = self.next_session;
         self.next_session += SHARDS_MAX;
         let settings = Settings {
-            limits: self.limits.session,
+            limits: self.session_limits.clone(),
             name_key: self.name_key,
             token_bytes_max: self.limits.token_bytes_max,
             encryption: door.encryption,

@@ -442,6 +442,7 @@ fn limits() -> Limits {
             bind_bytes_max: 1 << 20,
             row_bytes_max: 1 << 20,
             prepared_statements_max: 100,
+            prepared_bytes_max: 1 << 20,
         },
         gathered_bytes_max: GATHERED_BYTES_MAX,
         plans_max: 64,
