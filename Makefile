@@ -5,12 +5,13 @@
 #         make conformance  the golden exchanges, cut at every single place (about a CPU hour)
 #         make bench        criterion benches
 #         make bench-peers  beside pgbouncer and HAProxy on this machine
+#         make fuzz         TARGET=… (all), TIME=seconds or RUNS=… each; needs a nightly toolchain
 #         make storm        thousands of sessions beside pgbouncer: memory, stalls, new connections, reloads
 #         make fmt          format
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/wireward/target
 
-.PHONY: help demo packages test clients regress build fmt-check conformance bench bench-peers bench-engines storm fmt
+.PHONY: help demo packages test clients regress build fmt-check conformance bench bench-peers bench-engines storm fuzz fmt
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -48,6 +49,8 @@ bench:
 bench-peers:
 	python3 benches/peers/run.py
 
+fuzz:
+	bash fuzz/run $(or $(TARGET),all)
 storm:
 	python3 benches/peers/storm.py
 

@@ -125,6 +125,8 @@ fn a_shard_that_panics_is_started_again_its_sessions_end_with_records_and_others
         directory: recordings.clone(),
         key_path: directory.0.join("evidence.key"),
         limits: recorder::segment::writer::Limits::default(),
+        shell: recorder::shell::choice::Choice::Plain,
+        settled: |_, _| {},
         report: |_| {},
     };
     let stop = AtomicBool::new(false);

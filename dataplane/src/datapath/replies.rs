@@ -87,6 +87,10 @@ impl Replies {
         }
     }
 
+    pub fn has_behind_front(&self) -> bool {
+        self.0.len() > 1
+    }
+
     /// A burst's memory is not kept for an idle session.
     pub fn shrink(&mut self) {
         if self.0.is_empty() && self.0.capacity() > 64 {

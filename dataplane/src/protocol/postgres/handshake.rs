@@ -421,6 +421,10 @@ impl Login {
         let secret = self.upstream.credential.clone();
         let rest = body.get(4..).unwrap_or_default();
         match u32_at(body, 0) {
+            // It has said that it is done, or has proved itself, which it then says once more.
+            Some(1..) if self.authenticated => {
+                return Err(Fault::Protocol(Side::Upstream, "the upstream asks for authentication after it is done"));
+            }
             // An upstream that lets us in without proof of its own after SCRAM began is not the one we know.
             Some(0) if self.scram.is_some() && !self.authenticated => return Err(PROOF),
             Some(0) => self.authenticated = true,

@@ -17,13 +17,25 @@ const TOO_MUCH: Step = Step::End(Fault::Limit(
      the operator to raise it",
 ));
 const MALFORMED: Step = Step::End(Fault::Protocol(Side::Client, "a message of the client is malformed"));
+/// A server that waits for COPY data throws any other message away and fails the COPY: to that message no answer ever comes,
+/// and all that come would be matched with the plans of others.
+pub(super) const COPY_DISTURBED: Step =
+    Step::End(Fault::Protocol(Side::Client, "a message came that is no COPY data, while the server waits for some"));
 const UNKNOWN: &str = "a message of an unknown kind came from the client";
+
+fn is_of_copy(tag: u8) -> bool {
+    use frontend::{COPY_DATA, COPY_DONE, COPY_FAIL, FLUSH, SYNC, TERMINATE};
+    matches!(tag, COPY_DATA | COPY_DONE | COPY_FAIL | FLUSH | SYNC | TERMINATE)
+}
 
 impl Dissector {
     pub(super) fn on_request(&mut self, frame: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {
         let body = &frame[HEAD_BYTES..];
         if self.skip != Skip::No {
             return self.skipping(frame[0], scratch);
+        }
+        if self.copy_in == CopyIn::Open && !is_of_copy(frame[0]) {
+            return COPY_DISTURBED;
         }
         if self.replies.is_full() && !matches!(frame[0], frontend::COPY_DATA | frontend::TERMINATE) {
             return Step::Wait;

@@ -1,6 +1,7 @@
 //! Messages of the upstream: matched against what is owed, masked in place, swallowed where we asked.
 
 use super::dissector::{CopyIn, Dissector, REPLY_BYTES_MAX, Skip};
+use super::request::COPY_DISTURBED;
 use super::wire::{HEAD_BYTES, backend, cstr_at, fields, u16_at, u32_at};
 use crate::datapath::mask::{self, Column, CopyOut};
 use crate::datapath::replies::{Ask, Owner};
@@ -225,6 +226,10 @@ impl Dissector {
         if step == Step::Pass {
             self.copy_in = CopyIn::Open;
             self.replies.forget_syncs_behind_front();
+            // After an error of the extended protocol all is skipped up to a Sync, so only a simple query's is lost count of.
+            if self.replies.has_behind_front() && self.owes(&[Ask::Query], Step::Pass) == Step::Pass {
+                return COPY_DISTURBED;
+            }
         }
         step
     }
