@@ -1,14 +1,18 @@
 # TL;DR   make demo         a sample database and a gateway before it, in one command
 #         make test         build, format check, all tests
+#         make clients      every client on PostgreSQL 15 and 18, by both drivers, with and without TLS
+#         make regress      PostgreSQL's regression suite through the gateway
 #         make conformance  the golden exchanges, cut at every single place (about a CPU hour)
 #         make simulate     SEEDS=100000 worlds of the simulation, from seed FROM=0 on
 #         make bench        criterion benches
 #         make bench-peers  beside pgbouncer and HAProxy on this machine
+#         make fuzz         TARGET=… (all), TIME=seconds or RUNS=… each; needs a nightly toolchain
+#         make storm        thousands of sessions beside pgbouncer: memory, stalls, new connections, reloads
 #         make fmt          format
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/wireward/target
 
-.PHONY: help demo packages test build fmt-check conformance simulate bench bench-peers fmt
+.PHONY: help demo packages test clients regress build fmt-check conformance simulate bench bench-peers bench-engines storm fuzz fmt
 
 SEEDS ?= 100000
 FROM ?= 0
@@ -26,6 +30,13 @@ packages:
 test: build fmt-check
 	cargo test --workspace
 	cargo test -p ring --features loom --test loom
+
+clients:
+	WIREWARD_CLIENTS=all cargo test -p tests --test e2e_clients
+
+regress:
+	bash tests/regress/fetch.sh
+	WIREWARD_REGRESS=all cargo test -p tests --test regress
 
 build:
 	cargo build --workspace --all-targets
@@ -45,6 +56,14 @@ bench:
 
 bench-peers:
 	python3 benches/peers/run.py
+
+fuzz:
+	bash fuzz/run $(or $(TARGET),all)
+storm:
+	python3 benches/peers/storm.py
+
+bench-engines:
+	python3 benches/engines/run.py
 
 fmt:
 	cargo fmt --all

@@ -4,6 +4,7 @@
 //! A record leaves its ring only when the block with it is on disk; so a failed flush costs nothing but time, and the
 //! death of this process costs nothing at all.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use ring::layout::Memory;
@@ -29,8 +30,8 @@ const TURN_BYTES: usize = 64 << 10;
 pub struct Resume {
     /// The last block on disk.
     pub tip: Option<Tip>,
-    /// Ring id and the highest sequence number on disk.
-    pub last_seqs: Vec<(u64, u64)>,
+    /// The highest sequence number on disk, by ring.
+    pub last_seqs: HashMap<u64, u64>,
     /// Sessions without an end.
     pub sessions: OpenSessions,
 }
@@ -124,7 +125,7 @@ impl<M: Memory> Core<M> {
     /// Takes the rings. `recorder_id` is random: it names this run, and is the ring id of the recorder's own records.
     pub fn new(consumers: Vec<Consumer<M>>, recorder_id: u64, limits: Limits, resume: Resume) -> std::io::Result<Self> {
         let tip = resume.tip.unwrap_or(Tip { segment: 0, block: 0, hash: crate::chain::Hash::ZERO });
-        let written = |id: u64| resume.last_seqs.iter().find(|(ring, _)| *ring == id).map_or(0, |(_, seq)| *seq);
+        let written = |id: u64| resume.last_seqs.get(&id).copied().unwrap_or(0);
         let ring = |consumer: Consumer<M>| {
             let id = consumer.ring_id();
             let written_seq = written(id);

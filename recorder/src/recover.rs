@@ -180,10 +180,8 @@ impl Resume {
     fn follow(&mut self, index: &Index) {
         self.sessions.follow_index(index);
         for span in &index.rings {
-            match self.last_seqs.iter_mut().find(|(ring, _)| *ring == span.ring) {
-                Some((_, seq)) => *seq = span.last_seq.max(*seq),
-                None => self.last_seqs.push((span.ring, span.last_seq)),
-            }
+            let seq = self.last_seqs.entry(span.ring).or_insert(0);
+            *seq = span.last_seq.max(*seq);
         }
     }
 }

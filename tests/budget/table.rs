@@ -173,6 +173,7 @@ fn control() -> Control {
         allow_cleartext: false,
         role: None,
         tls: None,
+        oauth_issuer: None,
     };
     // The token is the role's name; who checks real ones is not what is counted here.
     let verify = Box::new(|token: &[u8], _| {
@@ -196,6 +197,7 @@ fn limits() -> Limits {
             bind_bytes_max: 1 << 20,
             row_bytes_max: 1 << 20,
             prepared_statements_max: 64,
+            prepared_bytes_max: 1 << 20,
         },
         gathered_bytes_max: 16 << 20,
         plans_max: 1024,

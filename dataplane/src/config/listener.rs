@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::host;
 use crate::address::{Address, Network};
-use crate::session::Encryption;
+use crate::session::{Auth, Encryption};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,6 +24,10 @@ pub(super) struct RawListener {
     proxy_protocol: bool,
     #[serde(default)]
     proxy_from: Vec<String>,
+    #[serde(default)]
+    auth: Option<String>,
+    #[serde(default)]
+    oauth_issuer: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -45,6 +49,10 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
     /// Proxies that name their clients by the PROXY protocol; then nobody else may connect.
     pub proxy_from: Option<Arc<[Network]>>,
+    /// How clients give their tokens, unless they say otherwise.
+    pub auth: Auth,
+    /// Where clients without a token are sent; else the first issuer that has an address.
+    pub oauth_issuer: Option<String>,
 }
 
 /// PEM files that a listener serves TLS with.
@@ -73,17 +81,25 @@ pub(super) fn check(raw: RawListener, directory: &Path) -> Result<Listener, Stri
     let proxy_from = proxies(&raw).map_err(about)?;
     let unix_socket_mode = mode(&raw, &address).map_err(about)?;
     let plaintext = plaintext(&raw, &address).map_err(about)?;
+    let auth = auth(raw.auth.as_deref()).map_err(about)?;
     let tls = raw.tls.map(|tls| ListenerTls {
         certificate: directory.join(tls.certificate),
         key: directory.join(tls.key),
         client_ca: tls.client_ca.map(|path| directory.join(path)),
     });
     match plaintext || tls.is_some() {
-        true => Ok(Listener { address, unix_socket_mode, plaintext, tls, proxy_from }),
+        true => {
+            Ok(Listener { address, unix_socket_mode, plaintext, tls, proxy_from, auth, oauth_issuer: raw.oauth_issuer })
+        }
         false => Err(format!(
             "listener {address}: give it tls = {{ certificate = \"…\", key = \"…\" }}, or on a loopback address plaintext = \"loopback\""
         )),
     }
+}
+
+fn auth(written: Option<&str>) -> Result<Auth, String> {
+    let name = written.unwrap_or("password");
+    Auth::named(name).ok_or_else(|| format!("auth = \"{name}\" is unknown; it can be \"password\" or \"oauth\""))
 }
 
 /// Bytes of a unix-domain socket do not leave the machine, and clients speak no TLS there.

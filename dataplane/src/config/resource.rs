@@ -39,6 +39,8 @@ pub(super) struct RawResource {
     tls_ca: Option<PathBuf>,
     #[serde(default)]
     tls_name: Option<String>,
+    #[serde(default)]
+    oauth_issuer: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -74,6 +76,8 @@ pub struct Resource {
     /// Role that the upstream session is pinned to.
     pub role: Option<String>,
     pub tls: Option<UpstreamTls>,
+    /// Where its clients without a token are sent, before the listener's.
+    pub oauth_issuer: Option<String>,
 }
 
 impl Resource {
@@ -117,6 +121,7 @@ pub(super) fn check(raw: RawResource, directory: &Path) -> Result<Resource, Stri
         credential: raw.credential.relative_to(directory),
         role: raw.role,
         tls,
+        oauth_issuer: raw.oauth_issuer,
     })
 }
 

@@ -50,6 +50,15 @@ fn what_cannot_be_right_is_refused_with_what_to_write() {
         ("plans_max = 16", "active_sessions_max = 100000000", "is not between 1 and 65536"),
         ("plans_max = 16", "statement_bytes_max = 1048577", "is not between 1024 and 1048576"),
         ("plans_max = 16", "[admin]\naddress = \"0.0.0.0:6433\"", "say allow_non_loopback = true"),
+        ("\"loopback\" }", "\"loopback\", auth = \"Oauth\" }", "it can be \"password\" or \"oauth\""),
+        ("\"loopback\" }", "\"loopback\", oauth_issuer = \"gone\" }", "must be the `issuer` of an [[issuer]]"),
+        // An issuer that is known, and has no address.
+        (
+            "\"loopback\" }",
+            "\"loopback\", oauth_issuer = \"i\" }",
+            "listener 127.0.0.1:1: oauth_issuer = \"i\" must be",
+        ),
+        ("user = \"u\"", "user = \"u\"\noauth_issuer = \"gone\"", "resource shop: oauth_issuer = \"gone\" must be"),
         ("plans_max = 16", "login_timeout_s = 1e9", "must be a positive number of seconds, at most 3600"),
     ] {
         let error = error(written, instead);

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod analyser;
 pub mod catalogue;
 pub mod certificate;
+pub mod challenges;
 pub mod credential;
 pub mod identity;
 pub mod metrics;
@@ -27,6 +28,7 @@ use crate::fault::Fault;
 use crate::log;
 use crate::session::{Admission, Request, Upstream};
 use catalogue::Snapshot;
+use challenges::Challenges;
 use credential::Secret;
 use identity::{Identity, Refusal, Verifier, Waiter};
 use policy::Subject;
@@ -45,6 +47,7 @@ pub struct Control {
     refresh_wanted: AtomicBool,
     /// What each listener serves TLS with.
     listeners: Vec<Option<Arc<ServerConfig>>>,
+    challenges: Challenges,
 }
 
 /// Who checks tokens.
@@ -149,7 +152,9 @@ impl Control {
         let guarded = config.resources.iter().map(Guarded::load).collect::<Result<Vec<_>, _>>()?;
         let listeners = config.listeners.iter().map(|l| l.tls.as_ref().map(certificate::server).transpose());
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { tokens, policy, resources: guarded, hash_key, refresh_wanted: AtomicBool::new(false), listeners })
+        let challenges = Challenges::of(config);
+        let refresh_wanted = AtomicBool::new(false);
+        Ok(Self { tokens, policy, resources: guarded, hash_key, refresh_wanted, listeners, challenges })
     }
 
     /// For tests and the simulator: no files, no upstream.
@@ -169,6 +174,7 @@ impl Control {
             hash_key: [7; 32],
             refresh_wanted: AtomicBool::new(false),
             listeners: Vec::new(),
+            challenges: Challenges::default(),
         }
     }
 
@@ -180,6 +186,11 @@ impl Control {
     /// What a listener serves TLS with, if it does.
     pub fn listener_tls(&self, listener: usize) -> Option<&Arc<ServerConfig>> {
         self.listeners.get(listener)?.as_ref()
+    }
+
+    /// What clients without a good token are told.
+    pub fn challenges(&self) -> &Challenges {
+        &self.challenges
     }
 
     pub fn hash_key(&self) -> HashKey {

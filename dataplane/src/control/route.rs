@@ -200,6 +200,7 @@ mod tests {
             allow_cleartext: false,
             role: None,
             tls: None,
+            oauth_issuer: None,
         }
     }
 

@@ -20,6 +20,7 @@ pub enum Ask {
     DescribeStatement,
     DescribePortal,
     Execute,
+    FunctionCall,
     Close,
     Sync,
 }
@@ -83,6 +84,10 @@ impl Replies {
         while self.0.get(1).is_some_and(|o| o.ask == Ask::Sync) {
             self.0.remove(1);
         }
+    }
+
+    pub fn has_behind_front(&self) -> bool {
+        self.0.len() > 1
     }
 
     /// A burst's memory is not kept for an idle session.

@@ -6,10 +6,11 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use dataplane::address::Address;
-use dataplane::config::{Config, Resource};
+use dataplane::config::{Config, Listener, Resource};
 use dataplane::control::Control;
 use dataplane::control::catalogue::{Protected, Snapshot};
 use dataplane::control::route::Route;
+use dataplane::session::Auth;
 use dataplane::shard::listen::{Standing, standing};
 use policy_compiler::artifact::Policy;
 use serde_json::json;
@@ -67,6 +68,7 @@ impl Report {
         self.recordings(&config.recordings);
         config.listeners.iter().map(|l| l.address.clone()).for_each(|address| self.listener(&address));
         config.admin.iter().for_each(|address| self.listener(&Address::Tcp(*address)));
+        config.listeners.iter().filter(|l| l.auth == Auth::Oauth).for_each(|listener| self.oauth(config, listener));
         let policy = Policy::open(&config.policy_file).ok();
         if let Some(policy) = &policy {
             self.named_resources(policy, config);
@@ -115,6 +117,18 @@ impl Report {
             Ok(true) => self.ok(&what, "the address is free".into()),
             Ok(false) => self.note(&what, "the address is in use, perhaps by a gateway that runs".into()),
             Err(why) => self.wrong(&what, why),
+        }
+    }
+
+    /// Where clients of a listener get their tokens.
+    fn oauth(&mut self, config: &Config, listener: &Listener) {
+        let what = format!("listener {}", listener.address);
+        let issuer = config.issuer_for_clients(listener.oauth_issuer.as_deref());
+        match issuer.and_then(|issuer| issuer.discovery().map(|url| (url, &issuer.oauth_scope))) {
+            Some((url, scope)) => {
+                self.ok(&what, format!("OAUTHBEARER: clients get tokens by {url}, scope \"{scope}\""))
+            }
+            None => self.note(&what, "OAUTHBEARER: no issuer has an address, so clients must know theirs".into()),
         }
     }
 

@@ -3,10 +3,11 @@
 //! Nothing that came before a handshake is ever read as protocol after it (threats DS-02, CVE-2021-23214).
 
 use super::cancel::Cancelling;
-use super::{Encryption, Output, Securing, Session, State};
+use super::{Admitting, Auth, Encryption, Output, Securing, Session, State};
 use crate::datapath::relay::Cx;
 use crate::fault::{Fault, Side};
 use crate::protocol::postgres::handshake::{self, Hello, Startup};
+use crate::protocol::postgres::oauth;
 
 /// SSLRequest and GSSENCRequest together; a third is an attack (threats DS-02).
 pub(super) const NEGOTIATIONS_MAX: u8 = 2;
@@ -78,10 +79,14 @@ impl Session {
             self.pending_startup = Some(Box::new(startup));
             return Err(Fault::NotAdmitted("a startup parameter is not allowed"));
         }
-        handshake::ask_password(&mut reply);
+        self.auth = startup.auth(self.auth);
+        match self.auth {
+            Auth::Password => handshake::ask_password(&mut reply),
+            Auth::Oauth => oauth::ask(&mut reply),
+        }
         self.relay.replies.insert_unrecorded(&reply);
         self.pending_startup = Some(Box::new(startup));
-        self.state = State::Admitting { asked: false };
+        self.state = State::Admitting(Admitting::Awaited);
         Ok(true)
     }
 

@@ -6,6 +6,7 @@
 //! | Greeting  | a startup message ([`greet`])     | asks for a token → Admitting                     |
 //! | Securing  | the end of the client's handshake | Greeting again, over TLS                         |
 //! | Admitting | the token ([`admit`])             | [`Output::Admit`]; `Input::Admitted` → Dialing   |
+//! |           | or, by SASL and refused           | [`Output::Challenge`], said; heard → Draining    |
 //! | Dialing   | the upstream's login ([`dial`])   | both sides are ready → Relaying; or the next address |
 //! | Cancelling| leave, then the upstream ([`cancel`]) | said, and closed by the upstream → Draining  |
 //! | Relaying  | bytes, answers, plans             | [`crate::datapath::relay`] moves everything      |
@@ -62,6 +63,8 @@ pub enum Input {
     },
     /// The answer to [`Output::Admit`].
     Admitted(Result<Box<Admission>, Fault>),
+    /// The answer to [`Output::Challenge`].
+    Challenge(Arc<str>),
     /// The answer to [`Output::Dial`].
     Dialed(Result<(), Miss>),
     /// The dialed address has had its time, its login included.
@@ -97,6 +100,8 @@ pub enum Output {
     Part,
     /// No address of the upstream will do, and why.
     NotReached(Vec<(u16, Miss)>),
+    /// Say where tokens for this database come from, as the JSON of RFC 7628, 3.2.2.
+    Challenge { database: String },
     /// Begin TLS on a side's connection; `early` are bytes of its handshake that are here already.
     Secure { side: Side, early: Vec<u8> },
     /// Find the session that a client wants to cancel.
@@ -177,14 +182,15 @@ pub struct Upstream {
 }
 
 /// What a session is made of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
-    pub limits: Limits,
+    pub limits: Rc<Limits>,
     pub name_key: NameKey,
     pub token_bytes_max: usize,
     pub encryption: Encryption,
     /// A proxy's header comes first.
     pub proxied: bool,
+    pub auth: Auth,
     /// It stands above `max_client_conn`, and is here to be told.
     pub surplus: bool,
 }
@@ -199,6 +205,26 @@ pub enum Encryption {
     Required,
 }
 
+/// How a client gives its token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Auth {
+    #[default]
+    Password,
+    /// By SASL OAUTHBEARER.
+    Oauth,
+}
+
+impl Auth {
+    /// As it is written in the configuration and in a startup option.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "password" => Some(Self::Password),
+            "oauth" => Some(Self::Oauth),
+            _ => None,
+        }
+    }
+}
+
 enum State {
     Announcing,
     Greeting {
@@ -206,9 +232,7 @@ enum State {
     },
     /// TLS with the client is about to begin, or under way.
     Securing(Securing),
-    Admitting {
-        asked: bool,
-    },
+    Admitting(Admitting),
     Dialing(Box<Dialing>),
     Cancelling(Cancelling),
     Relaying,
@@ -235,6 +259,20 @@ enum Securing {
     Direct,
 }
 
+/// Where the token is. Faults are boxed: an idle session pays for their place only.
+enum Admitting {
+    /// Its message is awaited: a password, or a SASLInitialResponse.
+    Awaited,
+    /// The mechanism is agreed on, and its first message is awaited.
+    FirstDue,
+    /// The control side looks at it.
+    Asked,
+    /// It does not count, for this; the shell is asked where tokens come from.
+    Challenging(Box<Fault>),
+    /// The client was told where, and ends the exchange; then it is told why.
+    Challenged(Box<Fault>),
+}
+
 struct Dialing {
     startup: Startup,
     admission: Admission,
@@ -255,8 +293,9 @@ enum DialStep {
 pub struct Session {
     state: State,
     relay: Relay<Dissector>,
-    token_bytes_max: usize,
+    token_bytes_max: u32,
     encryption: Encryption,
+    auth: Auth,
     /// The upstream's own process id and secret.
     upstream_key: Option<[u8; 8]>,
     surplus: bool,
@@ -286,8 +325,9 @@ impl Session {
         Self {
             state: if settings.proxied { State::Announcing } else { State::Greeting { negotiations: 0 } },
             relay: Relay::new(id, Lane::default(), Lane::default(), dissector, [0; 8]),
-            token_bytes_max: settings.token_bytes_max,
+            token_bytes_max: settings.token_bytes_max as u32,
             encryption: settings.encryption,
+            auth: settings.auth,
             upstream_key: None,
             surplus: settings.surplus,
             secured: None,
@@ -327,7 +367,7 @@ impl Session {
             (State::Cancelling(step), side) => {
                 side != Side::Client && matches!(step, Cancelling::AskedTls(_) | Cancelling::Said)
             }
-            (State::Dialing(_), Side::Client) | (State::Admitting { asked: true }, _) => false,
+            (State::Dialing(_), Side::Client) | (State::Admitting(Admitting::Asked), _) => false,
             // A connection that does not stand yet has nothing to say.
             (State::Dialing(dialing), _) => matches!(dialing.step, DialStep::AskedTls | DialStep::Login(_)),
             _ => true,
@@ -340,6 +380,24 @@ impl Session {
         let lanes = [&self.relay.requests, &self.relay.replies];
         let only_a_slot = self.is_relaying() && lanes.iter().all(|l| l.is_receiving()) && !self.relay.sends_gathered();
         lanes.iter().any(|l| l.is_sending()) && !only_a_slot
+    }
+
+    /// It has a place among `max_client_conn`, and has not said who it is.
+    pub fn is_stranger(&self) -> bool {
+        let says_nothing = matches!(
+            self.state,
+            State::Announcing
+                | State::Greeting { .. }
+                | State::Securing(_)
+                | State::Admitting(Admitting::Awaited | Admitting::FirstDue)
+                | State::Cancelling(_)
+        );
+        says_nothing && !self.surplus
+    }
+
+    /// When the oldest slot was taken that it holds, in the slab's seconds.
+    pub fn oldest_slot_s(&self) -> Option<u32> {
+        self.relay.requests.oldest_slot_s().into_iter().chain(self.relay.replies.oldest_slot_s()).min()
     }
 
     pub fn is_draining(&self) -> bool {
@@ -396,10 +454,11 @@ impl Session {
                 };
             }
             Input::Admitted(Ok(admission)) => return self.admitted(*admission, cx, outputs),
-            Input::Admitted(Err(fault)) => return Some(fault),
             Input::Dialed(result) => return self.dialed(result, outputs),
             Input::DialLate => return self.dial_late(outputs),
             Input::Parted => return self.parted(cx, outputs),
+            Input::Admitted(Err(fault)) => return self.not_admitted(fault, outputs),
+            Input::Challenge(challenge) => self.challenge(&challenge),
             Input::MayCancel(grant) => return self.may_cancel(grant, outputs),
             Input::Secured { side, result: Ok(secured) } => return self.secured(side, secured),
             Input::Secured { side: Side::Upstream, result: Err(_) } => return self.missed(Miss::TlsFailed, outputs),
@@ -435,8 +494,7 @@ impl Session {
                 State::Announcing => self.read_proxy_header(cx),
                 State::Greeting { .. } => self.greet(cx, outputs),
                 State::Securing(_) => Ok(self.begin_tls(cx, outputs)),
-                State::Admitting { asked: false } => self.read_token(cx, outputs),
-                State::Admitting { asked: true } => Ok(false),
+                State::Admitting(_) => self.admit(cx, outputs),
                 State::Dialing(_) => self.log_in(cx, outputs),
                 State::Cancelling(_) => self.cancel(cx, outputs),
                 State::Relaying => return self.relay(cx, outputs),

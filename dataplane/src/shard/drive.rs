@@ -47,7 +47,7 @@ impl<I: SecureIo> Shard<I> {
                     let input = match result {
                         Ok(bytes) => {
                             self.counters.received(side, bytes);
-                            Input::Received { side, slot, bytes }
+                            Input::Received { side, slot: slot.map(|s| self.slab.touched(s)), bytes }
                         }
                         Err(_) => Input::ReceiveFailed { side, slot },
                     };
@@ -148,6 +148,7 @@ impl<I: SecureIo> Shard<I> {
                 Output::Dial(address) => self.dial(index, address),
                 Output::Part => self.part(index),
                 Output::NotReached(misses) => self.not_reached(index, &misses),
+                Output::Challenge { database } => self.challenge(index, &database),
                 Output::Cancel(request) => self.want_cancel(index, request),
                 Output::Secure { side, early } => self.secure(index, side, &early),
                 Output::Refused(refused) => self.refused(&refused),
@@ -189,6 +190,13 @@ impl<I: SecureIo> Shard<I> {
             Err(fault) => Err(fault),
         };
         self.feed(index, Input::Admitted(input));
+    }
+
+    /// Says where tokens for this database come from.
+    fn challenge(&mut self, index: u32, database: &str) {
+        let Some(listener) = self.entries[index as usize].as_ref().map(|e| usize::from(e.listener)) else { return };
+        let challenge = self.control.challenges().challenge(listener, database);
+        self.feed(index, Input::Challenge(challenge));
     }
 
     /// The session ends with its token.
@@ -325,6 +333,7 @@ impl<I: SecureIo> Shard<I> {
         }
         let Entry { session, client, upstream, .. } = entry;
         let ends = [(Some(*client), Side::Client), (*upstream, Side::Upstream)];
+        let is_short = self.slab.is_short();
         for (conn, side) in ends {
             let Some(conn) = conn else { continue };
             if let Some(lent) = session.outgoing(side).lend() {
@@ -334,8 +343,11 @@ impl<I: SecureIo> Shard<I> {
                 continue;
             }
             let lane = session.incoming(side);
+            if is_short && !lane.park(&mut self.slab, &self.gathered) {
+                continue;
+            }
             match lane.want() {
-                Some(Want::Any) => self.io.receive(conn),
+                Some(Want::Any(bytes_max)) => self.io.receive_at_most(conn, bytes_max),
                 Some(Want::Tail(slot, from)) => self.io.receive_into(&self.slab, conn, slot, from),
                 None => continue,
             }

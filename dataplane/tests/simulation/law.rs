@@ -243,12 +243,12 @@ pub fn certificates() -> &'static [Arc<ServerConfig>; 2] {
 
 /// The token of a client: its name, its role, and when it expires.
 pub fn token(client: u32, masked: bool, expires_unix_s: u64) -> String {
-    format!("c{client} {} {expires_unix_s}", if masked { "masked" } else { "plain" })
+    format!("c{client}.{}.{expires_unix_s}", if masked { "masked" } else { "plain" })
 }
 
 fn verify(token: &[u8], now_unix_s: u64) -> Result<Identity, &'static str> {
     let text = std::str::from_utf8(token).map_err(|_| "not a token")?;
-    let mut words = text.split(' ');
+    let mut words = text.split('.');
     let name = words.next().filter(|name| name.starts_with('c')).ok_or("not a token")?;
     let role = words.next().ok_or("not a token")?;
     let expires_unix_s = words.next().and_then(|word| word.parse().ok()).ok_or("not a token")?;
@@ -272,6 +272,7 @@ fn guarded(generation: Generation) -> (Resource, Secret, Snapshot) {
         allow_cleartext: true,
         role: None,
         tls: None,
+        oauth_issuer: None,
     };
     (resource, Secret::new(generation.password().as_bytes()), Snapshot::of(&TABLES))
 }
@@ -289,6 +290,7 @@ fn limits(generation: Generation, token_expiry: TokenExpiry) -> Limits {
             bind_bytes_max: 1 << 20,
             row_bytes_max: 1 << 20,
             prepared_statements_max: 100,
+            prepared_bytes_max: 1 << 20,
         },
         gathered_bytes_max: GATHERED_BYTES_MAX,
         plans_max: 64,

@@ -37,6 +37,15 @@ pub struct Panic {
     pub in_a_send: bool,
 }
 
+/// A reload comes when so many statements on the vault have had their answers, and at that time at the latest.
+#[derive(Clone, Copy, Debug)]
+pub struct Due {
+    pub judged: usize,
+    pub at_ns: u64,
+    /// It waits until another such statement is under way.
+    pub amid: bool,
+}
+
 /// Somebody sends a cancel request.
 #[derive(Clone, Copy, Debug)]
 pub struct Cancel {
@@ -87,9 +96,8 @@ pub struct Scenario {
     pub dead_addresses: usize,
     pub arrival_spread_ns: usize,
     pub generations: Vec<Generation>,
-    /// When each generation but the first comes: when so many statements on the vault have had their answers, and at that
-    /// time at the latest.
-    pub reloads: Vec<(usize, u64)>,
+    /// When each generation but the first comes.
+    pub reloads: Vec<Due>,
     pub stop_ns: Option<u64>,
     pub panics: Vec<Panic>,
     pub cancels: Vec<Cancel>,
@@ -209,12 +217,12 @@ fn outages(random: &mut Random, real: bool) -> Vec<Outage> {
 }
 
 /// Some come in the midst of a statement, and some while nobody has asked anything yet.
-fn reloads_due(random: &mut Random, count: usize) -> Vec<(usize, u64)> {
+fn reloads_due(random: &mut Random, count: usize) -> Vec<Due> {
     let (mut judged, mut at_ns) = (0, 0);
     let mut due = || {
         judged += 1 + random.below(3);
         at_ns += 5_000_000 + 1_000 * random.below(60_000) as u64;
-        (judged, at_ns)
+        Due { judged, at_ns, amid: random.per_mille(600) }
     };
     (0..count).map(|_| due()).collect()
 }

@@ -20,7 +20,7 @@ use super::client::{Account, Client, Ending};
 use super::law::{Court, Rule};
 use super::ledger::Ledger;
 use super::recorder::Recorder;
-use super::scenario::{Outage, Panic, Scenario};
+use super::scenario::{Due, Outage, Panic, Scenario};
 use super::script::script;
 use super::tally::Tally;
 use super::upstream::House;
@@ -232,7 +232,9 @@ impl World {
 
     /// What is due by now is done.
     fn strike(&mut self, now_ns: u64) {
-        let is_due = |due: &(usize, u64)| due.1 <= now_ns || due.0 > 0 && due.0 <= self.shared.court.judged.get();
+        let judged = self.shared.court.judged.get();
+        let is_amid = || self.shared.house.accounts.iter().any(|a| a.borrow().waits_for_vault);
+        let is_due = |due: &Due| due.at_ns <= now_ns || due.judged <= judged && (!due.amid || is_amid());
         if self.scenario.reloads.get(self.generation).is_some_and(is_due) {
             self.generation += 1;
             self.reload();

@@ -13,6 +13,8 @@ pub const VERSION: u64 = 1;
 pub const CAPACITY_BYTES_MIN: usize = 256;
 /// Positions end here, after 290 years at 1 GB/s, so that adding to one never overflows.
 const POSITION_MAX: u64 = 1 << 63;
+/// Sequence numbers that a producer goes on from end here, so that counting on never overflows.
+pub(crate) const SEQ_MAX: u64 = 1 << 63;
 /// Largest capacity, in bytes: with records of at most an eighth of it, a reader of segments can bound its memory.
 pub const CAPACITY_BYTES_MAX: usize = 256 << 20;
 

@@ -4,7 +4,7 @@ use core::fmt;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::layout::{
-    AttachError, Geometry, Memory, WORD_CONSUMER_POSITION, WORD_DURABLE_SEQ, WORD_PRODUCER_EPOCH,
+    AttachError, Geometry, Memory, SEQ_MAX, WORD_CONSUMER_POSITION, WORD_DURABLE_SEQ, WORD_PRODUCER_EPOCH,
     WORD_PRODUCER_FIRST_SEQ, WORD_PRODUCER_HEARTBEAT, WORD_PRODUCER_POSITION, WORD_RECORDER_HEARTBEAT, WORD_WAITING,
 };
 use crate::record::{Flags, Gap, HEADER_BYTES, Kind, Level, Receipt, align, pack, unpack};
@@ -62,7 +62,10 @@ impl<M: Memory> Producer<M> {
         let last_seq = unblock(&memory, &geometry, consumer, position)?;
         // Without a record in the ring the recorder has flushed all of them, and says so before it moves its position.
         let last_seq = last_seq.unwrap_or_else(|| memory.load(WORD_DURABLE_SEQ, Acquire));
-        let next_seq = last_seq.checked_add(1).ok_or(AttachError::Corrupt)?;
+        if last_seq > SEQ_MAX {
+            return Err(AttachError::Corrupt);
+        }
+        let next_seq = last_seq + 1;
         memory.store(WORD_PRODUCER_FIRST_SEQ, next_seq, Release);
         Ok(Self { memory, geometry, epoch, next_seq, position, consumer_seen: consumer, skipped: None })
     }

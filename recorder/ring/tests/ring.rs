@@ -1,7 +1,7 @@
 //! The ring against a plain queue, and against a producer that lies.
 
 use ring::layout::CONTROL_BYTES;
-use ring::{ClaimError, Consumer, Flags, Gap, Kind, Level, Memory, Poisoned, Producer, Words};
+use ring::{AttachError, ClaimError, Consumer, Flags, Gap, Kind, Level, Memory, Poisoned, Producer, Words};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -175,5 +175,22 @@ fn a_recorder_that_lies_about_its_position_only_stops_the_producer() {
         memory.store(32, lie, Ordering::Relaxed);
         assert_eq!(producer.try_claim(100).err(), Some(ClaimError::Full), "position {lie}");
         assert!(producer.free_bytes() <= 1024);
+    }
+}
+
+/// Past the end of the numbers a record would have number 0, which counts as durable from the start.
+#[test]
+fn a_ring_whose_numbers_are_at_their_end_is_refused() {
+    const DURABLE_SEQ: usize = 48;
+    for (durable_seq, counts) in
+        [(0, true), (1 << 63, true), ((1 << 63) + 1, false), (u64::MAX - 1, false), (u64::MAX, false)]
+    {
+        let memory = Heap::heap(4096, 1);
+        memory.store(DURABLE_SEQ, durable_seq, Ordering::Relaxed);
+        let attached = Producer::attach(&memory).map(|mut producer| {
+            let claim = producer.try_claim(8).unwrap();
+            claim.commit(Kind::Note, Flags::WHOLE, 1, 2).seq
+        });
+        assert_eq!(attached, if counts { Ok(durable_seq + 1) } else { Err(AttachError::Corrupt) });
     }
 }

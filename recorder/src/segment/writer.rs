@@ -52,6 +52,7 @@ pub struct Tip {
 #[derive(Default)]
 pub struct Tally {
     index: Index,
+    ring_places: HashMap<u64, usize>,
     session_places: HashMap<u64, usize>,
     records: u32,
     first_unix_ns: u64,
@@ -101,7 +102,13 @@ impl Tally {
     }
 
     fn add_ring(&mut self, span: RingSpan) {
-        match self.index.rings.iter_mut().find(|known| known.ring == span.ring) {
+        let last = self.index.rings.len();
+        // Records come in runs of one ring; a hostile index names a million, so they are not searched one by one.
+        let place = match self.index.rings.last() {
+            Some(latest) if latest.ring == span.ring => last - 1,
+            _ => *self.ring_places.entry(span.ring).or_insert(last),
+        };
+        match self.index.rings.get_mut(place) {
             Some(known) => known.last_seq = known.last_seq.max(span.last_seq),
             None => self.index.rings.push(span),
         }

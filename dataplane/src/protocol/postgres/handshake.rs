@@ -4,9 +4,9 @@
 
 use policy_compiler::judge::hides_catalog;
 use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
 
 use super::responder::{Report, ready_for_query};
+use super::scram::{Binding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, Scram};
 use super::wire::{
     CANCEL_REQUEST, GSSENC_REQUEST, HEAD_BYTES, PROTOCOL_3_0, PROTOCOL_3_2, SSL_REQUEST, backend, cstr_at, fields,
     frontend, message, put_cstr, u32_at, untagged,
@@ -14,7 +14,7 @@ use super::wire::{
 use crate::control::credential::Secret;
 use crate::fault::{Fault, Side};
 use crate::session::attempts::Traits;
-use crate::session::{Admission, CancelKey, Upstream};
+use crate::session::{Admission, Auth, CancelKey, Upstream};
 
 /// The server's own limit for a startup message, bytes (`MAX_STARTUP_PACKET_LENGTH`).
 const STARTUP_BYTES_MAX: usize = 10_000;
@@ -96,6 +96,8 @@ pub struct Startup {
     pub user: String,
     pub database: String,
     version: u32,
+    /// How it wants to give its token, if it says so: for us, and never passed on.
+    auth: Option<String>,
     parameters: Vec<(String, String)>,
     /// `_pq_.` options, of which we know none.
     unknown_options: Vec<String>,
@@ -114,6 +116,9 @@ const ALLOWED: [&str; 10] = [
     "statement_timeout",
     "timezone",
 ];
+
+/// The startup option that chooses how the token is given.
+const AUTH: &str = "wireward.auth";
 
 impl Startup {
     fn read(version: u32, body: &[u8]) -> Result<Self, Fault> {
@@ -149,11 +154,19 @@ impl Startup {
     }
 
     fn set(&mut self, name: String, value: String) -> Result<(), Fault> {
-        if self.parameter(&name).is_some() {
-            return Err(Fault::Protocol(Side::Client, "the startup message names a parameter twice"));
+        const TWICE: Fault = Fault::Protocol(Side::Client, "the startup message names a parameter twice");
+        let is_auth = name.eq_ignore_ascii_case(AUTH);
+        match is_auth {
+            true if self.auth.is_none() => self.auth = Some(value),
+            false if self.parameter(&name).is_none() => self.parameters.push((name, value)),
+            _ => return Err(TWICE),
         }
-        self.parameters.push((name, value));
         Ok(())
+    }
+
+    /// How the client gives its token: as it wishes, else as the listener has it.
+    pub fn auth(&self, listeners: Auth) -> Auth {
+        self.auth.as_deref().and_then(Auth::named).unwrap_or(listeners)
     }
 
     fn complete(mut self) -> Result<Self, Fault> {
@@ -190,6 +203,10 @@ impl Startup {
     /// # Errors
     /// The refusal, ready to send: a parameter that is not allowed, by name.
     pub fn check(&self) -> Result<(), OwnedReport> {
+        if let Some(auth) = self.auth.as_deref().filter(|auth| Auth::named(auth).is_none()) {
+            let text = format!("{AUTH} = \"{auth}\" is unknown; it can be \"password\" or \"oauth\"");
+            return Err(OwnedReport::new("22023", text));
+        }
         for (name, value) in &self.parameters {
             let lower = name.to_ascii_lowercase();
             if lower == "replication" {
@@ -332,7 +349,7 @@ pub struct Login {
     upstream: Upstream,
     /// tls-server-end-point of the upstream's certificate (RFC 5929), if it is reached by TLS.
     binding: Option<Vec<u8>>,
-    scram: Option<ScramSha256>,
+    scram: Option<Scram>,
     authenticated: bool,
     ready: Ready,
 }
@@ -404,6 +421,10 @@ impl Login {
         let secret = self.upstream.credential.clone();
         let rest = body.get(4..).unwrap_or_default();
         match u32_at(body, 0) {
+            // It has said that it is done, or has proved itself, which it then says once more.
+            Some(1..) if self.authenticated => {
+                return Err(Fault::Protocol(Side::Upstream, "the upstream asks for authentication after it is done"));
+            }
             // An upstream that lets us in without proof of its own after SCRAM began is not the one we know.
             Some(0) if self.scram.is_some() && !self.authenticated => return Err(PROOF),
             Some(0) => self.authenticated = true,
@@ -412,11 +433,11 @@ impl Login {
             Some(10) if self.scram.is_none() => self.begin_scram(rest, answer).ok_or(METHOD)?,
             Some(11) => {
                 let scram = self.scram.as_mut().ok_or(METHOD)?;
-                scram.update(rest).map_err(|_| PROOF)?;
+                scram.update(rest).ok_or(PROOF)?;
                 message(answer, frontend::PASSWORD, |out| out.extend_from_slice(scram.message()));
             }
             Some(12) => {
-                self.scram.as_mut().ok_or(METHOD)?.finish(rest).map_err(|_| PROOF)?;
+                self.scram.as_mut().ok_or(METHOD)?.finish(rest).ok_or(PROOF)?;
                 self.authenticated = true;
             }
             _ => return Err(METHOD),
@@ -428,17 +449,15 @@ impl Login {
     fn begin_scram(&mut self, offered: &[u8], answer: &mut Vec<u8>) -> Option<()> {
         let offers = |name: &str| offered.split(|b| *b == 0).any(|m| m == name.as_bytes());
         let (mechanism, binding) = match self.binding.take() {
-            Some(hash) if offers(SCRAM_SHA_256_PLUS) => {
-                (SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(hash))
-            }
+            Some(hash) if offers(SCRAM_SHA_256_PLUS) => (SCRAM_SHA_256_PLUS, Binding::EndPoint(hash)),
             // Says that we could have bound, so that a downgrade between us is found out.
-            Some(_) => (SCRAM_SHA_256, ChannelBinding::unrequested()),
-            None => (SCRAM_SHA_256, ChannelBinding::unsupported()),
+            Some(_) => (SCRAM_SHA_256, Binding::Unrequested),
+            None => (SCRAM_SHA_256, Binding::Unsupported),
         };
         if !offers(mechanism) {
             return None;
         }
-        let scram = ScramSha256::new(self.upstream.credential.reveal(), binding);
+        let scram = Scram::new(self.upstream.credential.clone(), binding)?;
         message(answer, frontend::PASSWORD, |out| {
             put_cstr(out, mechanism.as_bytes());
             out.extend_from_slice(&(scram.message().len() as u32).to_be_bytes());

@@ -4,22 +4,38 @@
 use std::rc::Rc;
 
 use super::dissector::{CopyIn, Dissector, NameUse, Skip};
+use super::function_call;
 use super::responder;
-use super::wire::{HEAD_BYTES, cstr_at, frontend, u16_at};
+use super::wire::{HEAD_BYTES, cstr_at, frontend, u16_at, u32_at};
 use crate::datapath::replies::{Ask, Owed, Owner};
 use crate::datapath::verdict::{Judge, Judged, Plan, Verdict};
 use crate::fault::{Fault, Side};
 use crate::protocol::{Large, Scratch, Step};
 
+const TOO_MUCH: Step = Step::End(Fault::Limit(
+    "the session's prepared statements and portals hold more than limits.prepared_bytes_max; close some (DEALLOCATE), or ask \
+     the operator to raise it",
+));
 const MALFORMED: Step = Step::End(Fault::Protocol(Side::Client, "a message of the client is malformed"));
-const FUNCTION_CALLS: &str = "function calls of the fast-path interface are not allowed; use SELECT";
+/// A server that waits for COPY data throws any other message away and fails the COPY: to that message no answer ever comes,
+/// and all that come would be matched with the plans of others.
+pub(super) const COPY_DISTURBED: Step =
+    Step::End(Fault::Protocol(Side::Client, "a message came that is no COPY data, while the server waits for some"));
 const UNKNOWN: &str = "a message of an unknown kind came from the client";
+
+fn is_of_copy(tag: u8) -> bool {
+    use frontend::{COPY_DATA, COPY_DONE, COPY_FAIL, FLUSH, SYNC, TERMINATE};
+    matches!(tag, COPY_DATA | COPY_DONE | COPY_FAIL | FLUSH | SYNC | TERMINATE)
+}
 
 impl Dissector {
     pub(super) fn on_request(&mut self, frame: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {
         let body = &frame[HEAD_BYTES..];
         if self.skip != Skip::No {
             return self.skipping(frame[0], scratch);
+        }
+        if self.copy_in == CopyIn::Open && !is_of_copy(frame[0]) {
+            return COPY_DISTURBED;
         }
         if self.replies.is_full() && !matches!(frame[0], frontend::COPY_DATA | frontend::TERMINATE) {
             return Step::Wait;
@@ -36,7 +52,7 @@ impl Dissector {
             frontend::COPY_DATA => self.copy_data(),
             frontend::COPY_DONE | frontend::COPY_FAIL => self.copy_end(),
             frontend::TERMINATE => Step::End(Fault::Gone(Side::Client)),
-            frontend::FUNCTION_CALL => Step::End(Fault::Protocol(Side::Client, FUNCTION_CALLS)),
+            frontend::FUNCTION_CALL => self.function_call(body, judge, scratch),
             _ => Step::End(Fault::Protocol(Side::Client, UNKNOWN)),
         }
     }
@@ -50,7 +66,9 @@ impl Dissector {
             frontend::QUERY | frontend::PARSE => {
                 limited(self.limits.statement_bytes_max, "the statement is longer than statement_bytes_max")
             }
-            frontend::BIND => limited(self.limits.bind_bytes_max, "the parameters are longer than bind_bytes_max"),
+            frontend::BIND | frontend::FUNCTION_CALL => {
+                limited(self.limits.bind_bytes_max, "the parameters are longer than bind_bytes_max")
+            }
             frontend::COPY_DATA => match self.copy_data() {
                 Step::Pass => Large::Stream,
                 Step::Drop => Large::Discard,
@@ -59,7 +77,6 @@ impl Dissector {
             frontend::DESCRIBE | frontend::EXECUTE | frontend::CLOSE | frontend::COPY_FAIL => {
                 limited(self.limits.statement_bytes_max, "a name is longer than statement_bytes_max")
             }
-            frontend::FUNCTION_CALL => Large::End(Fault::Protocol(Side::Client, FUNCTION_CALLS)),
             _ => Large::End(Fault::Protocol(Side::Client, UNKNOWN)),
         }
     }
@@ -96,10 +113,33 @@ impl Dissector {
         self.portals.remove(unnamed);
         self.forget_names(&plan);
         self.owe_to(Ask::Query, Owner::Client, Some(plan));
-        // It also ends an extended-protocol pipeline, as Sync does.
+        self.end_pipeline();
+        Step::Pass
+    }
+
+    /// The fast-path interface, which libpq and pgjdbc use for large objects: judged as the call in SQL, answered as a query.
+    fn function_call(&mut self, body: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {
+        let Some(oid) = u32_at(body, 0) else { return MALFORMED };
+        let plan = match function_call::as_statement(oid) {
+            Some(text) => self.judged(text.as_bytes(), Ask::FunctionCall, judge, scratch),
+            None => {
+                let plan = Rc::new(function_call::refused(judge.view()));
+                scratch.verdicts.push(plan.clone());
+                Err(self.refuse(plan, Ask::FunctionCall, scratch))
+            }
+        };
+        match plan {
+            Ok(plan) => self.owe_to(Ask::FunctionCall, Owner::Client, Some(plan)),
+            Err(step) => return step,
+        }
+        self.end_pipeline();
+        Step::Pass
+    }
+
+    /// A simple query and a function call end an extended-protocol pipeline, as Sync does.
+    fn end_pipeline(&mut self) {
         self.pipeline_open = false;
         self.pipeline = self.pipeline.wrapping_add(1);
-        Step::Pass
     }
 
     /// The plan of a text that may go upstream, with its verdict noted; else what becomes of its frame.
@@ -141,11 +181,20 @@ impl Dissector {
         if self.statements.len() >= self.limits.prepared_statements_max {
             return Step::End(Fault::Limit("the session has more prepared statements than prepared_statements_max"));
         }
+        if self.holds_too_much(&plan) {
+            return TOO_MUCH;
+        }
         let id = self.statements.id(name);
         let name = self.statements.set(id, plan, self.pipeline);
         self.pipeline_open = true;
         self.owe_name(Ask::Parse, name);
         Step::Pass
+    }
+
+    /// What names keep is bounded in bytes too: each may stand for a text of some kilobytes.
+    fn holds_too_much(&self, more: &Plan) -> bool {
+        let held_bytes = self.statements.bytes() + self.portals.bytes();
+        held_bytes + more.bytes() as usize > self.limits.prepared_bytes_max
     }
 
     /// A plan that was made under another policy or catalogue is made again before anything runs by it.
@@ -182,6 +231,7 @@ impl Dissector {
         };
         self.pipeline_open = true;
         match plan {
+            Some(plan) if self.holds_too_much(&plan) => return TOO_MUCH,
             Some(plan) => {
                 self.statements.renew(statement, plan.clone());
                 let name = self.portals.set(portal, plan, self.pipeline);
@@ -270,8 +320,7 @@ impl Dissector {
             // The server ignores it while it reads COPY data.
             return Step::Pass;
         }
-        self.pipeline_open = false;
-        self.pipeline = self.pipeline.wrapping_add(1);
+        self.end_pipeline();
         self.owe_to(Ask::Sync, Owner::Client, None);
         Step::Pass
     }
@@ -313,7 +362,7 @@ impl Dissector {
     /// Else a statement that must fail takes its place, so that the server aborts the transaction and skips just as for an
     /// error of its own; its error is replaced by the refusal on the way back.
     fn refuse(&mut self, plan: Rc<Plan>, ask: Ask, scratch: &mut Scratch) -> Step {
-        let simple = ask == Ask::Query;
+        let simple = matches!(ask, Ask::Query | Ask::FunctionCall);
         if self.is_idle() {
             scratch.back.extend_from_slice(plan.refusal.as_deref().unwrap_or_default());
             match simple {
@@ -328,8 +377,7 @@ impl Dissector {
         if simple {
             responder::sync(&mut scratch.before);
             self.owe_to(Ask::Sync, Owner::Client, None);
-            self.pipeline_open = false;
-            self.pipeline = self.pipeline.wrapping_add(1);
+            self.end_pipeline();
         } else {
             self.skip = Skip::ToUpstreamSync;
         }

@@ -1,6 +1,7 @@
 //! Messages of the upstream: matched against what is owed, masked in place, swallowed where we asked.
 
 use super::dissector::{CopyIn, Dissector, REPLY_BYTES_MAX, Skip};
+use super::request::COPY_DISTURBED;
 use super::wire::{HEAD_BYTES, backend, cstr_at, fields, u16_at, u32_at};
 use crate::datapath::mask::{self, Column, CopyOut, MaskView};
 use crate::datapath::replies::{Ask, Owner};
@@ -18,6 +19,8 @@ const UNPINNED: Step = Step::End(Fault::Protocol(
 /// A row leaves whole or not at all where a mask needs all of a value, or makes the row shorter.
 const ROW_TOO_LONG: &str = "a row to be masked is longer than limits.row_bytes_max, and a mask of it (null, hash, last4, \
     or any of a column in COPY) needs the row whole; select fewer columns or shorter values, or ask the operator to raise it";
+/// What ReadyForQuery answers.
+const READY: [Ask; 3] = [Ask::Query, Ask::FunctionCall, Ask::Sync];
 const BINARY_COPY: Step =
     Step::End(Fault::Protocol(Side::Wireward, "a binary COPY cannot be masked; use the text or csv format"));
 
@@ -37,6 +40,7 @@ impl Dissector {
             backend::PORTAL_SUSPENDED => self.answered(Ask::Execute),
             backend::ERROR => self.error(frame, scratch),
             backend::NOTICE => self.notice(frame),
+            backend::FUNCTION_CALL_RESPONSE => self.function_result(frame, scratch),
             backend::NOTIFICATION => self.notification(frame),
             backend::PARAMETER_STATUS => self.parameter_status(frame),
             backend::COPY_IN => self.copy_in_opened(),
@@ -50,6 +54,7 @@ impl Dissector {
         let limited = |max, name| if bytes > max { Large::End(Fault::Limit(name)) } else { Large::Collect };
         let in_result = self.owes(&[Ask::Query, Ask::Execute], Step::Pass) == Step::Pass;
         let masks = self.masks_of_answer();
+        let called = self.owes(&[Ask::FunctionCall], Step::Pass) == Step::Pass;
         match tag {
             backend::DATA_ROW if in_result && (!masks.active || self.rows.passes_all()) => Large::Stream,
             backend::COPY_DATA if self.copying_out.is_some() && !masks.active => Large::Stream,
@@ -61,6 +66,8 @@ impl Dissector {
                 self.streamed = Some(Box::new(StreamedFrame::copy_data(masks, bytes, act)));
                 Large::Mask
             }
+            backend::FUNCTION_CALL_RESPONSE if called && !masks.active => Large::Stream,
+            backend::FUNCTION_CALL_RESPONSE if called => limited(self.limits.row_bytes_max, ROW_TOO_LONG),
             backend::DATA_ROW | backend::COPY_DATA if in_result => limited(self.limits.row_bytes_max, ROW_TOO_LONG),
             backend::DATA_ROW | backend::COPY_DATA => unasked_large(),
             _ => limited(REPLY_BYTES_MAX, "a message of the upstream is longer than 1 MiB"),
@@ -127,8 +134,7 @@ impl Dissector {
     }
 
     fn ready(&mut self, frame: &[u8]) -> Step {
-        let (true, &[status]) = (self.owes(&[Ask::Query, Ask::Sync], Step::Pass) == Step::Pass, &frame[HEAD_BYTES..])
-        else {
+        let (true, &[status]) = (self.owes(&READY, Step::Pass) == Step::Pass, &frame[HEAD_BYTES..]) else {
             return UNASKED;
         };
         if !matches!(status, b'I' | b'T' | b'E') {
@@ -186,11 +192,29 @@ impl Dissector {
         }
     }
 
+    /// A value without a column: what a statement that returns it would have it masked by.
+    fn function_result(&mut self, frame: &mut [u8], scratch: &mut Scratch) -> Step {
+        let Some(owed) = self.replies.front().filter(|owed| owed.ask == Ask::FunctionCall) else { return UNASKED };
+        let Some(value) = frame.get_mut(HEAD_BYTES + 4..) else { return MALFORMED };
+        if owed.masks.active {
+            scratch.masked_rows += 1;
+            match owed.plan.as_ref().is_none_or(|plan| plan.mask_unsourced) {
+                true => value.fill(b'*'),
+                false => owed.masks.scrub(value),
+            }
+        }
+        Step::Pass
+    }
+
     fn copy_in_opened(&mut self) -> Step {
         let step = self.owes(&[Ask::Query, Ask::Execute], Step::Pass);
         if step == Step::Pass {
             self.copy_in = CopyIn::Open;
             self.replies.forget_syncs_behind_front();
+            // After an error of the extended protocol all is skipped up to a Sync, so only a simple query's is lost count of.
+            if self.replies.has_behind_front() && self.owes(&[Ask::Query], Step::Pass) == Step::Pass {
+                return COPY_DISTURBED;
+            }
         }
         step
     }
@@ -241,7 +265,7 @@ impl Dissector {
             scrub_report(&self.masks, frame, false);
             return Step::Pass;
         };
-        if owed.ask != Ask::Query {
+        if !matches!(owed.ask, Ask::Query | Ask::FunctionCall) {
             while let Some(skipped) = self.replies.skipped() {
                 match (skipped.ask, skipped.name) {
                     (Ask::Parse, Some(name)) => self.statements.doubt(name),

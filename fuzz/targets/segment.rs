@@ -1,0 +1,4 @@
+//! Recordings: `bodies/segment.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| bodies::run("segment", input));
