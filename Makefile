@@ -4,11 +4,12 @@
 #         make bench        criterion benches
 #         make bench-peers  beside pgbouncer and HAProxy on this machine
 #         make bench-engines  a relay on io_uring, epoll, tokio, monoio and glommio
+#         make storm        thousands of sessions beside pgbouncer: memory, stalls, new connections, reloads
 #         make fmt          format
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/wireward/target
 
-.PHONY: help demo packages test build fmt-check conformance bench bench-peers bench-engines fmt
+.PHONY: help demo packages test build fmt-check conformance bench bench-peers bench-engines storm fmt
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -41,6 +42,9 @@ bench-peers:
 
 bench-engines:
 	python3 benches/engines/run.py
+
+storm:
+	python3 benches/peers/storm.py
 
 fmt:
 	cargo fmt --all

@@ -2,7 +2,10 @@
 //!
 //! Strict: an unknown key is an error with its line. Paths are relative to the file. The reference is `dataplane/CONFIG.md`.
 
+pub mod host;
 pub mod issuer;
+mod listener;
+mod resource;
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -10,14 +13,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use policy_compiler::statement::postgres::TEXT_BYTES_MAX;
-use rustls::pki_types::ServerName;
 use serde::{Deserialize, Deserializer, de};
 
 use crate::control::credential::Source;
 use crate::io::driver::Choice;
 use crate::protocol::postgres::dissector;
-use crate::session::Encryption;
+pub use host::Host;
 pub use issuer::Issuer;
+pub use listener::{Listener, ListenerTls};
+pub use resource::{Resource, UpstreamTls};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,8 +30,8 @@ struct RawConfig {
     issuer: Vec<issuer::RawIssuer>,
     policy: RawPolicy,
     recording: RawRecording,
-    listener: Vec<RawListener>,
-    resource: Vec<RawResource>,
+    listener: Vec<listener::RawListener>,
+    resource: Vec<resource::RawResource>,
     #[serde(default)]
     runtime: RawRuntime,
     #[serde(default)]
@@ -86,50 +90,6 @@ struct RawRuntime {
     io: Choice,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawListener {
-    protocol: String,
-    #[serde(deserialize_with = "address")]
-    address: SocketAddr,
-    #[serde(default)]
-    plaintext: Option<String>,
-    #[serde(default)]
-    tls: Option<RawListenerTls>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawListenerTls {
-    certificate: PathBuf,
-    key: PathBuf,
-    #[serde(default)]
-    client_ca: Option<PathBuf>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawResource {
-    name: String,
-    protocol: String,
-    #[serde(deserialize_with = "address")]
-    address: SocketAddr,
-    database: String,
-    user: String,
-    #[serde(deserialize_with = "credential")]
-    credential: Source,
-    #[serde(default)]
-    auth: Vec<String>,
-    #[serde(default)]
-    role: Option<String>,
-    #[serde(default)]
-    tls: Option<String>,
-    #[serde(default)]
-    tls_ca: Option<PathBuf>,
-    #[serde(default)]
-    tls_name: Option<String>,
-}
-
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawMasking {
@@ -151,6 +111,7 @@ struct RawLimits {
     row_bytes_max: usize,
     gathered_bytes_max: usize,
     prepared_statements_max: usize,
+    prepared_bytes_max: usize,
     plans_max: usize,
 }
 
@@ -168,6 +129,7 @@ impl Default for RawLimits {
             row_bytes_max: 16 << 20,
             gathered_bytes_max: 256 << 20,
             prepared_statements_max: 10_000,
+            prepared_bytes_max: 8 << 20,
             plans_max: 16_384,
         }
     }
@@ -176,13 +138,9 @@ impl Default for RawLimits {
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse().map_err(|_| {
-        let help = "write an IP address and a port, as 192.0.2.7:5432; names are not resolved yet";
+        let help = "write an IP address and a port, as 192.0.2.7:5432; names are not resolved here";
         de::Error::custom(format!("\"{text}\" is no address: {help}"))
     })
-}
-
-fn credential<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Source, D::Error> {
-    source(deserializer, "resource.credential")
 }
 
 fn hash_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Source>, D::Error> {
@@ -228,56 +186,6 @@ pub struct Config {
     pub limits: Limits,
     /// Where `/healthz` and `/metrics` are served, if anywhere.
     pub admin: Option<SocketAddr>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listener {
-    pub address: SocketAddr,
-    /// Sessions in clear are served: tokens stay on this machine.
-    pub plaintext: bool,
-    pub tls: Option<ListenerTls>,
-}
-
-impl Listener {
-    pub fn encryption(&self) -> Encryption {
-        match (&self.tls, self.plaintext) {
-            (None, _) => Encryption::None,
-            (Some(_), true) => Encryption::Offered,
-            (Some(_), false) => Encryption::Required,
-        }
-    }
-}
-
-/// PEM files that a listener serves TLS with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListenerTls {
-    pub certificate: PathBuf,
-    pub key: PathBuf,
-    /// Clients may show a certificate of this authority.
-    pub client_ca: Option<PathBuf>,
-}
-
-/// How an upstream's certificate is checked (`verify-full`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UpstreamTls {
-    pub ca: PathBuf,
-    pub name: ServerName<'static>,
-}
-
-/// A system behind us.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resource {
-    pub name: String,
-    pub address: SocketAddr,
-    pub database: String,
-    pub user: String,
-    pub credential: Source,
-    /// Weaker methods that the upstream may ask for, besides SCRAM-SHA-256.
-    pub allow_md5: bool,
-    pub allow_cleartext: bool,
-    /// Role that the upstream session is pinned to.
-    pub role: Option<String>,
-    pub tls: Option<UpstreamTls>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -366,9 +274,11 @@ impl Config {
 
     /// What a running gateway cannot take from a newer configuration, by its key.
     pub fn needs_restart(&self, newer: &Self) -> Option<&'static str> {
-        let addresses = |config: &Self| config.listeners.iter().map(|l| l.address).collect::<Vec<_>>();
+        let addresses = |config: &Self| config.listeners.iter().map(|l| l.address.clone()).collect::<Vec<_>>();
+        let modes = |config: &Self| config.listeners.iter().map(|l| l.unix_socket_mode).collect::<Vec<_>>();
         match () {
             () if addresses(self) != addresses(newer) => Some("listener.address"),
+            () if modes(self) != modes(newer) => Some("listener.unix_socket_mode"),
             () if self.shards != newer.shards => Some("runtime.shards"),
             () if self.io != newer.io => Some("runtime.io"),
             () if self.recordings != newer.recordings => Some("recording.directory"),
@@ -396,13 +306,13 @@ fn parse(text: &str) -> Result<RawConfig, (usize, String)> {
 
 fn check(raw: RawConfig, directory: &Path) -> Result<Config, String> {
     let resolve = |p: &Path| directory.join(p);
-    let resources = raw.resource.into_iter().map(|r| resource(r, directory)).collect::<Result<Vec<_>, _>>()?;
+    let resources = raw.resource.into_iter().map(|r| resource::check(r, directory)).collect::<Result<Vec<_>, _>>()?;
     for (i, resource) in resources.iter().enumerate() {
         if resources[..i].iter().any(|r| r.name == resource.name) {
             return Err(format!("two resources are named `{}`; names must differ", resource.name));
         }
     }
-    Ok(Config {
+    let config = Config {
         path: PathBuf::new(),
         issuers: issuer::check_all(raw.issuer, directory)?,
         policy_file: resolve(&raw.policy.file),
@@ -412,12 +322,14 @@ fn check(raw: RawConfig, directory: &Path) -> Result<Config, String> {
         io: raw.runtime.io,
         recorder_absent_max: seconds("recording.recorder_absent_max_s", raw.recording.recorder_absent_max_s)?,
         shell: raw.recording.shell,
-        listeners: raw.listener.into_iter().map(|l| listener(l, directory)).collect::<Result<_, _>>()?,
+        listeners: listeners(raw.listener, directory)?,
         resources,
         hash_key: raw.masking.hash_key.map(|s| s.relative_to(directory)),
         limits: limits(&raw.limits)?,
         admin: raw.admin.map(|a| admin(&a)).transpose()?,
-    })
+    };
+    issuer::check_named(&config)?;
+    Ok(config)
 }
 
 /// Whoever reaches the admin listener may read it, so it stays on this machine unless somebody has thought about that.
@@ -432,31 +344,16 @@ fn admin(raw: &RawAdmin) -> Result<SocketAddr, String> {
     }
 }
 
-fn listener(raw: RawListener, directory: &Path) -> Result<Listener, String> {
-    known_protocol(&raw.protocol)?;
-    let address = raw.address;
-    let plaintext = match raw.plaintext.as_deref() {
-        Some("loopback") if address.ip().is_loopback() => true,
-        Some("loopback") => {
-            return Err(format!(
-                "listener {address}: plaintext = \"loopback\" needs a loopback address, or tokens would cross the network in clear"
-            ));
+fn listeners(raw: Vec<listener::RawListener>, directory: &Path) -> Result<Vec<Listener>, String> {
+    let listeners = raw.into_iter().map(|l| listener::check(l, directory)).collect::<Result<Vec<_>, _>>()?;
+    for (i, listener) in listeners.iter().enumerate() {
+        if listeners[..i].iter().any(|l| l.address == listener.address) {
+            return Err(format!("two listeners have the address {}; give each its own", listener.address));
         }
-        Some(other) => {
-            return Err(format!("listener {address}: plaintext = \"{other}\" is unknown; it can be \"loopback\""));
-        }
-        None => false,
-    };
-    let tls = raw.tls.map(|tls| ListenerTls {
-        certificate: directory.join(tls.certificate),
-        key: directory.join(tls.key),
-        client_ca: tls.client_ca.map(|path| directory.join(path)),
-    });
-    match plaintext || tls.is_some() {
-        true => Ok(Listener { address, plaintext, tls }),
-        false => Err(format!(
-            "listener {address}: give it tls = {{ certificate = \"…\", key = \"…\" }}, or on a loopback address plaintext = \"loopback\""
-        )),
+    }
+    match listeners.is_empty() {
+        true => Err("there is no listener: write one [[listener]] or more".into()),
+        false => Ok(listeners),
     }
 }
 
@@ -464,53 +361,6 @@ fn known_protocol(name: &str) -> Result<(), String> {
     match name {
         "postgres" => Ok(()),
         other => Err(format!("protocol `{other}` is unknown; this version serves \"postgres\"")),
-    }
-}
-
-fn resource(raw: RawResource, directory: &Path) -> Result<Resource, String> {
-    known_protocol(&raw.protocol)?;
-    for method in &raw.auth {
-        if !["scram-sha-256", "md5", "cleartext"].contains(&method.as_str()) {
-            return Err(format!(
-                "resource {}: auth = \"{method}\" is unknown; it can list \"scram-sha-256\", \"md5\", \"cleartext\"",
-                raw.name
-            ));
-        }
-    }
-    let tls = upstream_tls(&raw, directory)?;
-    let allows = |method: &str| raw.auth.iter().any(|m| m == method);
-    Ok(Resource {
-        allow_md5: allows("md5"),
-        allow_cleartext: allows("cleartext"),
-        name: raw.name,
-        address: raw.address,
-        database: raw.database,
-        user: raw.user,
-        credential: raw.credential.relative_to(directory),
-        role: raw.role,
-        tls,
-    })
-}
-
-/// Towards a resource that is not on this machine TLS is the default; to leave it off has to be said.
-fn upstream_tls(raw: &RawResource, directory: &Path) -> Result<Option<UpstreamTls>, String> {
-    let wrong = |what: &str| Err(format!("resource {}: {what}", raw.name));
-    match (raw.tls.as_deref(), &raw.tls_ca) {
-        (Some("disable"), None) => Ok(None),
-        (None, None) if raw.address.ip().is_loopback() && raw.tls_name.is_none() => Ok(None),
-        (None | Some("verify-full"), Some(ca)) => {
-            let name = raw.tls_name.clone().unwrap_or_else(|| raw.address.ip().to_string());
-            match ServerName::try_from(name.clone()) {
-                Ok(name) => Ok(Some(UpstreamTls { ca: directory.join(ca), name })),
-                Err(_) => wrong(&format!("tls_name = \"{name}\" is neither a host name nor an address")),
-            }
-        }
-        (Some("disable"), Some(_)) => wrong("tls = \"disable\" and tls_ca contradict each other"),
-        (Some("verify-full") | None, None) => wrong(
-            "name the authority of its certificate with tls_ca = \"file.pem\" (and tls_name, if the certificate has a host name), \
-             or say tls = \"disable\"",
-        ),
-        (Some(other), _) => wrong(&format!("tls = \"{other}\" is unknown; it can be \"verify-full\" or \"disable\"")),
     }
 }
 
@@ -536,6 +386,7 @@ fn limits(raw: &RawLimits) -> Result<Limits, String> {
             bind_bytes_max: within("bind_bytes_max", raw.bind_bytes_max, 1024..=1 << 30)?,
             row_bytes_max: within("row_bytes_max", raw.row_bytes_max, 64 * 1024..=1 << 30)?,
             prepared_statements_max: within("prepared_statements_max", raw.prepared_statements_max, 1..=1_000_000)?,
+            prepared_bytes_max: within("prepared_bytes_max", raw.prepared_bytes_max, 64 * 1024..=1 << 30)?,
         },
         gathered_bytes_max: within("gathered_bytes_max", raw.gathered_bytes_max, one_session_bytes_max..=1 << 40)?,
         plans_max: within("plans_max", raw.plans_max, 16..=1_000_000)?,

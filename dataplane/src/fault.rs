@@ -20,6 +20,8 @@ pub enum Fault {
     Limit(&'static str),
     /// The token or the names in the startup message do not let the client in.
     NotAdmitted(&'static str),
+    /// The client asked where tokens come from, and was told: it comes again with one.
+    NoToken,
     /// The upstream cannot be reached or refuses us.
     Unreachable(&'static str),
     /// The evidence cannot be recorded.
@@ -39,7 +41,7 @@ impl Fault {
     pub fn side(self) -> Side {
         match self {
             Self::Gone(side) | Self::Protocol(side, _) => side,
-            Self::NotAdmitted(_) | Self::LoginTimeout | Self::TokenExpired => Side::Client,
+            Self::NotAdmitted(_) | Self::NoToken | Self::LoginTimeout | Self::TokenExpired => Side::Client,
             Self::Unreachable(_) => Side::Upstream,
             Self::Limit(_) | Self::NotRecorded | Self::TooManyClients | Self::ShuttingDown | Self::NoLongerAdmitted => {
                 Side::Wireward
@@ -53,7 +55,7 @@ impl Fault {
             Self::Gone(_) => "08006",
             Self::Protocol(..) => "08P01",
             Self::Limit(_) => "54000",
-            Self::NotAdmitted(_) | Self::TokenExpired => "28000",
+            Self::NotAdmitted(_) | Self::NoToken | Self::TokenExpired => "28000",
             Self::Unreachable(_) => "08001",
             Self::NotRecorded | Self::ShuttingDown | Self::NoLongerAdmitted => "57P01",
             Self::LoginTimeout => "57014",
@@ -67,6 +69,7 @@ impl Fault {
             Self::Gone(Side::Client) => "the client closed the connection",
             Self::Gone(_) => "the upstream closed the connection",
             Self::Protocol(_, text) | Self::Limit(text) | Self::NotAdmitted(text) | Self::Unreachable(text) => text,
+            Self::NoToken => "no token was given; get one from the issuer that was named, and connect again with it",
             Self::NotRecorded => "the session cannot be recorded, so it ends; ask the operator about the recorder",
             Self::LoginTimeout => "the login was not finished within login_timeout",
             Self::TooManyClients => {

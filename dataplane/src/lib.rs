@@ -9,6 +9,7 @@
 //! Sessions and protocols never see a socket, a clock or a thread: they are state machines that the shard drives, over
 //! io_uring, over epoll or over the seeded simulator.
 
+pub mod address;
 pub mod buffer;
 pub mod config;
 pub mod control;

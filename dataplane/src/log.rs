@@ -52,7 +52,10 @@ pub const FATAL: Kind = kind("error", "fatal", &[]);
 pub const PANICKED: Kind = kind("error", "panicked", &["thread", "location"]);
 pub const CHILD_RESTARTED: Kind = kind("warn", "child_restarted", &["child", "status"]);
 pub const SHARD_RESTARTED: Kind = kind("error", "shard_restarted", &["shard"]);
+pub const SESSIONS_EVICTED: Kind = kind("warn", "sessions_evicted", &["shard", "sessions"]);
 pub const ACCEPT_FAILED: Kind = kind("warn", "accept_failed", &["shard", "listener"]);
+pub const UPSTREAM_UNREACHABLE: Kind = kind("warn", "upstream_unreachable", &["shard", "resource"]);
+pub const NAME_UNRESOLVED: Kind = kind("warn", "name_unresolved", &["resource", "host"]);
 pub const UPSTREAM_TLS_FAILED: Kind = kind("warn", "upstream_tls_failed", &["shard"]);
 pub const CATALOGUE_FAILED: Kind = kind("warn", "catalogue_failed", &["resource"]);
 pub const MASK_WITHOUT_COLUMN: Kind = kind("warn", "mask_without_column", &["resource", "mask"]);
@@ -67,13 +70,16 @@ pub const SHELL_FALLBACK: Kind = kind("warn", "shell_fallback", &["shell"]);
 pub const RECORDER_REPORT: Kind = kind("warn", "recorder_report", &[]);
 
 /// All kinds.
-pub const KINDS: [&Kind; 18] = [
+pub const KINDS: [&Kind; 21] = [
     &STARTED,
     &FATAL,
     &PANICKED,
     &CHILD_RESTARTED,
     &SHARD_RESTARTED,
+    &SESSIONS_EVICTED,
     &ACCEPT_FAILED,
+    &UPSTREAM_UNREACHABLE,
+    &NAME_UNRESOLVED,
     &UPSTREAM_TLS_FAILED,
     &CATALOGUE_FAILED,
     &MASK_WITHOUT_COLUMN,

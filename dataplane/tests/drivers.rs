@@ -3,14 +3,16 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::sync::{Mutex, PoisonError};
 use std::thread::spawn;
 use std::time::{Duration, Instant};
 
+use dataplane::address::{Address, Peer};
 use dataplane::buffer::{SLOT_BYTES, Slab, Slot};
 use dataplane::io::driver::{Driver, Kind};
 use dataplane::io::{Conn, Event, Io, Lent};
-use dataplane::shard::spawn::listen;
+use dataplane::shard::listen::listen;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -72,7 +74,7 @@ impl Desk {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let from = stream.local_addr().unwrap();
-        let fits = |event: &Event| matches!(event, Event::Accepted { peer, .. } if *peer == from);
+        let fits = |event: &Event| matches!(event, Event::Accepted { peer, .. } if *peer == from.into());
         let conn = self.until("Accepted", fits, |event| match event {
             Event::Accepted { conn, listener: 0, .. } => conn,
             other => panic!("{other:?}"),
@@ -443,7 +445,7 @@ fn a_connection_that_we_open_moves_bytes_both_ways_and_a_refused_one_says_so() {
                 other => panic!("{other:?}"),
             })
         };
-        let conn = desk.io.connect(address).unwrap();
+        let conn = desk.io.connect(&address.into()).unwrap();
         assert_eq!(connected(desk, conn), Ok(()));
         let (mut peer, _) = server.accept().unwrap();
         desk.io.receive(conn);
@@ -457,14 +459,54 @@ fn a_connection_that_we_open_moves_bytes_both_ways_and_a_refused_one_says_so() {
         assert_eq!((&ping, desk.slab.bytes(&slot, 0..result.unwrap())), (b"ping", &b"pong"[..]));
         desk.slab.give(slot);
         drop(server);
-        let refused = desk.io.connect(address).unwrap();
+        let refused = desk.io.connect(&address.into()).unwrap();
         assert_eq!(connected(desk, refused), Err(Errno::CONNREFUSED));
         // A connect that is still under way: nobody answers at an address for documentation, or the way there is refused.
-        let under_way = desk.io.connect(SocketAddr::from(([192, 0, 2, 1], 1)));
+        let under_way = desk.io.connect(&SocketAddr::from(([192, 0, 2, 1], 1)).into());
         for conn in [Some(conn), Some(refused), under_way.ok()].into_iter().flatten() {
             desk.io.close(conn, b"");
             desk.closed(conn);
         }
+    });
+}
+
+#[test]
+fn a_unix_domain_socket_is_accepted_from_and_dialed_and_tells_the_user() {
+    both(|desk| {
+        let path = std::env::temp_dir().join(format!("wireward-drivers-{}", std::process::id()));
+        let missing = Address::Unix(path.as_path().into());
+        assert_eq!(desk.io.connect(&missing), Err(Errno::NOENT));
+        let listener = UnixListener::bind(&path).unwrap();
+        let kind = if matches!(desk.io, Driver::Epoll(_)) { Kind::Epoll } else { Kind::Uring };
+        let mut slab = Slab::new(SLOTS).unwrap();
+        let listeners = vec![listener.into()];
+        let io = Driver::new(kind, &mut slab, listeners, desk.bell.try_clone().unwrap()).unwrap();
+        let mut server =
+            Desk { io, slab, address: desk.address, bell: desk.bell.try_clone().unwrap(), told: Vec::new() };
+        let uid = rustix::process::getuid().as_raw();
+        // Twice: an accept is asked for anew after each.
+        for _ in 0..2 {
+            let dialed = desk.io.connect(&missing).unwrap();
+            let accepted =
+                |event: &Event| matches!(event, Event::Accepted { peer: Peer::Unix { uid: of }, .. } if *of == uid);
+            let conn = server.until("Accepted", accepted, |event| match event {
+                Event::Accepted { conn, .. } => conn,
+                other => panic!("{other:?}"),
+            });
+            desk.until("Connected", |event| matches!(event, Event::Connected { result: Ok(()), .. }), |_| ());
+            desk.io.send(&mut desk.slab, dialed, Lent::Heap { bytes: b"ping".to_vec(), from: 0 });
+            server.io.receive(conn);
+            assert_eq!(desk.sent(dialed).0, Ok(4));
+            let (slot, result) = server.received(conn);
+            let slot = slot.unwrap();
+            assert_eq!(server.slab.bytes(&slot, 0..result.unwrap()), b"ping");
+            server.slab.give(slot);
+            server.io.close(conn, b"");
+            server.closed(conn);
+            desk.io.close(dialed, b"");
+            desk.closed(dialed);
+        }
+        std::fs::remove_file(&path).unwrap();
     });
 }
 
@@ -502,7 +544,7 @@ fn being_out_of_descriptors_does_not_spin_and_who_waits_is_accepted_later() {
         );
         for client in &clients {
             let from = client.local_addr().unwrap();
-            desk.until("Accepted", |e| matches!(e, Event::Accepted { peer, .. } if *peer == from), |_| ());
+            desk.until("Accepted", |e| matches!(e, Event::Accepted { peer, .. } if *peer == from.into()), |_| ());
         }
     });
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use dataplane::address::Address;
 use dataplane::buffer::{SLOT_BYTES, Slab, Slot};
 use dataplane::io::tls::{Role, SecureIo};
 use dataplane::io::{Conn, Event, Io, Lent};
@@ -59,7 +60,7 @@ impl Desk {
     pub fn accept(&mut self) -> Conn {
         let conn = self.open();
         let peer = SocketAddr::from(([127, 0, 0, 1], 40_000));
-        self.due.push_back(Due::Event(Event::Accepted { listener: 0, conn, peer }));
+        self.due.push_back(Due::Event(Event::Accepted { listener: 0, conn, peer: peer.into() }));
         conn
     }
 
@@ -100,7 +101,7 @@ impl SecureIo for Desk {
 }
 
 impl Io for Desk {
-    fn receive(&mut self, conn: Conn) {
+    fn receive_at_most(&mut self, conn: Conn, _: usize) {
         assert!(!std::mem::replace(self.receiving(conn), true), "two receives at once on {conn:?}");
     }
 
@@ -123,7 +124,7 @@ impl Io for Desk {
         self.due.push_back(Due::Event(Event::Sent { conn, result: Ok(bytes), heap }));
     }
 
-    fn connect(&mut self, _: SocketAddr) -> Result<Conn, Errno> {
+    fn connect(&mut self, _: &Address) -> Result<Conn, Errno> {
         let conn = self.open();
         self.due.push_back(Due::Event(Event::Connected { conn, result: Ok(()) }));
         Ok(conn)

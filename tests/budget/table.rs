@@ -1,6 +1,7 @@
 //! The table that the counting is done at: a real shard with its policy, ring and plan cache, between a fake client and a
 //! fake upstream.
 
+use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use dataplane::control::credential::{Secret, Source};
 use dataplane::control::identity::Identity;
 use dataplane::io::Conn;
 use dataplane::protocol::postgres::dissector;
+use dataplane::session::attempts::Target;
 use dataplane::shard::mailbox::mailbox;
 use dataplane::shard::{Now, Parts, Shard};
 use policy_compiler::artifact::Policy;
@@ -94,7 +96,7 @@ impl Table {
             siblings: Vec::new(),
             census: dataplane::shard::census::Census::default(),
             counters: std::sync::Arc::default(),
-            encryption: Vec::new(),
+            doors: Vec::new(),
             recorder_absent_max: Duration::from_secs(5),
             random: Box::new(|bytes| bytes.fill(5)),
             number: 0,
@@ -161,7 +163,9 @@ fn control() -> Control {
     let policy = Policy::from_bytes(bundle).expect("the bundle is right");
     let resource = Resource {
         name: "shop".into(),
-        address: ([127, 0, 0, 1], 5432).into(),
+        hosts: vec![SocketAddr::from(([127, 0, 0, 1], 5432)).into()],
+        target_session_attrs: Target::Any,
+        connect_timeout: Duration::from_secs(5),
         database: "shop".into(),
         user: "gateway".into(),
         credential: Source::Env("UNUSED".into()),
@@ -169,6 +173,7 @@ fn control() -> Control {
         allow_cleartext: false,
         role: None,
         tls: None,
+        oauth_issuer: None,
     };
     // The token is the role's name; who checks real ones is not what is counted here.
     let verify = Box::new(|token: &[u8], _| {
@@ -192,6 +197,7 @@ fn limits() -> Limits {
             bind_bytes_max: 1 << 20,
             row_bytes_max: 1 << 20,
             prepared_statements_max: 64,
+            prepared_bytes_max: 1 << 20,
         },
         gathered_bytes_max: 16 << 20,
         plans_max: 1024,

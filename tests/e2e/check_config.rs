@@ -28,6 +28,14 @@ fn check(world: &World, written: &str, instead: &str, options: &[&str]) -> (Opti
 fn all_in_order(world: &World) {
     let (code, said) = check(world, "", "", &[]);
     assert!(code == Some(0) && said.contains("user wireward logs in") && said.contains("all in order"), "{said}");
+    let (code, said) = check(world, "plaintext =", "auth = \"oauth\"\nplaintext =", &["--offline"]);
+    assert!(code == Some(0) && said.contains("no issuer has an address, so clients must know theirs"), "{said}");
+    let by_oauth = "issuer = \"https://idp.test\"\n[[listener]]\nprotocol = \"postgres\"\naddress = \"127.0.0.1:0\"\n\
+                    plaintext = \"loopback\"\nauth = \"oauth\"\n[[issuer]]\nissuer = ";
+    let more = "jwks_file = \"jwks.json\"\naudience = \"w\"\nalgorithms = [\"ES256\"]\n";
+    let (code, said) = check(world, "issuer = ", &by_oauth.replacen('\n', &format!("\n{more}"), 1), &["--offline"]);
+    let url = "clients get tokens by https://idp.test/.well-known/openid-configuration, scope \"openid\"";
+    assert!(code == Some(0) && said.contains(url), "{said}");
 }
 
 fn each_problem(world: &World) {
@@ -35,7 +43,7 @@ fn each_problem(world: &World) {
     let upstream = world.upstream.address.as_str();
     for (written, instead, expected) in [
         (upstream, "127.0.0.1:1", "resource shop"),
-        (upstream, "db.example.com:5432", "names are not resolved yet"),
+        (upstream, "db.example.com:5432", "name the authority of its certificate"),
         ("\"upstream.password\"", "\"wrong.password\"", "password authentication failed"),
         ("\"upstream.password\"", "\"gone.password\"", "resource shop: credential: "),
         ("{ file = \"upstream.password\" }", "\"hunter2\"", "resource.credential must be { env = "),

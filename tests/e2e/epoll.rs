@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Case::new("a_cancel_request_stops_its_statement", cancel),
         Case::new("where_io_uring_is_forbidden_auto_falls_back_and_says_so", falls_back),
         Case::new("where_io_uring_is_forbidden_uring_alone_does_not_start", insists),
+        Case::new("under_the_shipped_seccomp_profile_io_uring_runs", confined),
     ];
     cases.extend(Case::of_script("policy_cases.py"));
     cases.extend(Case::of_script("tls_cases.py"));
@@ -116,12 +117,36 @@ fn cancel(world: &World) {
     assert!(began.elapsed() < Duration::from_secs(10), "psql hung for {:?}", began.elapsed());
 }
 
-fn forbidden(world: &World) -> PathBuf {
-    let (python, filter) = (python(), script_path("without_io_uring.py"));
-    let line = format!("{} {} {} \"$@\"", python.display(), filter.display(), wireward().display());
-    let directory = world.directory.0.join("filter");
+/// The gateway under the seccomp profile that is shipped for containers.
+fn under_seccomp(world: &World, name: &str, options: &str) -> PathBuf {
+    let (python, filter) = (python(), script_path("with_seccomp.py"));
+    let profile = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dataplane/wireward.seccomp.json");
+    let paths = [&python, &filter, &profile].map(|path| path.display().to_string()).join(" ");
+    let directory = world.directory.0.join(name);
     fs::create_dir_all(&directory).expect("our directory is writable");
-    script(&directory, &line).unwrap_or_else(|why| panic!("{why}"))
+    script(&directory, &format!("{paths} {options} {} \"$@\"", wireward().display()))
+        .unwrap_or_else(|why| panic!("{why}"))
+}
+
+fn forbidden(world: &World) -> PathBuf {
+    under_seccomp(world, "filter", "--without-io-uring")
+}
+
+fn confined(world: &World) {
+    // A credential from a program: children are confined as well.
+    let password = world.directory.0.join("confined/upstream.password");
+    let command = format!("{{ command = [\"cat\", \"{}\"] }}", password.display());
+    let (place, gateway) = world.another_by(&under_seccomp(world, "shipped", ""), "confined", |c| {
+        c.replace("{ file = \"upstream.password\" }", &command)
+    });
+    assert!(has_ring(gateway.process.id()));
+    let status = fs::read_to_string(format!("/proc/{}/status", gateway.process.id())).expect("it runs");
+    assert!(status.contains("\nSeccomp:\t2\n"), "it runs under a filter: {status}");
+    let login = Login { port: gateway.port, ..world.through("dba") };
+    world.psql(&login, &["select 'in'"]).must_succeed().must_print("in");
+    let log = fs::read_to_string(place.log()).expect("the log is there");
+    assert!(!log.contains(FELL_BACK), "{log}");
+    world.evidence_of(&place, "sessions", &[]).must_succeed();
 }
 
 fn falls_back(world: &World) {

@@ -2,9 +2,7 @@
 //! and providers that are away or not what they seem.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -13,7 +11,8 @@ use jsonwebtoken::{Algorithm, Header};
 use serde_json::{Value, json};
 use tests::gateway::{Gateway, Place};
 use tests::issuer::{NAME, now_s};
-use tests::server::{free_port, tied_to_us};
+use tests::provider::Provider;
+use tests::server::free_port;
 use tests::suite::{Case, run};
 use tests::wire::{Message, Wire};
 use tests::world::{Shown, World, wireward};
@@ -39,56 +38,6 @@ fn main() -> ExitCode {
         Case::new("keys_of_an_issuer_that_went_away_count_for_the_stated_time", stale_keys),
         Case::new("other_issuers_do_not_mind", other_issuers),
     ])
-}
-
-/// A provider in a process of its own, told what to do line by line.
-struct Provider {
-    _process: Child,
-    commands: ChildStdin,
-    answers: BufReader<ChildStdout>,
-    issuer: String,
-}
-
-impl Provider {
-    fn start() -> Provider {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/provider/provider.mjs");
-        let mut command = tied_to_us(Path::new("node"), "KILL");
-        command.arg(script).arg(node_modules()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut process = command.spawn().expect("node runs; .ci/run installs it");
-        let commands = process.stdin.take().expect("it was asked for");
-        let answers = BufReader::new(process.stdout.take().expect("it was asked for"));
-        let mut provider = Provider { _process: process, commands, answers, issuer: String::new() };
-        provider.issuer = provider.answer().as_str().expect("its issuer").to_owned();
-        provider
-    }
-
-    fn ask(&mut self, command: &str) -> Value {
-        writeln!(self.commands, "{command}").expect("the provider listens");
-        self.answer()
-    }
-
-    fn answer(&mut self) -> Value {
-        let mut line = String::new();
-        self.answers.read_line(&mut line).expect("the provider answers");
-        serde_json::from_str(&line).unwrap_or_else(|_| {
-            panic!("no answer of the provider; .ci/run puts oidc-provider into {}", node_modules().display())
-        })
-    }
-
-    fn token(&mut self) -> String {
-        let answer = self.ask("token");
-        answer.as_str().unwrap_or_else(|| panic!("no token: {answer}")).to_owned()
-    }
-
-    /// When its keys were asked for, in milliseconds.
-    fn asked_ms(&mut self) -> Vec<u64> {
-        serde_json::from_value(self.ask("asked")).expect("a list of times")
-    }
-}
-
-fn node_modules() -> PathBuf {
-    let home = std::env::var_os("HOME").unwrap_or_default();
-    Path::new(&home).join(".cache/wireward/node/node_modules")
 }
 
 /// A table of the configuration for one more issuer.

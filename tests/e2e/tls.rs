@@ -282,7 +282,7 @@ fn upstream(world: &World) {
         assert!(log.contains(why), "{why} is not in {log}");
         shown
     };
-    let words = "no TLS connection to the upstream could be made; the operator's log says why";
+    let words = "the upstream made no TLS connection that can be trusted";
     refused(Some(foreign.sign("db", &["db.test"])), "TLS with an upstream: invalid peer certificate: UnknownIssuer")
         .must_complain(words);
     refused(Some(authority.sign("db", &["other.test"])), "not valid for name").must_complain(words);

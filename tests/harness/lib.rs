@@ -15,6 +15,7 @@ pub mod server;
 pub mod shop;
 
 pub mod process;
+pub mod provider;
 pub mod suite;
 pub mod wire;
 pub mod world;

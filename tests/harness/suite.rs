@@ -4,7 +4,7 @@
 use crate::server::Outcome;
 use crate::world::World;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 /// A case panics when it fails, like any test.
@@ -20,11 +20,16 @@ impl Case {
 
     /// Every case of a Python script in `tests/e2e/`, as the script lists them.
     pub fn of_script(script: &'static str) -> Vec<Case> {
+        Case::of_script_with(script, |_, _| {})
+    }
+
+    /// [`Case::of_script`], each in an environment that `prepare` has changed.
+    pub fn of_script_with(script: &'static str, prepare: fn(&World, &mut Command)) -> Vec<Case> {
         let listed = World::list_python_cases(script);
         let case = |name: String| Case {
             run: Box::new({
                 let name = name.clone();
-                move |world| world.python(script, &name)
+                move |world| world.python(script, &name, prepare)
             }),
             name,
         };

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// Every statement that reaches the server is in its log, so that tests can tell what did not.
-const SERVER_SETTINGS: &[&str] = &["log_statement=all", "log_line_prefix=", "max_connections=200"];
+const SERVER_SETTINGS: &[&str] = &["log_statement=all", "log_line_prefix=", "max_connections=400"];
 /// No client runs longer than this.
 const CLIENT_MAX_S: &str = "120";
 
@@ -132,8 +132,10 @@ impl World {
     }
 
     /// Runs one case of a script of `tests/e2e/` and panics with what it printed if it fails.
-    pub fn python(&self, script: &str, case: &str) {
-        let shown = Shown::of(self.script(script, case));
+    pub fn python(&self, script: &str, case: &str, prepare: fn(&World, &mut Command)) {
+        let mut command = self.script(script, case);
+        prepare(self, &mut command);
+        let shown = Shown::of(command);
         assert!(shown.success, "{script} {case}:\n{}{}", shown.out, shown.err);
     }
 

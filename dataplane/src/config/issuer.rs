@@ -6,8 +6,11 @@ use std::time::Duration;
 use hyper::Uri;
 use serde::Deserialize;
 
+use super::Config;
+use crate::control::challenges::challenge;
 use crate::control::identity::fetch::checked_url;
 use crate::control::identity::path::ClaimPath;
+use crate::protocol::postgres::oauth::CHALLENGE_BYTES_MAX;
 
 /// Keys are not fetched more often than this, so neither can they be refreshed more often.
 const REFRESH_S_MIN: f64 = 10.0;
@@ -34,6 +37,8 @@ pub(super) struct RawIssuer {
     name_claim: ClaimPath,
     #[serde(default = "default_leeway_s")]
     leeway_s: u64,
+    #[serde(default = "default_oauth_scope")]
+    oauth_scope: String,
     #[serde(default)]
     role: Vec<RawRoleRule>,
 }
@@ -68,6 +73,9 @@ fn default_name_claim() -> ClaimPath {
 fn default_leeway_s() -> u64 {
     60
 }
+fn default_oauth_scope() -> String {
+    "openid".to_owned()
+}
 
 /// Whose tokens count, and how they are checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +92,8 @@ pub struct Issuer {
     pub roles: Vec<RoleRule>,
     /// Seconds of clock difference that `exp` and `nbf` are given.
     pub leeway_s: u64,
+    /// Scopes that clients without a token are told to ask for; may be empty.
+    pub oauth_scope: String,
 }
 
 /// Where an issuer's keys are.
@@ -137,11 +147,18 @@ impl Issuer {
         self.issuer.as_deref().or(self.trust_domain.as_deref()).unwrap_or_default()
     }
 
+    /// The address of its discovery document, if its name is one.
+    pub fn discovery(&self) -> Option<String> {
+        let url = discovery_url(self.issuer.as_deref()?).ok()?;
+        checked_url(&url, true).is_ok().then_some(url)
+    }
+
     /// The examples of CONFIG.md, in their order.
     #[cfg(test)]
     pub fn examples() -> Vec<Self> {
         #[derive(Deserialize)]
         struct Example {
+            #[serde(default)]
             issuer: Vec<RawIssuer>,
         }
         let blocks = include_str!("../../CONFIG.md").split("```toml\n").skip(1);
@@ -155,6 +172,31 @@ impl Issuer {
     pub fn for_tests(text: &str) -> Self {
         check(toml::from_str(text).expect("a table of an issuer"), Path::new("")).expect("a sound issuer")
     }
+}
+
+impl Config {
+    /// The issuer that clients without a token are sent to: the one of this name, else the first that has an address.
+    pub fn issuer_for_clients(&self, named: Option<&str>) -> Option<&Issuer> {
+        match named {
+            Some(name) => self.issuers.iter().find(|issuer| issuer.issuer.as_deref() == Some(name)),
+            None => self.issuers.iter().find(|issuer| issuer.discovery().is_some()),
+        }
+    }
+}
+
+/// Where clients are sent must be an issuer whose tokens count.
+pub(super) fn check_named(config: &Config) -> Result<(), String> {
+    let listeners = config.listeners.iter().map(|l| (format!("listener {}", l.address), &l.oauth_issuer));
+    let resources = config.resources.iter().map(|r| (format!("resource {}", r.name), &r.oauth_issuer));
+    for (what, named) in listeners.chain(resources) {
+        let Some(name) = named else { continue };
+        if config.issuer_for_clients(Some(name)).and_then(Issuer::discovery).is_none() {
+            return Err(format!(
+                "{what}: oauth_issuer = \"{name}\" must be the `issuer` of an [[issuer]], and an https address"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Checks all issuers together.
@@ -177,7 +219,8 @@ fn check(raw: RawIssuer, directory: &Path) -> Result<Issuer, String> {
     let label = label.ok_or("an [[issuer]] needs `issuer` (the tokens' iss), or `trust_domain` for SPIFFE")?;
     let named = |why: String| format!("issuer {label}: {why}");
     algorithms(&raw.algorithms).map_err(named)?;
-    Ok(Issuer {
+    scope(&raw.oauth_scope).map_err(named)?;
+    let issuer = Issuer {
         keys: keys(&raw, directory).map_err(named)?,
         roles: raw.role.into_iter().map(role_rule).collect::<Result<_, _>>().map_err(named)?,
         issuer: raw.issuer,
@@ -187,7 +230,23 @@ fn check(raw: RawIssuer, directory: &Path) -> Result<Issuer, String> {
         roles_claim: raw.roles_claim,
         name_claim: raw.name_claim,
         leeway_s: raw.leeway_s,
-    })
+        oauth_scope: raw.oauth_scope,
+    };
+    match challenge(Some(&issuer)).len() {
+        0..=CHALLENGE_BYTES_MAX => Ok(issuer),
+        bytes => Err(named(format!(
+            "its name and oauth_scope make a challenge of {bytes} bytes, and clients read no more than {CHALLENGE_BYTES_MAX}"
+        ))),
+    }
+}
+
+/// RFC 6749, section 3.3.
+fn scope(text: &str) -> Result<(), String> {
+    let is_plain = |b: u8| matches!(b, b'!' | b'#'..=b'[' | b']'..=b'~');
+    match text.is_empty() || text.split(' ').all(|word| !word.is_empty() && word.bytes().all(is_plain)) {
+        true => Ok(()),
+        false => Err("oauth_scope must be words with one blank between them, without quotes and backslashes".into()),
+    }
 }
 
 fn algorithms(names: &[String]) -> Result<(), String> {
@@ -299,6 +358,11 @@ mod tests {
             ("[[role]]\nrole = 'r'\nwhen = [{ claim = 'sub', prefix = 'repo:acme' }]", "must end with"),
             ("[[role]]\nrole = 'r'\nwhen = [{ claim = 'sub', prefix = '' }]", "must end with"),
             ("[[role]]\nrole = 'r'\nwhen = [{ claim = [], equals = 'x' }]", "names no claim"),
+            ("oauth_scope = 'openid  profile'", "one blank between"),
+            ("oauth_scope = 'openid ' ", "one blank between"),
+            ("oauth_scope = 'a\"b'", "without quotes"),
+            ("oauth_scope = 'a\\b'", "without quotes"),
+            ("oauth_scope = 'ä'", "without quotes"),
             ("unknown = 1", "unknown field"),
         ] {
             let complaint = read(&format!("{SOUND}{lines}")).expect_err(lines);
@@ -313,6 +377,14 @@ mod tests {
         ] {
             let complaint = read(whole).expect_err(whole);
             assert!(complaint.contains(why), "{whole}: {complaint}");
+        }
+    }
+
+    #[test]
+    fn what_clients_are_told_fits_what_they_read() {
+        for (scope_bytes, fits) in [(1700, true), (1900, false)] {
+            let read = read(&format!("{SOUND}oauth_scope = '{}'", "s".repeat(scope_bytes)));
+            assert_eq!(read.is_ok(), fits, "{scope_bytes}: {read:?}");
         }
     }
 

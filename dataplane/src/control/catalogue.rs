@@ -10,7 +10,8 @@ use policy_compiler::statement::{Output, postgres};
 use tokio_postgres::Client;
 
 use super::credential::Secret;
-use super::upstream::{Endpoint, chain, connect};
+use super::route::Endpoint;
+use super::upstream::{chain, connect};
 use crate::config::Resource;
 
 /// The catalogue of one upstream at one moment.

@@ -4,11 +4,13 @@ pub mod admin;
 pub mod analyser;
 pub mod catalogue;
 pub mod certificate;
+pub mod challenges;
 pub mod credential;
 pub mod identity;
 pub mod metrics;
 pub mod names;
 pub mod policy;
+pub mod route;
 pub mod upstream;
 
 use std::rc::Rc;
@@ -26,10 +28,12 @@ use crate::fault::Fault;
 use crate::log;
 use crate::session::{Admission, Request, Upstream};
 use catalogue::Snapshot;
+use challenges::Challenges;
 use credential::Secret;
 use identity::{Identity, Refusal, Verifier, Waiter};
 use policy::Subject;
-use upstream::Endpoint;
+use route::{Endpoint, Route};
+use tokio::task::JoinSet;
 
 /// Checks a token, in tests and the simulator.
 pub type Verify = Box<dyn Fn(&[u8], u64) -> Result<Identity, &'static str> + Send + Sync>;
@@ -43,6 +47,7 @@ pub struct Control {
     refresh_wanted: AtomicBool,
     /// What each listener serves TLS with.
     listeners: Vec<Option<Arc<ServerConfig>>>,
+    challenges: Challenges,
 }
 
 /// Who checks tokens.
@@ -63,7 +68,7 @@ struct Guarded {
     config: Resource,
     name: Arc<str>,
     credential: Secret,
-    endpoint: Arc<Endpoint>,
+    route: Arc<Route>,
     snapshot: RwLock<Option<Arc<Snapshot>>>,
     /// When the catalogue was last read, changed or not.
     read: Mutex<Option<Instant>>,
@@ -107,6 +112,7 @@ impl Control {
             *guarded.snapshot.write().unwrap_or_else(PoisonError::into_inner) = known;
             let read = same.and_then(|old| *old.read.lock().unwrap_or_else(PoisonError::into_inner));
             *guarded.read.lock().unwrap_or_else(PoisonError::into_inner) = read;
+            same.iter().for_each(|old| guarded.route.carry_over(&old.route));
         }
         Ok(newer)
     }
@@ -146,14 +152,16 @@ impl Control {
         let guarded = config.resources.iter().map(Guarded::load).collect::<Result<Vec<_>, _>>()?;
         let listeners = config.listeners.iter().map(|l| l.tls.as_ref().map(certificate::server).transpose());
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { tokens, policy, resources: guarded, hash_key, refresh_wanted: AtomicBool::new(false), listeners })
+        let challenges = Challenges::of(config);
+        let refresh_wanted = AtomicBool::new(false);
+        Ok(Self { tokens, policy, resources: guarded, hash_key, refresh_wanted, listeners, challenges })
     }
 
     /// For tests and the simulator: no files, no upstream.
     pub fn new(verify: Verify, policy: Policy, resources: Vec<(Resource, Secret, Snapshot)>) -> Self {
         let guard = |(config, credential, snapshot): (Resource, Secret, Snapshot)| Guarded {
             name: config.name.as_str().into(),
-            endpoint: Arc::new(Endpoint { address: config.address, tls: None }),
+            route: Arc::new(Route::load(&config).expect("it names no file")),
             config,
             credential,
             snapshot: RwLock::new(Some(Arc::new(snapshot))),
@@ -166,6 +174,7 @@ impl Control {
             hash_key: [7; 32],
             refresh_wanted: AtomicBool::new(false),
             listeners: Vec::new(),
+            challenges: Challenges::default(),
         }
     }
 
@@ -174,12 +183,17 @@ impl Control {
         self.listeners.get(listener)?.as_ref()
     }
 
+    /// What clients without a good token are told.
+    pub fn challenges(&self) -> &Challenges {
+        &self.challenges
+    }
+
     pub fn hash_key(&self) -> HashKey {
         HashKey::new(self.hash_key)
     }
 
     pub fn endpoint(&self, resource: usize) -> Arc<Endpoint> {
-        self.resources[resource].endpoint.clone()
+        self.resources[resource].route.endpoint()
     }
 
     /// Checks who it is, and whether and as what they may reach the resource that they name. `has_waited`: the issuer's keys
@@ -245,7 +259,14 @@ impl Control {
     }
 
     /// The facts for the session of an admitted client.
-    pub fn admission(&self, admitted: Admitted, masks: Rc<MaskView>) -> Admission {
+    /// By the endpoint that the session will keep, and the order in which its addresses shall be tried.
+    pub fn admission(
+        &self,
+        admitted: Admitted,
+        masks: Rc<MaskView>,
+        endpoint: &Endpoint,
+        order: Vec<u16>,
+    ) -> Admission {
         let guarded = &self.resources[admitted.resource];
         let epoch = policy::epoch(&self.policy);
         Admission {
@@ -259,7 +280,9 @@ impl Control {
                 allow_md5: guarded.config.allow_md5,
                 allow_cleartext: guarded.config.allow_cleartext,
                 role: guarded.config.role.clone(),
-                tls: guarded.endpoint.tls.is_some(),
+                target: endpoint.target,
+                tls: endpoint.ways.iter().map(|way| way.tls.is_some()).collect(),
+                order,
             },
             masks,
             epoch,
@@ -289,8 +312,19 @@ impl Control {
     pub async fn refresh_catalogues(&self, epoch: u64) -> bool {
         self.refresh_wanted.store(false, Ordering::Relaxed);
         let mut changed = false;
-        for guarded in &self.resources {
-            match Snapshot::read(&guarded.config, &guarded.credential, &guarded.endpoint, epoch).await {
+        let mut reads = JoinSet::new();
+        for (index, guarded) in self.resources.iter().enumerate() {
+            let (config, credential) = (guarded.config.clone(), guarded.credential.clone());
+            let route = guarded.route.clone();
+            reads.spawn(async move {
+                route.resolve().await;
+                (index, Snapshot::read(&config, &credential, &route.endpoint(), epoch).await)
+            });
+        }
+        // All at the same time: one that does not answer must not hold up the others.
+        while let Some(Ok((index, read))) = reads.join_next().await {
+            let guarded = &self.resources[index];
+            match read {
                 Ok(snapshot) => changed |= guarded.publish(snapshot),
                 Err(why) => {
                     let message = format!("catalogue of resource {}: {why}", guarded.name);
@@ -305,12 +339,12 @@ impl Control {
 impl Guarded {
     fn load(config: &Resource) -> Result<Self, String> {
         let credential = config.credential.read().map_err(|e| format!("resource {}: credential: {e}", config.name))?;
-        let endpoint = Endpoint::load(config).map_err(|e| format!("resource {}: {e}", config.name))?;
+        let route = Route::load(config).map_err(|e| format!("resource {}: {e}", config.name))?;
         Ok(Self {
             config: config.clone(),
             name: config.name.as_str().into(),
             credential,
-            endpoint: Arc::new(endpoint),
+            route: Arc::new(route),
             snapshot: RwLock::new(None),
             read: Mutex::default(),
         })

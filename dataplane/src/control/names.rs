@@ -7,7 +7,7 @@ use policy_compiler::policy::MaskedColumn;
 use policy_compiler::statement::Output;
 
 use super::catalogue::{Protected, Relation, Snapshot, family};
-use super::upstream::Endpoint;
+use super::route::Route;
 use crate::config::Resource;
 
 /// Reads a resource's catalogue once, with the gateway's own credential for it. Blocks until it is there.
@@ -17,10 +17,14 @@ use crate::config::Resource;
 pub fn read(resource: &Resource) -> Result<Snapshot, String> {
     let about = |why: String| format!("the catalogue of resource {} cannot be read: {why}", resource.name);
     let credential = resource.credential.read().map_err(about)?;
-    let endpoint = Endpoint::load(resource).map_err(about)?;
+    let route = Route::load(resource).map_err(about)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| about(e.to_string()))?;
-    runtime.block_on(Snapshot::read(resource, &credential, &endpoint, 0)).map_err(about)
+    let read = async {
+        route.resolve().await;
+        Snapshot::read(resource, &credential, &route.endpoint(), 0).await
+    };
+    runtime.block_on(read).map_err(about)
 }
 
 impl Protected {

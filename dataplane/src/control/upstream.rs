@@ -1,63 +1,65 @@
 //! The control side's own connection to an upstream: the same TLS and the same restraint about methods as a session's.
 
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_postgres::Client;
 use tokio_postgres::config::{SslMode, SslNegotiation};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 use tokio_rustls::TlsConnector;
 
 use super::certificate;
 use super::credential::Secret;
+use super::route::{Endpoint, Way};
+use crate::address::Address;
 use crate::config::Resource;
 use crate::protocol::postgres::handshake;
 use crate::protocol::postgres::wire::backend;
+use crate::session::attempts::{Attempts, Miss, Traits};
 
-/// Where an upstream is and how it is reached. A session keeps the one that it was admitted with, its cancel requests too,
-/// whatever is configured meanwhile.
-#[derive(Debug)]
-pub struct Endpoint {
-    pub address: SocketAddr,
-    /// The authorities that count, and the name that the certificate must carry.
-    pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
-}
-
-impl Endpoint {
-    /// # Errors
-    /// The file of authorities cannot be used.
-    pub fn load(resource: &Resource) -> Result<Self, String> {
-        let tls = resource.tls.as_ref().map(|tls| Ok::<_, String>((certificate::client(&tls.ca)?, tls.name.clone())));
-        Ok(Self { address: resource.address, tls: tls.transpose()? })
-    }
-}
-
-const CONNECT_MAX: Duration = Duration::from_secs(5);
-
-/// Logs in as the gateway.
+/// Logs in as the gateway, at the first address that will do.
 ///
 /// # Errors
-/// What the upstream or the network says, without the credential.
+/// What each address or the network says, without the credential.
 pub async fn connect(resource: &Resource, credential: &Secret, endpoint: &Endpoint) -> Result<Client, String> {
-    let late = |_| format!("no login within {} s", CONNECT_MAX.as_secs());
-    tokio::time::timeout(CONNECT_MAX, log_in(resource, credential, endpoint)).await.map_err(late)?
+    let mut attempts = Attempts::new(endpoint.target, (0..endpoint.ways.len() as u16).collect());
+    let mut said = endpoint.unresolved.clone();
+    while let Some(way) = attempts.current().and_then(|at| endpoint.ways.get(usize::from(at))) {
+        let late = |_| Left(Some(Miss::Late), format!("no login within {:?}", endpoint.connect_timeout));
+        let tried = tokio::time::timeout(endpoint.connect_timeout, log_in(resource, credential, way)).await;
+        let stands = tried.map_err(late).flatten().and_then(|(client, traits)| match attempts.judge(traits) {
+            Ok(()) => Ok(client),
+            Err(miss) => Err(Left(Some(miss), miss.text().to_owned())),
+        });
+        match stands {
+            Ok(client) => return Ok(client),
+            Err(Left(None, why)) => return Err(format!("{way}: {why}")),
+            Err(Left(Some(miss), why)) => {
+                said.push(format!("{way}: {why}"));
+                attempts.missed(miss);
+            }
+        }
+    }
+    Err(said.join("; "))
 }
 
-async fn log_in(resource: &Resource, credential: &Secret, endpoint: &Endpoint) -> Result<Client, String> {
-    let stream = TcpStream::connect(endpoint.address).await.map_err(|e| format!("{}: {e}", endpoint.address))?;
+/// Why there is no session at an address; without a miss no other is to be tried.
+struct Left(Option<Miss>, String);
+
+async fn log_in(resource: &Resource, credential: &Secret, way: &Way) -> Result<(Client, Traits), Left> {
     let (allow_md5, allow_cleartext) = (resource.allow_md5, resource.allow_cleartext);
     let mut config = tokio_postgres::Config::new();
     config.ssl_mode(SslMode::Disable);
-    let (mut binding, mut stream): (_, Box<dyn Stream>) = (None, Box::new(stream));
-    if let Some((tls, name)) = &endpoint.tls {
-        let secured = secure(stream, tls.clone(), name.clone()).await?;
+    let opened = open(&way.address).await.map_err(|e| Left(Some(Miss::Unreachable), e.to_string()))?;
+    let (mut binding, mut stream) = (None, opened);
+    if let Some((tls, name)) = &way.tls {
+        let secured = secure(stream, tls.clone(), name.clone()).await.map_err(|e| Left(Some(Miss::TlsFailed), e))?;
         let certificate = secured.get_ref().1.peer_certificates().and_then(<[_]>::first);
         binding = certificate.and_then(|c| certificate::server_end_point(c));
         stream = Box::new(secured);
@@ -67,9 +69,36 @@ async fn log_in(resource: &Resource, credential: &Secret, endpoint: &Endpoint) -
     config.application_name("wireward catalogue");
     let watched =
         Watched { stream, binding, allow_md5, allow_cleartext, head: Vec::new(), skip: 0, authenticated: false };
-    let (client, connection) = config.connect_raw(watched, Secured).await.map_err(|e| chain(&e))?;
+    let (client, connection) =
+        config.connect_raw(watched, Secured).await.map_err(|e| Left(left_behind(&e), chain(&e)))?;
+    let mut traits = Traits::default();
+    for name in ["in_hot_standby", "default_transaction_read_only"] {
+        traits.note(name.as_bytes(), connection.parameter(name).unwrap_or_default().as_bytes());
+    }
     tokio::spawn(connection);
-    Ok(client)
+    Ok((client, traits))
+}
+
+async fn open(address: &Address) -> std::io::Result<Box<dyn Stream>> {
+    Ok(match address {
+        Address::Tcp(address) => Box::new(TcpStream::connect(address).await?),
+        Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
+    })
+}
+
+/// Whether another address may do after a login that failed.
+fn left_behind(error: &tokio_postgres::Error) -> Option<Miss> {
+    let away = [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW];
+    match error.code() {
+        Some(code) => away.contains(code).then_some(Miss::StartingUp),
+        None => (error.is_closed() || has_lost(error)).then_some(Miss::Closed),
+    }
+}
+
+/// The connection was lost. That a method is not allowed is told as an error of the stream too.
+fn has_lost(error: &tokio_postgres::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<std::io::Error>());
+    source.is_some_and(|e| e.kind() != std::io::ErrorKind::PermissionDenied)
 }
 
 async fn secure(

@@ -43,6 +43,11 @@ pub struct Counters {
     pub connections_accepted: Counter,
     pub refused_max_client_conn: Counter,
     pub refused_shutting_down: Counter,
+    pub refused_not_a_proxy: Counter,
+    pub proxied_named: Counter,
+    pub proxied_unnamed: Counter,
+    pub proxy_headers_refused: Counter,
+    pub sessions_evicted: Counter,
     pub accept_failures: Counter,
     pub logins: Logins,
     pub statements_allowed: Counter,
@@ -76,10 +81,11 @@ pub struct Logins {
 }
 
 impl Logins {
-    /// A client that goes away by itself has not failed, nor has one that we send away because we stop.
+    /// A client that goes away by itself has not failed, nor has one that only asks where tokens come from, nor one that we
+    /// send away because we stop.
     pub fn failed(&self, fault: Fault) {
         let counter = match fault {
-            Fault::Gone(Side::Client | Side::Wireward) | Fault::ShuttingDown => return,
+            Fault::Gone(Side::Client | Side::Wireward) | Fault::NoToken | Fault::ShuttingDown => return,
             Fault::Gone(Side::Upstream) | Fault::Unreachable(_) => &self.unreachable,
             Fault::Protocol(..) => &self.protocol,
             Fault::Limit(_) => &self.limit,

@@ -1,6 +1,5 @@
 //! Which driver a shard runs on: chosen once, when the process starts, the same for all shards.
 
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use serde::Deserialize;
 use super::epoll::Epoll;
 use super::uring::Uring;
 use super::{Conn, Event, Io, Lent};
+use crate::address::Address;
 use crate::buffer::{Slab, Slot};
 
 /// What was asked for: `runtime.io`, or `--io`.
@@ -110,8 +110,8 @@ macro_rules! either {
 }
 
 impl Io for Driver {
-    fn receive(&mut self, conn: Conn) {
-        either!(self, io => io.receive(conn));
+    fn receive_at_most(&mut self, conn: Conn, bytes_max: usize) {
+        either!(self, io => io.receive_at_most(conn, bytes_max));
     }
 
     fn receive_into(&mut self, slab: &Slab, conn: Conn, slot: &Slot, from: usize) {
@@ -126,7 +126,7 @@ impl Io for Driver {
         either!(self, io => io.hurry());
     }
 
-    fn connect(&mut self, address: SocketAddr) -> Result<Conn, Errno> {
+    fn connect(&mut self, address: &Address) -> Result<Conn, Errno> {
         either!(self, io => io.connect(address))
     }
 

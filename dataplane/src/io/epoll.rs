@@ -6,17 +6,17 @@
 //! bytes are known to be there. Who may call: one shard, on one thread. Checked by: `dataplane/tests/drivers.rs`, which holds
 //! both drivers to the trait's rules, and `tests/e2e/epoll.rs`.
 
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{self, RecvFlags, SendFlags, SocketFlags, sockopt};
+use rustix::net::{self, RecvFlags, SendFlags, SocketFlags};
 
-use super::socket::{dial, dialed};
+use super::socket::{dial, dialed, peer};
 use super::{ACCEPT_PAUSE, Conn, Event, Io, Lent, Source, Target};
+use crate::address::{Address, Peer};
 use crate::buffer::{SLOT_BYTES, Slab, Slot};
 
 /// Descriptors that one wait may tell of. More are told by the next.
@@ -118,8 +118,8 @@ impl Epoll {
     fn accept(&mut self, listener: usize, events: &mut Vec<Event>) {
         for _ in 0..ACCEPTS_MAX {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let accepted = net::acceptfrom_with(&self.listeners[listener].socket, flags);
-            match accepted.and_then(|(socket, peer)| self.accepted(socket, peer)) {
+            let accepted = net::accept_with(&self.listeners[listener].socket, flags);
+            match accepted.and_then(|socket| self.accepted(socket)) {
                 Ok((conn, peer)) => events.push(Event::Accepted { listener, conn, peer }),
                 Err(Errno::AGAIN) => {
                     self.listeners[listener].ready = false;
@@ -136,9 +136,8 @@ impl Epoll {
         }
     }
 
-    fn accepted(&mut self, socket: OwnedFd, peer: Option<net::SocketAddrAny>) -> Result<(Conn, SocketAddr), Errno> {
-        let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok()).ok_or(Errno::NOTCONN)?;
-        let _ = sockopt::set_tcp_nodelay(&socket, true);
+    fn accepted(&mut self, socket: OwnedFd) -> Result<(Conn, Peer), Errno> {
+        let peer = peer(&socket).ok_or(Errno::NOTCONN)?;
         Ok((self.adopt(socket, false)?, peer))
     }
 
@@ -176,16 +175,17 @@ impl Epoll {
         let Some(target) = connection.receiving.take() else { return };
         let (slot, index, from) = match target {
             Target::Tail { slot, from } => (None, slot, from),
-            Target::Any => {
+            Target::Any { .. } => {
                 let Some(slot) = slab.take() else {
-                    connection.receiving = Some(Target::Any);
+                    connection.receiving = Some(target);
                     return self.ready.push(conn);
                 };
                 let index = slot.index();
                 (Some(slot), index, 0)
             }
         };
-        let room = slab.lent_mut(index, from..SLOT_BYTES);
+        let to = if let Target::Any { bytes_max } = target { bytes_max } else { SLOT_BYTES };
+        let room = slab.lent_mut(index, from..to);
         let wanted = room.len();
         let result = retry_on_intr(|| net::recv(socket, &mut *room, RecvFlags::DONTWAIT)).map(|(bytes, _)| bytes);
         if result == Err(Errno::AGAIN) {
@@ -282,8 +282,8 @@ impl Epoll {
 }
 
 impl Io for Epoll {
-    fn receive(&mut self, conn: Conn) {
-        self.receive_to(conn, Target::Any);
+    fn receive_at_most(&mut self, conn: Conn, bytes_max: usize) {
+        self.receive_to(conn, Target::Any { bytes_max });
     }
 
     fn receive_into(&mut self, _slab: &Slab, conn: Conn, slot: &Slot, from: usize) {
@@ -303,7 +303,7 @@ impl Io for Epoll {
         self.hurried = true;
     }
 
-    fn connect(&mut self, address: SocketAddr) -> Result<Conn, Errno> {
+    fn connect(&mut self, address: &Address) -> Result<Conn, Errno> {
         self.adopt(dial(address)?, true)
     }
 

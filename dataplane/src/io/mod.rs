@@ -9,16 +9,16 @@
 pub mod driver;
 pub mod epoll;
 pub mod sim;
-mod socket;
+pub(crate) mod socket;
 pub mod tls;
 pub mod uring;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::buffer::{Slab, Slot};
+use crate::address::{Address, Peer};
+use crate::buffer::{SLOT_BYTES, Slab, Slot};
 
 /// How long drivers accept nothing after a failure (out of descriptors, say): the backlog keeps who comes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -37,7 +37,7 @@ pub enum Lent<'a> {
 /// A receive as whoever emulates completions keeps it.
 #[derive(Debug)]
 enum Target {
-    Any,
+    Any { bytes_max: usize },
     Tail { slot: u32, from: usize },
 }
 
@@ -62,7 +62,7 @@ pub enum Event {
     Accepted {
         listener: usize,
         conn: Conn,
-        peer: SocketAddr,
+        peer: Peer,
     },
     AcceptFailed {
         listener: usize,
@@ -97,7 +97,11 @@ pub enum Event {
 
 pub trait Io {
     /// Receives into a slot of the driver's choice.
-    fn receive(&mut self, conn: Conn);
+    fn receive(&mut self, conn: Conn) {
+        self.receive_at_most(conn, SLOT_BYTES);
+    }
+    /// As [`Io::receive`], but no more than this, 1 to [`SLOT_BYTES`].
+    fn receive_at_most(&mut self, conn: Conn, bytes_max: usize);
     /// Receives into `slot[from..]`, which the caller neither reads nor writes until the event.
     fn receive_into(&mut self, slab: &Slab, conn: Conn, slot: &Slot, from: usize);
     fn send(&mut self, slab: &mut Slab, conn: Conn, lent: Lent<'_>);
@@ -107,7 +111,7 @@ pub trait Io {
     ///
     /// # Errors
     /// When no socket can be made (out of descriptors).
-    fn connect(&mut self, address: SocketAddr) -> Result<Conn, Errno>;
+    fn connect(&mut self, address: &Address) -> Result<Conn, Errno>;
     /// `farewell` are last bytes, sent if the peer takes them at once.
     fn close(&mut self, conn: Conn, farewell: &[u8]);
     /// Performs what was submitted and waits for events, `timeout` at most. Appends them to `events`.

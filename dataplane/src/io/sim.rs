@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::tls::{Role, SecureIo};
 use super::{Conn, Event, Io, Lent, Source, Target};
+use crate::address::Address;
 use crate::buffer::{SLOT_BYTES, Slab, Slot};
 
 /// Xorshift64*: small, and the same everywhere.
@@ -73,6 +74,10 @@ pub trait Peer {
     fn closed(&mut self);
     /// The simulator has laid a fault on the connection: not all that was sent will arrive.
     fn faulted(&mut self);
+    /// False: whoever connects to it waits for ever.
+    fn answers(&self) -> bool {
+        true
+    }
 }
 
 /// How likely each fault is. All are per mille of an operation, a completion or a connection.
@@ -99,7 +104,7 @@ pub struct Weather {
 /// Told of every send at its submission: the moment at which bytes leave the shard's hands.
 pub type OnSend = Box<dyn FnMut(Conn, &[u8])>;
 /// Answers a connect; `None` refuses it.
-pub type OnDial = Box<dyn FnMut(Conn, SocketAddr) -> Option<Box<dyn Peer>>>;
+pub type OnDial = Box<dyn FnMut(Conn, &Address) -> Option<Box<dyn Peer>>>;
 
 /// A send in flight, with a copy of what was lent: the shard must not change it meanwhile.
 struct Sending {
@@ -251,7 +256,7 @@ impl Sim {
             let conn = self.adopt(peer, false);
             self.fold(b'A', conn, &[]);
             (self.on_accept)(conn, peer_address);
-            events.push(Event::Accepted { listener: 0, conn, peer: peer_address });
+            events.push(Event::Accepted { listener: 0, conn, peer: peer_address.into() });
         }
     }
 
@@ -273,7 +278,8 @@ impl Sim {
                 c.closing || c.reset || slot && (c.fin || !c.inbound.is_empty())
             });
             let send = c.sending.is_some() && (c.closing || c.reset || c.stalled_until_ns <= now_ns);
-            let ops = [(c.connecting, Op::Connect), (receive, Op::Receive), (send, Op::Send)];
+            let connect = c.connecting && (c.peer.answers() || c.closing || c.reset);
+            let ops = [(connect, Op::Connect), (receive, Op::Receive), (send, Op::Send)];
             due.extend(ops.into_iter().filter(|(is, _)| *is).map(|(_, op)| (index as u32, op)));
         }
         self.random.shuffle(&mut due);
@@ -339,15 +345,16 @@ impl Sim {
         let failed = connection.reset || connection.closing && connection.inbound.is_empty();
         let (slot, index, from) = match target {
             Target::Tail { slot, from } => (None, slot, from),
-            Target::Any if failed => (None, 0, SLOT_BYTES),
-            Target::Any => match slab.take() {
+            Target::Any { .. } if failed => (None, 0, SLOT_BYTES),
+            Target::Any { .. } => match slab.take() {
                 Some(slot) => (Some(slot), 0, 0),
                 // Another receive of this round has taken the last slot: it waits, as it would in the kernel.
-                None => return connection.receiving = Some(Target::Any),
+                None => return connection.receiving = Some(target),
             },
         };
         let index = slot.as_ref().map_or(index, Slot::index);
-        let n = if failed { 0 } else { connection.inbound.len().min(SLOT_BYTES - from).min(limit) };
+        let room = if let Target::Any { bytes_max } = target { bytes_max } else { SLOT_BYTES - from };
+        let n = if failed { 0 } else { connection.inbound.len().min(room).min(limit) };
         let bytes: Vec<u8> = connection.inbound.drain(..n).collect();
         // What a closing connection still writes into a lent range is as real as on any other.
         slab.lent_mut(index, from.min(SLOT_BYTES - n)..from.min(SLOT_BYTES - n) + n).copy_from_slice(&bytes);
@@ -454,8 +461,9 @@ impl SecureIo for Sim {
 }
 
 impl Io for Sim {
-    fn receive(&mut self, conn: Conn) {
-        self.start_receive(conn, Target::Any);
+    fn receive_at_most(&mut self, conn: Conn, bytes_max: usize) {
+        assert!((1..=SLOT_BYTES).contains(&bytes_max), "a receive into no room");
+        self.start_receive(conn, Target::Any { bytes_max });
     }
 
     fn receive_into(&mut self, _slab: &Slab, conn: Conn, slot: &Slot, from: usize) {
@@ -481,7 +489,7 @@ impl Io for Sim {
         }
     }
 
-    fn connect(&mut self, address: SocketAddr) -> Result<Conn, Errno> {
+    fn connect(&mut self, address: &Address) -> Result<Conn, Errno> {
         let next = Conn(self.free.last().copied().unwrap_or(self.connections.len() as u32));
         let peer = (self.on_dial)(next, address).ok_or(Errno::MFILE)?;
         Ok(self.adopt(peer, true))

@@ -6,7 +6,6 @@
 //! last operation has completed. Who may call: one shard, on the thread that made the driver (`SINGLE_ISSUER`).
 //! Checked by: the end-to-end tests, and `simulation`, which holds the code above to the same rules without a kernel.
 
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -15,10 +14,11 @@ use std::time::{Duration, Instant};
 use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use rustix::io::Errno;
-use rustix::net::{self, sockopt};
+use rustix::net;
 
-use super::socket::{dial, dialed};
+use super::socket::{dial, dialed, is_shared, peer};
 use super::{ACCEPT_PAUSE, Conn, Event, Io, Lent};
+use crate::address::Address;
 use crate::buffer::budget::{KERNEL_SLOTS, KERNEL_SLOTS_FIRST};
 use crate::buffer::{SLOT_BYTES, Slab, Slot};
 
@@ -53,6 +53,8 @@ struct Connection {
     connecting: bool,
     closing: bool,
     heap: Option<Vec<u8>>,
+    /// Of the receive in flight, if its slot is of the kernel's choice.
+    receive_bytes_max: u32,
     /// The range that the send in flight was given.
     sending: (*const u8, u32),
     /// Bytes given to sends since something was last received here.
@@ -109,8 +111,14 @@ impl Uring {
     }
 
     fn accept(&mut self, listener: u32) {
-        let fd = Fd(self.listeners[listener as usize].as_raw_fd());
-        self.push(opcode::AcceptMulti::new(fd).build().user_data(user_data(Op::Accept, listener)));
+        let socket = &self.listeners[listener as usize];
+        let fd = Fd(socket.as_raw_fd());
+        let accept = match is_shared(socket) {
+            // Of those that wait on one socket the kernel wakes the first: who has been served goes to the end of the queue.
+            true => opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut()).build(),
+            false => opcode::AcceptMulti::new(fd).build(),
+        };
+        self.push(accept.user_data(user_data(Op::Accept, listener)));
     }
 
     fn listen_to_bell(&mut self) {
@@ -137,6 +145,7 @@ impl Uring {
             connecting,
             closing: false,
             heap: None,
+            receive_bytes_max: 0,
             sending: (std::ptr::null(), 0),
             unanswered_bytes: 0,
         };
@@ -209,7 +218,6 @@ impl Uring {
                 let socket = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd as i32) };
                 match peer(&socket) {
                     Some(peer) => {
-                        let _ = sockopt::set_tcp_nodelay(&socket, true);
                         let conn = self.adopt(socket, false);
                         events.push(Event::Accepted { listener: listener as usize, conn, peer });
                     }
@@ -284,7 +292,7 @@ impl Uring {
                 if self.connections[conn.0 as usize].closing {
                     continue;
                 }
-                self.receive(conn);
+                self.receive_at_most(conn, self.connections[conn.0 as usize].receive_bytes_max as usize);
             }
         }
     }
@@ -304,9 +312,11 @@ impl Uring {
 }
 
 impl Io for Uring {
-    fn receive(&mut self, conn: Conn) {
+    fn receive_at_most(&mut self, conn: Conn, bytes_max: usize) {
+        let bytes_max = bytes_max.min(SLOT_BYTES) as u32;
+        self.connections[conn.0 as usize].receive_bytes_max = bytes_max;
         let receive = |fd| {
-            opcode::Recv::new(fd, std::ptr::null_mut(), SLOT_BYTES as u32)
+            opcode::Recv::new(fd, std::ptr::null_mut(), bytes_max)
                 .buf_group(BUFFER_GROUP)
                 .ioprio(POLL_FIRST)
                 .build()
@@ -341,7 +351,7 @@ impl Io for Uring {
         self.hurried = true;
     }
 
-    fn connect(&mut self, address: SocketAddr) -> Result<Conn, Errno> {
+    fn connect(&mut self, address: &Address) -> Result<Conn, Errno> {
         let socket = dial(address)?;
         let conn = self.adopt(socket, true);
         let pollout = rustix::event::PollFlags::OUT.bits().into();
@@ -387,6 +397,7 @@ impl Io for Uring {
             let Some(entry) = self.ring.completion().next() else { break };
             self.complete(&entry, events);
         }
+        slab.set_waiting(self.buffers.held());
     }
 }
 
@@ -394,10 +405,6 @@ impl Io for Uring {
 fn make_blocking(socket: BorrowedFd<'_>) -> Result<(), Errno> {
     let flags = rustix::fs::fcntl_getfl(socket)?;
     rustix::fs::fcntl_setfl(socket, flags & !rustix::fs::OFlags::NONBLOCK)
-}
-
-fn peer(socket: &OwnedFd) -> Option<SocketAddr> {
-    SocketAddr::try_from(net::getpeername(socket).ok()??).ok()
 }
 
 /// The ring of free slots that receives without a range take from.

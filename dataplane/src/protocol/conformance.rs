@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! login masked                              a login as that role (plain, masked, detected), not written out
+//! listener oauth                            clients give their token by SASL, unless they say otherwise
 //! client>   Q "select 1\0"                  what the client says: tag, then the body's parts
 //! upstream> C "SELECT 1\0" | Z "I"          several messages in a line
 //! to client Z "I"                           what must come out of what was said above
@@ -43,8 +44,9 @@ mod tests {
     use crate::protocol::Scratch;
     use crate::protocol::postgres::dissector::{Limits, NameKey, REPLY_BYTES_MAX};
     use crate::protocol::postgres::wire::{message, untagged};
+    use crate::session::attempts::Target;
     use crate::session::{
-        Admission, CancelKey, Encryption, Input, Output, Request, Session, Settings, Shortage, Upstream,
+        Admission, Auth, CancelKey, Encryption, Input, Output, Request, Session, Settings, Shortage, Upstream,
     };
 
     type Memory = Words<std::sync::Arc<[std::sync::atomic::AtomicU64]>>;
@@ -104,24 +106,31 @@ mod tests {
 
     impl Stage {
         fn new(login: Login, cut: Cut) -> Self {
+            Self::behind(Auth::Password, login, cut)
+        }
+
+        fn behind(auth: Auth, login: Login, cut: Cut) -> Self {
             let words: std::sync::Arc<[_]> = Words::heap(1 << 20, 1).0.into();
             let limits = Limits {
                 statement_bytes_max: 1 << 16,
                 bind_bytes_max: 1 << 16,
                 row_bytes_max: 1 << 17,
                 prepared_statements_max: 10,
+                prepared_bytes_max: 1 << 20,
             };
             let settings = Settings {
-                limits,
+                limits: Rc::new(limits),
                 name_key: NameKey([1; 16]),
                 token_bytes_max: 4096,
                 encryption: Encryption::None,
+                proxied: false,
+                auth,
                 surplus: false,
             };
             let key = CancelKey { process_id: 7, secret: *b"0123456789abcdef0123456789abcdef" };
             let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 4000));
             Self {
-                session: Session::new(1, settings, peer, key, 0),
+                session: Session::new(1, settings, peer.into(), key, 0),
                 slab: Slab::new(SLOTS).expect("memory"),
                 ring: Producer::attach(Words(words.clone())).expect("a fresh ring"),
                 recorder: Consumer::attach(Words(words)).expect("a fresh ring"),
@@ -165,7 +174,7 @@ mod tests {
             let lane = self.session.incoming(side);
             let (fresh, index, from) = match lane.want() {
                 None => return false,
-                Some(Want::Any) => (true, 0, 0),
+                Some(Want::Any(_)) => (true, 0, 0),
                 Some(Want::Tail(slot, from)) => (false, slot.index(), from),
             };
             lane.receive_started();
@@ -200,7 +209,11 @@ mod tests {
             for output in outputs {
                 match output {
                     Output::Admit(request) => self.feed(Input::Admitted(admit(&request, self.login))),
-                    Output::Dial => {
+                    Output::Challenge { database } => {
+                        let challenge = format!(r#"{{"status":"invalid_token","scope":"of {database}"}}"#);
+                        self.feed(Input::Challenge(challenge.into()));
+                    }
+                    Output::Dial(_) => {
                         self.dialed = true;
                         self.feed(Input::Dialed(Ok(())));
                     }
@@ -211,6 +224,7 @@ mod tests {
                         let reason = refused.fault.text();
                         let _ = writeln!(self.events, "recorded refusal of \"{user}\" at \"{database}\": {reason}");
                     }
+                    Output::Part | Output::NotReached(_) => panic!("the upstream was given up"),
                     Output::Close => self.closed = true,
                 }
             }
@@ -310,24 +324,31 @@ mod tests {
             },
             role_names: vec!["analyst".into()],
             resource: "shop".into(),
-            upstream: Upstream {
-                database: "shop".into(),
-                user: "gateway".into(),
-                credential: Secret::new(b"secret"),
-                allow_md5: false,
-                allow_cleartext: true,
-                role: None,
-                tls: false,
-            },
+            upstream: upstream(),
             masks: Rc::new(masks),
             epoch: [0; 8],
             epoch_name: "00".into(),
         }))
     }
 
+    fn upstream() -> Upstream {
+        Upstream {
+            database: "shop".into(),
+            user: "gateway".into(),
+            credential: Secret::new(b"secret"),
+            allow_md5: false,
+            allow_cleartext: true,
+            role: None,
+            target: Target::Any,
+            tls: vec![false],
+            order: vec![0],
+        }
+    }
+
     /// An exchange as it is run: read once, as it is run at tens of thousands of cuts.
     struct Exchange {
         name: String,
+        auth: Auth,
         login: Login,
         steps: Vec<Step>,
     }
@@ -373,6 +394,7 @@ mod tests {
                 (_, true) => Login::Detected,
                 _ => Login::Plain,
             };
+            let auth = if says("listener oauth") { Auth::Oauth } else { Auth::Password };
             let is_said = |line: &&str| !line.starts_with("to ") && !line.starts_with("recorded ");
             let said: Vec<&str> = golden.lines().filter(is_said).collect();
             let steps = said.iter().enumerate().map(|(i, line)| Step {
@@ -389,11 +411,11 @@ mod tests {
                 },
             });
             let steps = steps.collect();
-            Self { name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(), login, steps }
+            Self { name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(), auth, login, steps }
         }
 
         fn run(&self, cut: Cut) -> Outcome {
-            let mut stage = Stage::new(self.login, cut);
+            let mut stage = Stage::behind(self.auth, self.login, cut);
             let (mut left, mut greeted) = (Vec::new(), false);
             for step in &self.steps {
                 match &step.act {

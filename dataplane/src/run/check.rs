@@ -5,10 +5,13 @@ use std::io::{self, ErrorKind, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use dataplane::config::{Config, Resource};
+use dataplane::address::Address;
+use dataplane::config::{Config, Listener, Resource};
 use dataplane::control::Control;
 use dataplane::control::catalogue::{Protected, Snapshot};
-use dataplane::control::upstream::Endpoint;
+use dataplane::control::route::Route;
+use dataplane::session::Auth;
+use dataplane::shard::listen::{Standing, standing};
 use policy_compiler::artifact::Policy;
 use serde_json::json;
 
@@ -63,7 +66,9 @@ impl Report {
             Err(why) => self.wrong("files and secrets", why),
         }
         self.recordings(&config.recordings);
-        config.listeners.iter().map(|l| l.address).chain(config.admin).for_each(|address| self.listener(address));
+        config.listeners.iter().map(|l| l.address.clone()).for_each(|address| self.listener(&address));
+        config.admin.iter().for_each(|address| self.listener(&Address::Tcp(*address)));
+        config.listeners.iter().filter(|l| l.auth == Auth::Oauth).for_each(|listener| self.oauth(config, listener));
         let policy = Policy::open(&config.policy_file).ok();
         if let Some(policy) = &policy {
             self.named_resources(policy, config);
@@ -94,14 +99,36 @@ impl Report {
         }
     }
 
-    fn listener(&mut self, address: std::net::SocketAddr) {
+    fn listener(&mut self, address: &Address) {
         let what = format!("listener {address}");
-        match TcpListener::bind(address) {
-            Ok(_) => self.ok(&what, "the address is free".into()),
-            Err(e) if e.kind() == ErrorKind::AddrInUse => {
-                self.note(&what, "the address is in use, perhaps by a gateway that runs".into());
+        let is_free = match address {
+            Address::Tcp(address) => match TcpListener::bind(address) {
+                Ok(_) => Ok(true),
+                Err(e) if e.kind() == ErrorKind::AddrInUse => Ok(false),
+                Err(e) => Err(format!("cannot listen: {e}")),
+            },
+            Address::Unix(path) => standing(path).and_then(|standing| match path.parent() {
+                Some(directory) if !directory.is_dir() => Err(format!("{} is no directory", directory.display())),
+                Some(directory) if standing != Standing::Served => writable(directory).map(|()| true),
+                _ => Ok(standing != Standing::Served),
+            }),
+        };
+        match is_free {
+            Ok(true) => self.ok(&what, "the address is free".into()),
+            Ok(false) => self.note(&what, "the address is in use, perhaps by a gateway that runs".into()),
+            Err(why) => self.wrong(&what, why),
+        }
+    }
+
+    /// Where clients of a listener get their tokens.
+    fn oauth(&mut self, config: &Config, listener: &Listener) {
+        let what = format!("listener {}", listener.address);
+        let issuer = config.issuer_for_clients(listener.oauth_issuer.as_deref());
+        match issuer.and_then(|issuer| issuer.discovery().map(|url| (url, &issuer.oauth_scope))) {
+            Some((url, scope)) => {
+                self.ok(&what, format!("OAUTHBEARER: clients get tokens by {url}, scope \"{scope}\""))
             }
-            Err(e) => self.wrong(&what, format!("cannot listen: {e}")),
+            None => self.note(&what, "OAUTHBEARER: no issuer has an address, so clients must know theirs".into()),
         }
     }
 
@@ -151,7 +178,7 @@ impl Report {
             Ok(snapshot) => snapshot,
             Err(why) => return self.wrong(&what, why),
         };
-        self.ok(&what, format!("{}: user {} logs in, the catalogue is read", resource.address, resource.user));
+        self.ok(&what, format!("{}: user {} logs in, the catalogue is read", resource.address(), resource.user));
         let Some(policy) = policy else { return };
         let roles = policy.all_role_names().into_iter().filter_map(|role| policy.role_named(role));
         let unresolved: BTreeSet<String> = roles
@@ -225,5 +252,7 @@ fn snapshots(resources: &[Resource]) -> Result<Vec<Result<Snapshot, String>>, St
 
 async fn snapshot(resource: Resource) -> Result<Snapshot, String> {
     let credential = resource.credential.read().map_err(|e| format!("credential: {e}"))?;
-    Snapshot::read(&resource, &credential, &Endpoint::load(&resource)?, 0).await
+    let route = Route::load(&resource)?;
+    route.resolve().await;
+    Snapshot::read(&resource, &credential, &route.endpoint(), 0).await
 }

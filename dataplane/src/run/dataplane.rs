@@ -6,14 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use dataplane::config::{Config, Listener};
+use dataplane::config::Config;
 use dataplane::control::Control;
 use dataplane::control::admin::{self, Admin};
 use dataplane::control::analyser::Analyser;
 use dataplane::datapath::counters::Counters;
 use dataplane::io::driver::{Choice, Kind};
 use dataplane::log;
+use dataplane::shard::accept::Door;
 use dataplane::shard::census::Census;
+use dataplane::shard::listen::Listeners;
 use dataplane::shard::mailbox::{Mail, Postbox, mailbox};
 use dataplane::shard::spawn;
 
@@ -47,7 +49,9 @@ pub fn run(config: &Config, io: Option<Choice>, rings: &[i32]) -> Ended {
     // The catalogue comes before the first session, so that no mask is missing.
     runtime.block_on(control.refresh_catalogues(0));
     let mut changes = Watch::new(config)?;
-    let (shards, postboxes) = start(config, driver, rings, &control, &counters)?;
+    // The files of its sockets go when this goes.
+    let listeners = Listeners::open(&config.listeners)?;
+    let (shards, postboxes) = start(config, driver, rings, &control, &counters, &listeners)?;
     let message = format!("the dataplane serves: {} shards by {}", shards.len(), driver.name());
     log::tell(&log::STARTED, &[shards.len().into(), driver.name().into()], message);
     let in_force = InForce { config: config.clone(), control, admin };
@@ -101,46 +105,49 @@ async fn control_loop(
 ) {
     let mut epoch = 0;
     let mut read = Instant::now();
+    let mut reading: Option<tokio::task::JoinHandle<bool>> = None;
     while !stop.load(Ordering::Relaxed) && !shards.iter().any(JoinHandle::is_finished) {
         tokio::time::sleep(POLL).await;
         if changes.is_due() {
             epoch += 1;
             in_force.reload(changes, postboxes, epoch).await;
         }
-        if read.elapsed() < CATALOGUE_EVERY && !in_force.control.is_refresh_wanted() {
+        if let Some(ended) = reading.take_if(|task| task.is_finished()) {
+            if ended.await.unwrap_or(false) {
+                postboxes.iter().for_each(|postbox| postbox.send(Mail::Catalogue));
+            }
+            read = Instant::now();
+        }
+        if reading.is_some() || read.elapsed() < CATALOGUE_EVERY && !in_force.control.is_refresh_wanted() {
             continue;
         }
         epoch += 1;
-        if in_force.control.refresh_catalogues(epoch).await {
-            postboxes.iter().for_each(|postbox| postbox.send(Mail::Catalogue));
-        }
-        read = Instant::now();
+        // Addresses that do not answer take their time, and a changed configuration must not wait for them.
+        let control = in_force.control.clone();
+        reading = Some(tokio::spawn(async move { control.refresh_catalogues(epoch).await }));
     }
 }
 
-/// One shard a ring, each with listeners of its own on the same addresses.
+/// One shard a ring, all at the same addresses.
 fn start(
     config: &Config,
     driver: Kind,
     rings: Vec<OwnedFd>,
     control: &Arc<Control>,
     counters: &[Arc<Counters>],
+    listeners: &Listeners,
 ) -> Result<(Vec<JoinHandle<Ended>>, Vec<Postbox>), String> {
-    for Listener { address, .. } in &config.listeners {
-        spawn::probe(*address).map_err(|e| format!("cannot listen on {address}: {e}"))?;
-    }
     let analyser = Analyser::start(rings.len().max(2)).map_err(|e| format!("the analyser cannot be started: {e}"))?;
     let mailboxes = rings.iter().map(|_| mailbox()).collect::<Result<Vec<_>, _>>();
     let mailboxes = mailboxes.map_err(|e| format!("no event descriptor: {e}"))?;
     let postboxes: Vec<Postbox> = mailboxes.iter().map(|(_, postbox, _)| postbox.clone()).collect();
-    let listen = |l: &Listener| spawn::listen(l.address).map_err(|e| format!("cannot listen on {}: {e}", l.address));
     let census = Census::default();
     let mut shards = Vec::new();
     for (number, (ring, (mailbox, _, bell))) in rings.into_iter().zip(mailboxes).enumerate() {
         let assignment = spawn::Assignment {
             number: number as u8,
             driver,
-            listeners: config.listeners.iter().map(listen).collect::<Result<Vec<_>, _>>()?,
+            listeners: listeners.for_shard()?,
             ring,
             bell,
             mailbox,
@@ -150,7 +157,7 @@ fn start(
             control: control.clone(),
             analyser: analyser.clone(),
             limits: config.limits,
-            encryption: config.listeners.iter().map(Listener::encryption).collect(),
+            doors: config.listeners.iter().map(Door::from).collect(),
             recorder_absent_max: config.recorder_absent_max,
         };
         let thread = std::thread::Builder::new().name(format!("shard {number}"));

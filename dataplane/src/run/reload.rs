@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ::dataplane::log;
-use dataplane::config::{Config, Listener};
+use dataplane::config::Config;
 use dataplane::control::Control;
 use dataplane::control::admin::Admin;
+use dataplane::shard::accept::Door;
 use dataplane::shard::mailbox::{Mail, Postbox, Reload};
 
 /// How often the files are looked at.
@@ -115,7 +116,7 @@ impl InForce {
         Reload {
             control: self.control.clone(),
             limits: self.config.limits,
-            encryption: self.config.listeners.iter().map(Listener::encryption).collect(),
+            doors: self.config.listeners.iter().map(Door::from).collect(),
         }
     }
 }

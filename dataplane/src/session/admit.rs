@@ -1,37 +1,81 @@
-//! The token: read from the password message, checked by the control side, never recorded.
+//! The token: read from the password message or from SASL OAUTHBEARER, checked by the control side, never recorded.
 
 use ring::Kind;
 use serde_json::json;
 
-use super::{Admission, DialStep, Dialing, Output, Request, Session, State};
+use super::attempts::Attempts;
+use super::{Admission, Admitting, Auth, DialStep, Dialing, Output, Request, Session, State};
 use crate::control::certificate;
 use crate::control::credential::Secret;
 use crate::control::identity::Actor;
 use crate::datapath::relay::Cx;
 use crate::fault::{Fault, Side};
 use crate::protocol::postgres::framer::{self, Framed};
+use crate::protocol::postgres::oauth;
 use crate::protocol::postgres::wire::{HEAD_BYTES, cstr_at, frontend};
 
+/// The longest message that is awaited of a client that was told its token does not count, bytes. The mechanism's has 6.
+const FAREWELL_BYTES_MAX: usize = 64;
+
+/// What a client has answered.
+enum Answer {
+    Token(Secret),
+    /// It has none, and asks where tokens come from.
+    NoToken,
+    /// It agrees to the mechanism, and has said no more.
+    FirstDue,
+}
+
 impl Session {
-    pub(super) fn read_token(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Result<bool, Fault> {
-        let Some(token) = self.password(cx)? else {
-            return if self.relay.requests.ended() { Err(Fault::Gone(Side::Client)) } else { Ok(false) };
-        };
-        let Some(startup) = &self.pending_startup else { return Ok(false) };
-        let (user, database) = (startup.user.clone(), startup.database.clone());
-        self.state = State::Admitting { asked: true };
-        outputs.push(Output::Admit(Box::new(Request { user, database, token })));
-        Ok(false)
+    /// True if the session has moved on.
+    pub(super) fn admit(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Result<bool, Fault> {
+        let State::Admitting(step) = &self.state else { return Ok(false) };
+        match step {
+            Admitting::Awaited => self.read_answer(false, cx, outputs),
+            Admitting::FirstDue => self.read_answer(true, cx, outputs),
+            Admitting::Asked | Admitting::Challenging(_) => Ok(false),
+            Admitting::Challenged(fault) => {
+                let fault = **fault;
+                self.hear_out(fault, cx)
+            }
+        }
     }
 
-    /// The password, when its message is whole.
-    fn password(&mut self, cx: &mut Cx<'_>) -> Result<Option<Secret>, Fault> {
+    /// `is_first`: it is the mechanism's first message alone.
+    fn read_answer(&mut self, is_first: bool, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Result<bool, Fault> {
+        let auth = self.auth;
+        let answer = match self.answer(cx, |frame| read(auth, is_first, frame)) {
+            Ok(Some(answer)) => answer,
+            Ok(None) if self.relay.requests.ended() => return Err(Fault::Gone(Side::Client)),
+            Ok(None) => return Ok(false),
+            Err(fault) => return self.not_admitted(fault, outputs).map_or(Ok(false), Err),
+        };
+        match answer {
+            Answer::Token(token) if token.reveal().len() > self.token_bytes_max as usize => Err(TOO_LONG),
+            Answer::Token(token) => {
+                let Some(startup) = &self.pending_startup else { return Ok(false) };
+                let (user, database) = (startup.user.clone(), startup.database.clone());
+                self.state = State::Admitting(Admitting::Asked);
+                outputs.push(Output::Admit(Box::new(Request { user, database, token })));
+                Ok(false)
+            }
+            Answer::NoToken => self.not_admitted(Fault::NoToken, outputs).map_or(Ok(false), Err),
+            Answer::FirstDue => {
+                self.state = State::Admitting(Admitting::FirstDue);
+                self.proceed("");
+                Ok(true)
+            }
+        }
+    }
+
+    /// What `read` finds in the client's answer, when its message is whole. The message leaves no trace in the slot.
+    fn answer<T>(&mut self, cx: &mut Cx<'_>, read: impl FnOnce(&[u8]) -> Result<T, Fault>) -> Result<Option<T>, Fault> {
         let lane = &mut self.relay.requests;
         if lane.collecting() {
-            return match lane.gather(cx.slab) {
-                Some(frame) => secret(&frame.bytes).map(Some),
-                None => Ok(None),
-            };
+            let mut frame = lane.gather(cx.slab);
+            let found = frame.as_ref().map(|frame| read(&frame.bytes)).transpose();
+            frame.iter_mut().for_each(|frame| frame.bytes.fill(0));
+            return found;
         }
         let window = lane.window(cx.slab);
         let (tag, bytes) = match framer::next(window) {
@@ -42,20 +86,58 @@ impl Session {
         if tag != frontend::PASSWORD {
             return Err(Fault::Protocol(Side::Client, "a message came where the password was expected"));
         }
-        if bytes > self.token_bytes_max + HEAD_BYTES + 1 {
-            return Err(Fault::Limit("the token is longer than token_bytes_max"));
+        if bytes > HEAD_BYTES + self.token_bytes_max as usize + oauth::BESIDE_TOKEN_BYTES_MAX {
+            return Err(TOO_LONG);
         }
         if bytes > window.len() {
-            // Strangers have no part in the shard's budget: what they can hold is bounded by max_client_conn.
-            lane.collect(bytes, None);
+            let share = cx.gathered.take_of_half(bytes).ok_or(Fault::Limit(
+                "too many logins are held whole for now (half of limits.gathered_bytes_max); try again",
+            ))?;
+            lane.collect(bytes, Some(share));
             let _ = lane.gather(cx.slab);
             return Ok(None);
         }
-        let found = secret(&window[..bytes]);
-        // The token leaves no trace in the slab.
+        let found = read(&window[..bytes]);
         window[..bytes].fill(0);
         lane.drop_bytes(bytes);
         found.map(Some)
+    }
+
+    /// By SASL a client is told where tokens come from before it is refused, whatever is wrong with the one that it gave.
+    /// Where the fault is not in the token the session ends at once.
+    pub(super) fn not_admitted(&mut self, fault: Fault, outputs: &mut Vec<Output>) -> Option<Fault> {
+        let is_told = self.auth == Auth::Oauth && matches!(fault, Fault::NotAdmitted(_) | Fault::NoToken);
+        let (State::Admitting(_), Some(startup), true) = (&self.state, &self.pending_startup, is_told) else {
+            return Some(fault);
+        };
+        outputs.push(Output::Challenge { database: startup.database.clone() });
+        self.state = State::Admitting(Admitting::Challenging(Box::new(fault)));
+        None
+    }
+
+    pub(super) fn challenge(&mut self, challenge: &str) {
+        let State::Admitting(Admitting::Challenging(fault)) = &self.state else { return };
+        self.state = State::Admitting(Admitting::Challenged(fault.clone()));
+        self.proceed(challenge);
+    }
+
+    fn proceed(&mut self, challenge: &str) {
+        let mut bytes = Vec::new();
+        oauth::proceed(&mut bytes, challenge);
+        self.relay.replies.insert_unrecorded(&bytes);
+    }
+
+    /// The client ends the exchange (RFC 7628, 3.2.3). Whatever it says, it is not let in.
+    fn hear_out(&mut self, fault: Fault, cx: &mut Cx<'_>) -> Result<bool, Fault> {
+        let lane = &mut self.relay.requests;
+        let window = lane.window(cx.slab);
+        match framer::next(window) {
+            Framed::Frame { bytes, .. } if bytes <= window.len() => lane.drop_bytes(bytes),
+            Framed::Frame { bytes, .. } if bytes <= FAREWELL_BYTES_MAX && !lane.ended() => return Ok(false),
+            Framed::NeedMore if !lane.ended() => return Ok(false),
+            _ => {}
+        }
+        Err(fault)
     }
 
     pub(super) fn admitted(
@@ -91,10 +173,23 @@ impl Session {
         self.opened = true;
         self.relay.epoch = admission.epoch;
         self.relay.dissector.set_masks(admission.masks.clone());
-        self.state = State::Dialing(Box::new(Dialing { startup, admission, step: DialStep::Connecting }));
-        outputs.push(Output::Dial);
-        None
+        let attempts = Attempts::new(admission.upstream.target, admission.upstream.order.clone());
+        self.state = State::Dialing(Box::new(Dialing { startup, admission, attempts, step: DialStep::Connecting }));
+        self.dial(outputs)
     }
+}
+
+const TOO_LONG: Fault = Fault::Limit("the token is longer than token_bytes_max");
+
+fn read(auth: Auth, is_first: bool, frame: &[u8]) -> Result<Answer, Fault> {
+    let body = &frame[HEAD_BYTES..];
+    let first = match auth {
+        Auth::Password => return secret(frame).map(Answer::Token),
+        Auth::Oauth if is_first => Some(body),
+        Auth::Oauth => oauth::initial(body)?,
+    };
+    let Some(first) = first else { return Ok(Answer::FirstDue) };
+    Ok(oauth::token(first)?.map_or(Answer::NoToken, |token| Answer::Token(Secret::new(token))))
 }
 
 fn secret(frame: &[u8]) -> Result<Secret, Fault> {

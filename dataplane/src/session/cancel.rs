@@ -11,6 +11,8 @@ use crate::protocol::postgres::handshake;
 pub struct Grant {
     /// The upstream's own key.
     pub key: [u8; 8],
+    /// Which of the upstream's addresses the session is at.
+    pub address: u16,
     pub tls: bool,
 }
 
@@ -29,7 +31,7 @@ impl Session {
     pub(super) fn may_cancel(&mut self, grant: Option<Grant>, outputs: &mut Vec<Output>) -> Option<Fault> {
         let Some(grant) = grant else { return Some(Fault::Gone(Side::Client)) };
         self.state = State::Cancelling(Cancelling::Connecting(grant));
-        outputs.push(Output::Dial);
+        outputs.push(Output::Dial(grant.address));
         None
     }
 

@@ -3,7 +3,7 @@
 use ring::Kind;
 use serde_json::json;
 
-use super::{Output, Refused, Session, State};
+use super::{Admitting, Output, Refused, Session, State};
 use crate::datapath::relay::Cx;
 use crate::fault::{Fault, Side};
 use crate::protocol::postgres::responder::Report;
@@ -14,6 +14,11 @@ impl Session {
         if self.is_draining() {
             return;
         }
+        let fault = match self.state {
+            // However the rest of the exchange went: this is what it was refused for.
+            State::Admitting(Admitting::Challenging(ref fault) | Admitting::Challenged(ref fault)) => **fault,
+            _ => fault,
+        };
         let relaying = self.is_relaying();
         if !relaying && !matches!(self.state, State::Cancelling(_)) {
             cx.counters.logins.failed(fault);
@@ -48,7 +53,7 @@ impl Session {
 
     /// A client that goes away without a token, as psql does to ask for one, was not refused.
     fn refusal(&mut self, fault: Fault) -> Option<Output> {
-        if matches!(fault, Fault::Gone(_) | Fault::ShuttingDown) {
+        if matches!(fault, Fault::Gone(_) | Fault::NoToken | Fault::ShuttingDown) {
             return None;
         }
         let startup = self.pending_startup.take().unwrap_or_default();

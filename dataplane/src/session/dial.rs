@@ -1,22 +1,59 @@
-//! The upstream's login with the credential that the client never sees; then the client is let in.
+//! The upstream's login with the credential that the client never sees; then the client is let in. An address that will not
+//! do is left for the next ([`super::attempts`]).
 
+use super::attempts::Miss;
 use super::{DialStep, Output, Secured, Session, State};
 use crate::control::certificate;
 use crate::datapath::relay::Cx;
 use crate::fault::{Fault, Side};
 use crate::protocol::postgres::framer::{self, Framed};
 use crate::protocol::postgres::handshake::{self, Login, Progress, Ready};
+use crate::protocol::postgres::responder::Report;
 
-const CLOSED: Fault = Fault::Unreachable("the upstream closed the connection during the login");
+/// Why nothing goes on at an address.
+pub(super) enum Stop {
+    /// Another may do.
+    Miss(Miss),
+    /// No other is to be tried.
+    Fault(Fault),
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<Miss> for Stop {
+    fn from(miss: Miss) -> Self {
+        Self::Miss(miss)
+    }
+}
 
 impl Session {
-    /// The connection stands: TLS comes first, where it is asked for.
-    pub(super) fn dialed(&mut self) -> Option<Fault> {
+    /// Has the current address dialed, if there is one.
+    pub(super) fn dial(&mut self, outputs: &mut Vec<Output>) -> Option<Fault> {
+        let State::Dialing(dialing) = &mut self.state else { return None };
+        dialing.step = DialStep::Connecting;
+        match dialing.attempts.current() {
+            Some(address) => outputs.push(Output::Dial(address)),
+            None => return Some(self.give_up(outputs)),
+        }
+        None
+    }
+
+    /// What came of the dialing. TLS comes first, where it is asked for.
+    pub(super) fn dialed(&mut self, result: Result<(), Miss>, outputs: &mut Vec<Output>) -> Option<Fault> {
+        if let Err(miss) = result {
+            return self.missed(miss, outputs);
+        }
         let State::Dialing(dialing) = &mut self.state else {
             self.cancel_dialed();
             return None;
         };
-        if !dialing.admission.upstream.tls {
+        let at = dialing.attempts.current().map(usize::from);
+        // Without an answer it is TLS: nothing goes out in clear where it might have been promised.
+        if at.and_then(|at| dialing.admission.upstream.tls.get(at)) == Some(&false) {
             self.start_login(None);
             return None;
         }
@@ -25,6 +62,44 @@ impl Session {
         handshake::ask_tls(&mut request);
         self.relay.requests.insert_unrecorded(&request);
         None
+    }
+
+    /// The current address has had its time.
+    pub(super) fn dial_late(&mut self, outputs: &mut Vec<Output>) -> Option<Fault> {
+        match &self.state {
+            State::Dialing(dialing) if !matches!(dialing.step, DialStep::Parting) => self.missed(Miss::Late, outputs),
+            _ => None,
+        }
+    }
+
+    /// The current address will not do: its connection is closed, and then the next is dialed.
+    pub(super) fn missed(&mut self, miss: Miss, outputs: &mut Vec<Output>) -> Option<Fault> {
+        // A cancel request goes where its session is, or nowhere.
+        let State::Dialing(dialing) = &mut self.state else { return Some(Fault::Gone(Side::Client)) };
+        if dialing.attempts.missed(miss).is_none() {
+            return Some(self.give_up(outputs));
+        }
+        dialing.step = DialStep::Parting;
+        outputs.push(Output::Part);
+        None
+    }
+
+    /// That connection is gone with its last operation. Nothing of what was said on it may reach the next.
+    pub(super) fn parted(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Option<Fault> {
+        self.relay.requests.send_failed();
+        self.relay.replies.forget_received(cx.slab);
+        self.dial(outputs)
+    }
+
+    fn give_up(&mut self, outputs: &mut Vec<Output>) -> Fault {
+        const NONE: Fault = Fault::Unreachable("no address of the upstream can be used; the operator's log says why");
+        let State::Dialing(dialing) = &self.state else { return NONE };
+        let mut report = Vec::new();
+        Report::fatal(NONE.sqlstate(), &format!("wireward: {}", dialing.attempts.report())).write(&mut report);
+        outputs.push(Output::NotReached(dialing.attempts.found()));
+        self.relay.replies.insert_unrecorded(&report);
+        self.relay.dissector.say_farewell();
+        NONE
     }
 
     /// Our startup message goes first.
@@ -40,15 +115,20 @@ impl Session {
 
     pub(super) fn log_in(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Result<bool, Fault> {
         let State::Dialing(dialing) = &mut self.state else { return Ok(false) };
-        match &dialing.step {
-            DialStep::Connecting | DialStep::Handshake => Ok(false),
+        let moved = match &dialing.step {
+            DialStep::Connecting | DialStep::Handshake | DialStep::Parting => return Ok(false),
             DialStep::AskedTls => self.read_tls_answer(cx, outputs),
             DialStep::Login(_) => self.step_login(cx),
+        };
+        match moved {
+            Ok(moved) => Ok(moved),
+            Err(Stop::Fault(fault)) => Err(fault),
+            Err(Stop::Miss(miss)) => self.missed(miss, outputs).map_or(Ok(false), Err),
         }
     }
 
     /// One byte, and nothing behind it: what came in clear must not be read as TLS.
-    fn read_tls_answer(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Result<bool, Fault> {
+    fn read_tls_answer(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Result<bool, Stop> {
         if self.tls_answered(cx)? {
             let State::Dialing(dialing) = &mut self.state else { return Ok(false) };
             dialing.step = DialStep::Handshake;
@@ -58,31 +138,34 @@ impl Session {
     }
 
     /// True when the upstream has said yes.
-    pub(super) fn tls_answered(&mut self, cx: &mut Cx<'_>) -> Result<bool, Fault> {
+    pub(super) fn tls_answered(&mut self, cx: &mut Cx<'_>) -> Result<bool, Stop> {
         match &*self.relay.replies.window(cx.slab) {
-            [] if self.relay.replies.ended() => return Err(CLOSED),
+            [] if self.relay.replies.ended() => return Err(Miss::Closed.into()),
             [] => return Ok(false),
             [b'S'] => {}
-            [b'N'] => {
-                return Err(Fault::Unreachable("the upstream does not offer TLS, and the resource asks for it"));
+            [b'N'] => return Err(Miss::NoTls.into()),
+            _ => {
+                let malformed = "the upstream's answer to a TLS request is malformed";
+                return Err(Fault::Protocol(Side::Upstream, malformed).into());
             }
-            _ => return Err(Fault::Protocol(Side::Upstream, "the upstream's answer to a TLS request is malformed")),
         }
         self.relay.replies.drop_bytes(1);
         Ok(true)
     }
 
-    fn step_login(&mut self, cx: &mut Cx<'_>) -> Result<bool, Fault> {
+    fn step_login(&mut self, cx: &mut Cx<'_>) -> Result<bool, Stop> {
         let State::Dialing(dialing) = &mut self.state else { return Ok(false) };
         let DialStep::Login(login) = &mut dialing.step else { return Ok(false) };
         let window = self.relay.replies.window(cx.slab);
         let bytes = match framer::next(window) {
             Framed::Frame { bytes, .. } if bytes <= window.len() => bytes,
             Framed::Frame { bytes, .. } if bytes > handshake::LOGIN_MESSAGE_BYTES_MAX => {
-                return Err(Fault::Protocol(Side::Upstream, "a message of the upstream's login is too long"));
+                return Err(Fault::Protocol(Side::Upstream, "a message of the upstream's login is too long").into());
             }
-            Framed::Broken => return Err(Fault::Protocol(Side::Upstream, "the upstream does not speak PostgreSQL")),
-            _ if self.relay.replies.ended() => return Err(CLOSED),
+            Framed::Broken => {
+                return Err(Fault::Protocol(Side::Upstream, "the upstream does not speak PostgreSQL").into());
+            }
+            _ if self.relay.replies.ended() => return Err(Miss::Closed.into()),
             _ => return Ok(false),
         };
         let mut answer = Vec::new();
@@ -91,20 +174,29 @@ impl Session {
         self.relay.requests.insert_unrecorded(&answer);
         match progress? {
             Progress::More => {}
-            Progress::Refused(report) => {
+            Progress::Refused { is_away: true, .. } if dialing.attempts.has_next() => {
+                return Err(Miss::StartingUp.into());
+            }
+            Progress::Refused { report, .. } => {
                 self.relay.replies.insert_unrecorded(&report);
                 self.relay.dissector.say_farewell();
-                return Err(Fault::Unreachable("the upstream refused the login"));
+                return Err(Fault::Unreachable("the upstream refused the login").into());
             }
-            Progress::Ready(Ready { parameters, cancel_key }) => {
-                self.upstream_key = cancel_key;
-                let mut welcome = Vec::new();
-                handshake::welcome(&mut welcome, &dialing.startup, &parameters, self.cancel_key);
-                self.relay.replies.insert_unrecorded(&welcome);
-                self.state = State::Relaying;
-                cx.counters.logins.admitted.add(1);
+            Progress::Ready(ready) => {
+                dialing.attempts.judge(ready.traits)?;
+                self.let_in(ready, cx);
             }
         }
         Ok(true)
+    }
+
+    fn let_in(&mut self, ready: Ready, cx: &mut Cx<'_>) {
+        let State::Dialing(dialing) = &self.state else { return };
+        let mut welcome = Vec::new();
+        handshake::welcome(&mut welcome, &dialing.startup, &ready.parameters, self.cancel_key);
+        self.relay.replies.insert_unrecorded(&welcome);
+        self.upstream_key = ready.cancel_key;
+        self.state = State::Relaying;
+        cx.counters.logins.admitted.add(1);
     }
 }

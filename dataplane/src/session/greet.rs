@@ -3,10 +3,11 @@
 //! Nothing that came before a handshake is ever read as protocol after it (threats DS-02, CVE-2021-23214).
 
 use super::cancel::Cancelling;
-use super::{Encryption, Output, Securing, Session, State};
+use super::{Admitting, Auth, Encryption, Output, Securing, Session, State};
 use crate::datapath::relay::Cx;
 use crate::fault::{Fault, Side};
 use crate::protocol::postgres::handshake::{self, Hello, Startup};
+use crate::protocol::postgres::oauth;
 
 /// SSLRequest and GSSENCRequest together; a third is an attack (threats DS-02).
 pub(super) const NEGOTIATIONS_MAX: u8 = 2;
@@ -62,6 +63,13 @@ impl Session {
         if self.encryption == Encryption::Required && self.secured.is_none() {
             return Err(Fault::NotAdmitted("this listener asks for TLS; connect with sslmode=require or better"));
         }
+        // Only a proxy can bring somebody from elsewhere to a listener in clear; the token has crossed a network.
+        if self.secured.is_none() && !self.peer.is_local() {
+            return Err(Fault::NotAdmitted(
+                "sessions in clear are served to clients of the gateway's own machine alone, and the proxy names one \
+                 elsewhere; connect with sslmode=require or better",
+            ));
+        }
         let mut reply = Vec::new();
         startup.negotiate(&mut reply);
         if let Err(refusal) = startup.check() {
@@ -71,10 +79,14 @@ impl Session {
             self.pending_startup = Some(Box::new(startup));
             return Err(Fault::NotAdmitted("a startup parameter is not allowed"));
         }
-        handshake::ask_password(&mut reply);
+        self.auth = startup.auth(self.auth);
+        match self.auth {
+            Auth::Password => handshake::ask_password(&mut reply),
+            Auth::Oauth => oauth::ask(&mut reply),
+        }
         self.relay.replies.insert_unrecorded(&reply);
         self.pending_startup = Some(Box::new(startup));
-        self.state = State::Admitting { asked: false };
+        self.state = State::Admitting(Admitting::Awaited);
         Ok(true)
     }
 

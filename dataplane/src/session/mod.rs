@@ -2,10 +2,12 @@
 //!
 //! | state     | waits for                         | then                                             |
 //! |-----------|-----------------------------------|--------------------------------------------------|
+//! | Announcing| a proxy's header ([`proxy`])      | the client's address is known → Greeting         |
 //! | Greeting  | a startup message ([`greet`])     | asks for a token → Admitting                     |
 //! | Securing  | the end of the client's handshake | Greeting again, over TLS                         |
 //! | Admitting | the token ([`admit`])             | [`Output::Admit`]; `Input::Admitted` → Dialing   |
-//! | Dialing   | the upstream's login ([`dial`])   | both sides are ready → Relaying                  |
+//! |           | or, by SASL and refused           | [`Output::Challenge`], said; heard → Draining    |
+//! | Dialing   | the upstream's login ([`dial`])   | both sides are ready → Relaying; or the next address |
 //! | Cancelling| leave, then the upstream ([`cancel`]) | said, and closed by the upstream → Draining  |
 //! | Relaying  | bytes, answers, plans             | [`crate::datapath::relay`] moves everything      |
 //! | Draining  | what must still leave ([`close`]) | [`Output::Close`]                                |
@@ -13,16 +15,19 @@
 //! Any fault, in any state, leads to Draining. LIFECYCLE.md tells the same as a picture.
 
 pub mod admit;
+pub mod attempts;
 pub mod cancel;
 pub mod close;
 pub mod dial;
 pub mod greet;
+mod proxy;
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use ring::Kind;
 
+use crate::address::Peer;
 use crate::buffer::Slot;
 use crate::control::credential::Secret;
 use crate::control::identity::Identity;
@@ -33,6 +38,7 @@ use crate::datapath::tap::Note;
 use crate::fault::{Fault, Side};
 use crate::protocol::postgres::dissector::{Dissector, Limits, NameKey};
 use crate::protocol::postgres::handshake::{CancelRequest, Login, Startup};
+use attempts::{Attempts, Miss, Target};
 use cancel::{Cancelling, Grant};
 
 /// Everything that can happen to a session.
@@ -57,8 +63,14 @@ pub enum Input {
     },
     /// The answer to [`Output::Admit`].
     Admitted(Result<Box<Admission>, Fault>),
+    /// The answer to [`Output::Challenge`].
+    Challenge(Arc<str>),
     /// The answer to [`Output::Dial`].
-    Dialed(Result<(), Fault>),
+    Dialed(Result<(), Miss>),
+    /// The dialed address has had its time, its login included.
+    DialLate,
+    /// The answer to [`Output::Part`].
+    Parted,
     /// The answer to [`Output::Secure`].
     Secured {
         side: Side,
@@ -82,8 +94,14 @@ pub enum Input {
 pub enum Output {
     /// Check the token and the names.
     Admit(Box<Request>),
-    /// Connect to the upstream of the admission.
-    Dial,
+    /// Connect to this address of the upstream, from 0.
+    Dial(u16),
+    /// Close the upstream's connection, to dial another address when its last operation is done.
+    Part,
+    /// No address of the upstream will do, and why.
+    NotReached(Vec<(u16, Miss)>),
+    /// Say where tokens for this database come from, as the JSON of RFC 7628, 3.2.2.
+    Challenge { database: String },
     /// Begin TLS on a side's connection; `early` are bytes of its handshake that are here already.
     Secure { side: Side, early: Vec<u8> },
     /// Find the session that a client wants to cancel.
@@ -128,7 +146,7 @@ pub struct Request {
 #[derive(Debug)]
 pub struct Refused {
     pub session: u64,
-    pub client: std::net::SocketAddr,
+    pub client: Peer,
     pub user: String,
     pub database: String,
     pub fault: Fault,
@@ -156,17 +174,23 @@ pub struct Upstream {
     pub allow_md5: bool,
     pub allow_cleartext: bool,
     pub role: Option<String>,
-    /// It is reached by TLS only.
-    pub tls: bool,
+    pub target: Target,
+    /// By address: it is reached by TLS only.
+    pub tls: Vec<bool>,
+    /// Numbers of the addresses, from 0, in the order in which they are tried.
+    pub order: Vec<u16>,
 }
 
 /// What a session is made of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
-    pub limits: Limits,
+    pub limits: Rc<Limits>,
     pub name_key: NameKey,
     pub token_bytes_max: usize,
     pub encryption: Encryption,
+    /// A proxy's header comes first.
+    pub proxied: bool,
+    pub auth: Auth,
     /// It stands above `max_client_conn`, and is here to be told.
     pub surplus: bool,
 }
@@ -181,15 +205,34 @@ pub enum Encryption {
     Required,
 }
 
+/// How a client gives its token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Auth {
+    #[default]
+    Password,
+    /// By SASL OAUTHBEARER.
+    Oauth,
+}
+
+impl Auth {
+    /// As it is written in the configuration and in a startup option.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "password" => Some(Self::Password),
+            "oauth" => Some(Self::Oauth),
+            _ => None,
+        }
+    }
+}
+
 enum State {
+    Announcing,
     Greeting {
         negotiations: u8,
     },
     /// TLS with the client is about to begin, or under way.
     Securing(Securing),
-    Admitting {
-        asked: bool,
-    },
+    Admitting(Admitting),
     Dialing(Box<Dialing>),
     Cancelling(Cancelling),
     Relaying,
@@ -216,9 +259,24 @@ enum Securing {
     Direct,
 }
 
+/// Where the token is. Faults are boxed: an idle session pays for their place only.
+enum Admitting {
+    /// Its message is awaited: a password, or a SASLInitialResponse.
+    Awaited,
+    /// The mechanism is agreed on, and its first message is awaited.
+    FirstDue,
+    /// The control side looks at it.
+    Asked,
+    /// It does not count, for this; the shell is asked where tokens come from.
+    Challenging(Box<Fault>),
+    /// The client was told where, and ends the exchange; then it is told why.
+    Challenged(Box<Fault>),
+}
+
 struct Dialing {
     startup: Startup,
     admission: Admission,
+    attempts: Attempts,
     step: DialStep,
 }
 
@@ -228,19 +286,22 @@ enum DialStep {
     AskedTls,
     Handshake,
     Login(Box<Login>),
+    /// The address will not do: its connection is being closed.
+    Parting,
 }
 
 pub struct Session {
     state: State,
     relay: Relay<Dissector>,
-    token_bytes_max: usize,
+    token_bytes_max: u32,
     encryption: Encryption,
+    auth: Auth,
     /// The upstream's own process id and secret.
     upstream_key: Option<[u8; 8]>,
     surplus: bool,
     /// What the client's handshake has found out, once it is done.
     secured: Option<Box<Secured>>,
-    peer: std::net::SocketAddr,
+    peer: Peer,
     /// The process id and secret that the client is given for cancelling.
     cancel_key: CancelKey,
     /// The startup message, while the control side checks the token. Boxed: an idle session pays for its place only.
@@ -259,19 +320,14 @@ pub struct CancelKey {
 }
 
 impl Session {
-    pub fn new(
-        id: u64,
-        settings: Settings,
-        peer: std::net::SocketAddr,
-        cancel_key: CancelKey,
-        now_unix_ns: u64,
-    ) -> Self {
+    pub fn new(id: u64, settings: Settings, peer: Peer, cancel_key: CancelKey, now_unix_ns: u64) -> Self {
         let dissector = Dissector::new(settings.limits, settings.name_key, Rc::new(MaskView::none()));
         Self {
-            state: State::Greeting { negotiations: 0 },
+            state: if settings.proxied { State::Announcing } else { State::Greeting { negotiations: 0 } },
             relay: Relay::new(id, Lane::default(), Lane::default(), dissector, [0; 8]),
-            token_bytes_max: settings.token_bytes_max,
+            token_bytes_max: settings.token_bytes_max as u32,
             encryption: settings.encryption,
+            auth: settings.auth,
             upstream_key: None,
             surplus: settings.surplus,
             secured: None,
@@ -311,7 +367,7 @@ impl Session {
             (State::Cancelling(step), side) => {
                 side != Side::Client && matches!(step, Cancelling::AskedTls(_) | Cancelling::Said)
             }
-            (State::Dialing(_), Side::Client) | (State::Admitting { asked: true }, _) => false,
+            (State::Dialing(_), Side::Client) | (State::Admitting(Admitting::Asked), _) => false,
             // A connection that does not stand yet has nothing to say.
             (State::Dialing(dialing), _) => matches!(dialing.step, DialStep::AskedTls | DialStep::Login(_)),
             _ => true,
@@ -324,6 +380,24 @@ impl Session {
         let lanes = [&self.relay.requests, &self.relay.replies];
         let only_a_slot = self.is_relaying() && lanes.iter().all(|l| l.is_receiving()) && !self.relay.sends_gathered();
         lanes.iter().any(|l| l.is_sending()) && !only_a_slot
+    }
+
+    /// It has a place among `max_client_conn`, and has not said who it is.
+    pub fn is_stranger(&self) -> bool {
+        let says_nothing = matches!(
+            self.state,
+            State::Announcing
+                | State::Greeting { .. }
+                | State::Securing(_)
+                | State::Admitting(Admitting::Awaited | Admitting::FirstDue)
+                | State::Cancelling(_)
+        );
+        says_nothing && !self.surplus
+    }
+
+    /// When the oldest slot was taken that it holds, in the slab's seconds.
+    pub fn oldest_slot_s(&self) -> Option<u32> {
+        self.relay.requests.oldest_slot_s().into_iter().chain(self.relay.replies.oldest_slot_s()).min()
     }
 
     pub fn is_draining(&self) -> bool {
@@ -340,7 +414,7 @@ impl Session {
         self.relay.dissector.is_idle()
     }
 
-    pub fn peer(&self) -> std::net::SocketAddr {
+    pub fn peer(&self) -> Peer {
         self.peer
     }
 
@@ -374,16 +448,21 @@ impl Session {
             Input::Sent { side, bytes, heap } => self.outgoing(side).sent(cx.slab, bytes, heap),
             Input::SendFailed { side } => {
                 self.outgoing(side).send_failed();
-                return Some(Fault::Gone(side));
+                return match (side, &self.state) {
+                    (Side::Upstream, State::Dialing(_)) => self.missed(Miss::Closed, outputs),
+                    _ => Some(Fault::Gone(side)),
+                };
             }
             Input::Admitted(Ok(admission)) => return self.admitted(*admission, cx, outputs),
-            Input::Admitted(Err(fault)) => return Some(fault),
-            Input::Dialed(Ok(())) => return self.dialed(),
+            Input::Dialed(result) => return self.dialed(result, outputs),
+            Input::DialLate => return self.dial_late(outputs),
+            Input::Parted => return self.parted(cx, outputs),
+            Input::Admitted(Err(fault)) => return self.not_admitted(fault, outputs),
+            Input::Challenge(challenge) => self.challenge(&challenge),
             Input::MayCancel(grant) => return self.may_cancel(grant, outputs),
             Input::Secured { side, result: Ok(secured) } => return self.secured(side, secured),
-            Input::Dialed(Err(fault)) | Input::End(fault) | Input::Secured { result: Err(fault), .. } => {
-                return Some(fault);
-            }
+            Input::Secured { side: Side::Upstream, result: Err(_) } => return self.missed(Miss::TlsFailed, outputs),
+            Input::End(fault) | Input::Secured { result: Err(fault), .. } => return Some(fault),
             Input::Policy { masks, epoch } => {
                 self.relay.dissector.set_masks(masks);
                 self.relay.epoch = epoch;
@@ -412,10 +491,10 @@ impl Session {
     fn advance(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Option<Shortage> {
         loop {
             let moved = match &mut self.state {
+                State::Announcing => self.read_proxy_header(cx),
                 State::Greeting { .. } => self.greet(cx, outputs),
                 State::Securing(_) => Ok(self.begin_tls(cx, outputs)),
-                State::Admitting { asked: false } => self.read_token(cx, outputs),
-                State::Admitting { asked: true } => Ok(false),
+                State::Admitting(_) => self.admit(cx, outputs),
                 State::Dialing(_) => self.log_in(cx, outputs),
                 State::Cancelling(_) => self.cancel(cx, outputs),
                 State::Relaying => return self.relay(cx, outputs),

@@ -1,10 +1,12 @@
 //! A connection is accepted: limits first, then a session.                                                             [1]
 
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::timers::Kind;
 use super::{End, Entry, SHARDS_MAX, Shard};
+use crate::address::{Network, Peer};
+use crate::config::Listener;
 use crate::io::Conn;
 use crate::io::tls::SecureIo;
 use crate::session::{CancelKey, Encryption, Session, Settings};
@@ -12,19 +14,45 @@ use crate::session::{CancelKey, Encryption, Session, Settings};
 /// Connections above `max_client_conn` that are kept until they can be told. Beyond these they are closed without a word.
 const SURPLUS_MAX: usize = 64;
 
-impl<I: SecureIo> Shard<I> {
-    pub(super) fn accepted(&mut self, listener: usize, client: Conn, peer: SocketAddr) {
-        let (connections, max) = (self.census.total(), self.limits.max_client_conn as usize);
-        let surplus = connections >= max;
-        if connections >= max + SURPLUS_MAX || self.stopping.is_some() {
-            let why =
-                if surplus { &self.counters.refused_max_client_conn } else { &self.counters.refused_shutting_down };
-            why.add(1);
-            self.io.close(client, &[]);
-            return;
+/// What a shard knows of a listener.
+#[derive(Clone, Debug)]
+pub struct Door {
+    pub encryption: Encryption,
+    /// Connections come from proxies in these networks alone, each with a header that names the client.
+    pub proxy_from: Option<Arc<[Network]>>,
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        Self { encryption: Encryption::None, proxy_from: None }
+    }
+}
+
+impl From<&Listener> for Door {
+    fn from(listener: &Listener) -> Self {
+        Self { encryption: listener.encryption(), proxy_from: listener.proxy_from.clone() }
+    }
+}
+
+impl Door {
+    /// Whether a connection from there may be a proxy's, or need not be one.
+    fn is_open_to(&self, peer: Peer) -> bool {
+        match (&self.proxy_from, peer) {
+            (None, _) => true,
+            (Some(networks), Peer::Tcp(address)) => networks.iter().any(|network| network.contains(address.ip())),
+            (Some(_), Peer::Unix { .. }) => false,
         }
-        let count = if surplus { &self.counters.refused_max_client_conn } else { &self.counters.connections_accepted };
-        count.add(1);
+    }
+}
+
+impl<I: SecureIo> Shard<I> {
+    pub(super) fn accepted(&mut self, listener: usize, client: Conn, peer: Peer) {
+        let door = self.doors.get(listener).cloned().unwrap_or_default();
+        if !door.is_open_to(peer) {
+            self.counters.refused_not_a_proxy.add(1);
+            return self.io.close(client, &[]);
+        }
+        let Some(surplus) = self.place_left() else { return self.io.close(client, &[]) };
         let index = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
             self.entries.len() as u32 - 1
@@ -32,33 +60,34 @@ impl<I: SecureIo> Shard<I> {
         let id = self.next_session;
         self.next_session += SHARDS_MAX;
         let settings = Settings {
-            limits: self.limits.session,
+            limits: self.session_limits.clone(),
             name_key: self.name_key,
             token_bytes_max: self.limits.token_bytes_max,
-            encryption: self.encryption.get(listener).copied().unwrap_or(Encryption::None),
+            encryption: door.encryption,
+            proxied: door.proxy_from.is_some(),
+            auth: self.control.challenges().auth(listener),
             surplus,
         };
         let session = Session::new(id, settings, peer, self.cancel_key(index), self.now.unix_ns);
-        let entry = Entry {
-            session,
-            client,
-            listener: listener as u16,
-            upstream: None,
-            open: 1,
-            closing: false,
-            view: None,
-            endpoint: None,
-            pending: None,
-            shortage: None,
-            stalled_since_ns: 0,
-            retrying: false,
-            cancelled_ns: 0,
-        };
-        self.entries[index as usize] = Some(Box::new(entry));
+        self.entries[index as usize] = Some(Box::new(Entry::new(session, client, listener)));
         self.census.tell(self.number, self.sessions());
         self.attach(client, index, End::Client);
         self.timer(Kind::Login, self.limits.login_timeout, index, id);
         self.arm(index);
+    }
+
+    /// Counts who comes; none if there is no place, not even to be told so. True: it is here to be told.
+    fn place_left(&mut self) -> Option<bool> {
+        let (connections, max) = (self.census.total(), self.limits.max_client_conn as usize);
+        let surplus = connections >= max && !self.make_place();
+        let is_refused = surplus && connections >= max + SURPLUS_MAX || self.stopping.is_some();
+        let count = match (surplus, is_refused) {
+            (true, _) => &self.counters.refused_max_client_conn,
+            (false, true) => &self.counters.refused_shutting_down,
+            (false, false) => &self.counters.connections_accepted,
+        };
+        count.add(1);
+        (!is_refused).then_some(surplus)
     }
 
     /// The process id carries shard and place, so that a cancel finds its way; the secret is the authority.

@@ -5,10 +5,10 @@
 //! by address (threats DS-05).
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
 
 use super::mailbox::{Ask, Leave, Mail};
 use super::{Now, Shard};
+use crate::address::Origin;
 use crate::io::tls::SecureIo;
 use crate::protocol::postgres::handshake::CancelRequest;
 use crate::session::Input;
@@ -34,7 +34,7 @@ impl Default for Guesses {
 }
 
 impl Guesses {
-    fn bucket(&mut self, peer: IpAddr, now: Now) -> &mut u8 {
+    fn bucket(&mut self, peer: Origin, now: Now) -> &mut u8 {
         let second = now.monotonic_ns / 1_000_000_000;
         if self.second != second {
             (self.second, self.counts) = (second, [0; BUCKETS]);
@@ -47,7 +47,7 @@ impl<I: SecureIo> Shard<I> {
     /// A client of ours wants somebody cancelled: asks the shard that the process id names.
     pub(super) fn want_cancel(&mut self, index: u32, request: CancelRequest) {
         let Some(entry) = self.entries[index as usize].as_ref() else { return };
-        let (session, peer, shard) = (entry.session.id(), entry.session.peer().ip(), self.number);
+        let (session, peer, shard) = (entry.session.id(), entry.session.peer().origin(), self.number);
         let target = (request.process_id >> 24) as u8;
         let ask = Ask { request, peer, shard, session, index };
         if target == self.number {
@@ -94,6 +94,8 @@ impl<I: SecureIo> Shard<I> {
             return None;
         }
         entry.cancelled_ns = now.monotonic_ns;
-        Some(Leave { grant: Grant { key, tls: endpoint.tls.is_some() }, endpoint })
+        let address = entry.address;
+        let tls = endpoint.ways.get(usize::from(address))?.tls.is_some();
+        Some(Leave { grant: Grant { key, address, tls }, endpoint })
     }
 }

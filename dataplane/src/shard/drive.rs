@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use super::judging::SessionJudge;
 use super::mailbox::Mail;
 use super::timers::Kind;
@@ -13,17 +15,21 @@ use crate::fault::{Fault, Side};
 use crate::io::tls::{Role, SecureIo};
 use crate::io::{Conn, Event};
 use crate::log;
+use crate::session::attempts::Miss;
 use crate::session::{Input, Output, Request, Secured};
 
 /// How long a session may take to say goodbye to a slow peer.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
 
-impl End {
-    fn side(self) -> Side {
-        match self {
-            Self::Client => Side::Client,
-            Self::Upstream => Side::Upstream,
-        }
+/// Why there is no connection.
+fn miss(error: Errno) -> Miss {
+    match error {
+        // Nobody listens at the port, at the socket's file, or there is no such file.
+        Errno::CONNREFUSED | Errno::NOENT => Miss::Refused,
+        Errno::TIMEDOUT => Miss::Late,
+        // It was accepted, and reset before we looked.
+        Errno::CONNRESET | Errno::PIPE => Miss::Closed,
+        _ => Miss::Unreachable,
     }
 }
 
@@ -36,13 +42,12 @@ impl<I: SecureIo> Shard<I> {
                 let message = format!("accept on listener {listener}: {error}");
                 log::tell(&log::ACCEPT_FAILED, &[self.number.into(), listener.into()], message);
             }
-            Event::Received { conn, slot, result } => match self.place(conn) {
-                Some((index, end)) if !self.is_closing(index) => {
-                    let side = end.side();
+            Event::Received { conn, slot, result } => match self.side(conn) {
+                Some((index, side)) => {
                     let input = match result {
                         Ok(bytes) => {
                             self.counters.received(side, bytes);
-                            Input::Received { side, slot, bytes }
+                            Input::Received { side, slot: slot.map(|s| self.slab.touched(s)), bytes }
                         }
                         Err(_) => Input::ReceiveFailed { side, slot },
                     };
@@ -51,8 +56,7 @@ impl<I: SecureIo> Shard<I> {
                 _ => slot.into_iter().for_each(|s| self.slab.give(s)),
             },
             Event::Sent { conn, result, heap } => {
-                let Some((index, end)) = self.place(conn).filter(|(i, _)| !self.is_closing(*i)) else { return };
-                let side = end.side();
+                let Some((index, side)) = self.side(conn) else { return };
                 let input = match result {
                     Ok(bytes) => Input::Sent { side, bytes, heap },
                     Err(_) => Input::SendFailed { side },
@@ -60,9 +64,8 @@ impl<I: SecureIo> Shard<I> {
                 self.feed(index, input);
             }
             Event::Connected { conn, result } => {
-                let Some((index, _)) = self.place(conn) else { return };
-                let refused = Fault::Unreachable("the upstream cannot be reached; try again or ask the operator");
-                self.feed(index, Input::Dialed(result.map_err(|_| refused)));
+                let Some((index, End::Upstream)) = self.place(conn) else { return };
+                self.feed(index, Input::Dialed(result.map_err(miss)));
             }
             Event::Secured { conn, result } => self.on_secured(conn, result),
             Event::Closed { conn } => self.closed(conn),
@@ -74,8 +77,15 @@ impl<I: SecureIo> Shard<I> {
         self.connections.get(conn.0 as usize).copied().flatten()
     }
 
-    fn is_closing(&self, index: u32) -> bool {
-        self.entries[index as usize].as_ref().is_none_or(|e| e.closing)
+    /// The session of a connection that still matters to it, and its side there.
+    fn side(&self, conn: Conn) -> Option<(u32, Side)> {
+        let (index, end) = self.place(conn)?;
+        let side = match end {
+            End::Client => Side::Client,
+            End::Upstream => Side::Upstream,
+            End::Parting => return None,
+        };
+        self.entries[index as usize].as_ref().filter(|e| !e.closing).map(|_| (index, side))
     }
 
     /// One input into one session; then its outputs, then its lanes.
@@ -135,7 +145,10 @@ impl<I: SecureIo> Shard<I> {
         while let Some(output) = self.outputs.pop() {
             match output {
                 Output::Admit(request) => self.admit(index, request, false),
-                Output::Dial => self.dial(index),
+                Output::Dial(address) => self.dial(index, address),
+                Output::Part => self.part(index),
+                Output::NotReached(misses) => self.not_reached(index, &misses),
+                Output::Challenge { database } => self.challenge(index, &database),
                 Output::Cancel(request) => self.want_cancel(index, request),
                 Output::Secure { side, early } => self.secure(index, side, &early),
                 Output::Refused(refused) => self.refused(&refused),
@@ -162,7 +175,12 @@ impl<I: SecureIo> Shard<I> {
                 let endpoint = self.control.endpoint(key.1);
                 let control = self.control.clone();
                 let view = self.view(|| control.subject(key.0, key.1), key);
-                let admission = self.control.admission(admitted, view.masks.clone());
+                let admission = self.control.admission(
+                    admitted,
+                    view.masks.clone(),
+                    &endpoint,
+                    self.resting.order(&endpoint.ways, self.now),
+                );
                 if let Some(entry) = self.entries[index as usize].as_mut() {
                     entry.view = Some(view);
                     entry.endpoint = Some(endpoint);
@@ -174,6 +192,13 @@ impl<I: SecureIo> Shard<I> {
         self.feed(index, Input::Admitted(input));
     }
 
+    /// Says where tokens for this database come from.
+    fn challenge(&mut self, index: u32, database: &str) {
+        let Some(listener) = self.entries[index as usize].as_ref().map(|e| usize::from(e.listener)) else { return };
+        let challenge = self.control.challenges().challenge(listener, database);
+        self.feed(index, Input::Challenge(challenge));
+    }
+
     /// The session ends with its token.
     fn expire(&mut self, index: u32, at_unix_s: u64) {
         let Some(id) = self.entries[index as usize].as_ref().map(|e| e.session.id()) else { return };
@@ -181,22 +206,57 @@ impl<I: SecureIo> Shard<I> {
         self.timers.set(Kind::Expiry, self.now.monotonic_ns.saturating_add(left_ns), index, id);
     }
 
-    fn dial(&mut self, index: u32) {
-        let endpoint = self.entries[index as usize].as_ref().and_then(|e| e.endpoint.as_ref());
-        let Some(address) = endpoint.map(|endpoint| endpoint.address) else { return };
-        match self.io.connect(address) {
+    fn dial(&mut self, index: u32, address: u16) {
+        let Some(entry) = self.entries[index as usize].as_deref_mut() else { return };
+        let way = entry.endpoint.as_ref().and_then(|e| Some((e.ways.get(usize::from(address))?, e.connect_timeout)));
+        let Some((way, timeout)) = way else { return self.feed(index, Input::Dialed(Err(Miss::Unresolved))) };
+        match self.io.connect(&way.address) {
             Ok(conn) => {
+                (entry.upstream, entry.address) = (Some(conn), address);
+                entry.open += 1;
+                entry.dial_until_ns = self.now.monotonic_ns + timeout.as_nanos() as u64;
+                let id = entry.session.id();
                 self.attach(conn, index, End::Upstream);
-                if let Some(entry) = self.entries[index as usize].as_mut() {
-                    entry.upstream = Some(conn);
-                    entry.open += 1;
-                }
+                self.timer(Kind::Dial, timeout, index, id);
             }
-            Err(_) => {
-                let fault = Fault::Unreachable("the upstream cannot be reached; try again or ask the operator");
-                self.feed(index, Input::Dialed(Err(fault)));
-            }
+            Err(error) => self.feed(index, Input::Dialed(Err(miss(error)))),
         }
+    }
+
+    /// An address has had its time; others are tried before it for a while.
+    pub(super) fn dial_late(&mut self, index: u32) {
+        let entry = self.entries[index as usize].as_ref();
+        let way = entry.and_then(|e| e.endpoint.as_ref()?.ways.get(usize::from(e.address)));
+        if let Some(way) = way {
+            self.resting.add(way.address.clone(), self.now);
+        }
+        self.feed(index, Input::DialLate);
+    }
+
+    /// Closes the connection to an address that will not do. The session goes on when its last operation is done.
+    fn part(&mut self, index: u32) {
+        let Some(entry) = self.entries[index as usize].as_deref_mut() else { return };
+        match entry.upstream.take() {
+            Some(conn) => {
+                self.attach(conn, index, End::Parting);
+                self.io.close(conn, &[]);
+            }
+            None => self.feed(index, Input::Parted),
+        }
+    }
+
+    /// No address will do: the operator is told which, but not of every client.
+    fn not_reached(&mut self, index: u32, misses: &[(u16, Miss)]) {
+        const EVERY_NS: u64 = 1_000_000_000;
+        let now_ns = self.now.monotonic_ns;
+        let entry = self.entries[index as usize].as_ref();
+        let Some(endpoint) = entry.and_then(|e| e.endpoint.as_ref()) else { return };
+        if self.told_unreachable_ns.is_some_and(|told| now_ns < told + EVERY_NS) {
+            return;
+        }
+        self.told_unreachable_ns = Some(now_ns);
+        let message = endpoint.explain(misses);
+        log::tell(&log::UPSTREAM_UNREACHABLE, &[self.number.into(), endpoint.resource.as_ref().into()], message);
     }
 
     fn secure(&mut self, index: u32, side: Side, early: &[u8]) {
@@ -207,7 +267,8 @@ impl<I: SecureIo> Shard<I> {
                 self.control.listener_tls(entry.listener.into()).map(|config| Role::Server(config.clone())),
             ),
             _ => {
-                let tls = entry.endpoint.as_ref().and_then(|endpoint| endpoint.tls.clone());
+                let way = entry.endpoint.as_ref().and_then(|e| e.ways.get(usize::from(entry.address)));
+                let tls = way.and_then(|way| way.tls.clone());
                 (entry.upstream, tls.map(|(config, name)| Role::Client(config, name)))
             }
         };
@@ -220,15 +281,13 @@ impl<I: SecureIo> Shard<I> {
     }
 
     fn on_secured(&mut self, conn: Conn, result: Result<Box<Secured>, String>) {
-        let Some((index, end)) = self.place(conn) else { return };
-        let side = end.side();
+        let Some((index, side)) = self.side(conn) else { return };
         self.counters.secured(side, result.is_ok());
-        let result = result.map_err(|why| match side {
-            Side::Client => Fault::Gone(Side::Client),
-            _ => {
+        let result = result.map_err(|why| {
+            if side == Side::Upstream {
                 log::tell(&log::UPSTREAM_TLS_FAILED, &[self.number.into()], format!("TLS with an upstream: {why}"));
-                Fault::Unreachable("no TLS connection to the upstream could be made; the operator's log says why")
             }
+            Fault::Gone(side)
         });
         self.feed(index, Input::Secured { side, result });
         let entry = self.entries[index as usize].as_ref();
@@ -248,10 +307,13 @@ impl<I: SecureIo> Shard<I> {
 
     /// The last event of a connection. With the last connection the session is gone and its slots are free.
     fn closed(&mut self, conn: Conn) {
-        let Some((index, _)) = self.connections.get_mut(conn.0 as usize).and_then(Option::take) else { return };
+        let Some((index, end)) = self.connections.get_mut(conn.0 as usize).and_then(Option::take) else { return };
         let Some(entry) = self.entries[index as usize].as_mut() else { return };
         entry.open -= 1;
         if entry.open > 0 {
+            if end == End::Parting {
+                self.feed(index, Input::Parted);
+            }
             return;
         }
         entry.session.release(&mut self.slab);
@@ -271,6 +333,7 @@ impl<I: SecureIo> Shard<I> {
         }
         let Entry { session, client, upstream, .. } = entry;
         let ends = [(Some(*client), Side::Client), (*upstream, Side::Upstream)];
+        let is_short = self.slab.is_short();
         for (conn, side) in ends {
             let Some(conn) = conn else { continue };
             if let Some(lent) = session.outgoing(side).lend() {
@@ -280,8 +343,11 @@ impl<I: SecureIo> Shard<I> {
                 continue;
             }
             let lane = session.incoming(side);
+            if is_short && !lane.park(&mut self.slab, &self.gathered) {
+                continue;
+            }
             match lane.want() {
-                Some(Want::Any) => self.io.receive(conn),
+                Some(Want::Any(bytes_max)) => self.io.receive_at_most(conn, bytes_max),
                 Some(Want::Tail(slot, from)) => self.io.receive_into(&self.slab, conn, slot, from),
                 None => continue,
             }

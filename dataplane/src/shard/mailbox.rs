@@ -1,17 +1,17 @@
 //! What other threads tell a shard: a channel, and a bell that ends its wait.
 
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use super::accept::Door;
+use crate::address::Origin;
 use crate::config::Limits;
 use crate::control::Control;
 use crate::control::analyser::Decided;
-use crate::control::upstream::Endpoint;
+use crate::control::route::Endpoint;
 use crate::protocol::postgres::handshake::CancelRequest;
-use crate::session::Encryption;
 use crate::session::Request;
 use crate::session::cancel::Grant;
 
@@ -43,14 +43,14 @@ pub enum Mail {
 pub struct Reload {
     pub control: Arc<Control>,
     pub limits: Limits,
-    /// What each listener does about TLS.
-    pub encryption: Vec<Encryption>,
+    /// By listener.
+    pub doors: Vec<Door>,
 }
 
 /// A cancel request on its way to the shard that it names, and where the answer goes.
 pub struct Ask {
     pub request: CancelRequest,
-    pub peer: IpAddr,
+    pub peer: Origin,
     pub shard: u8,
     pub session: u64,
     pub index: u32,

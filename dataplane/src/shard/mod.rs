@@ -7,9 +7,12 @@ pub mod accept;
 pub mod cancel;
 pub mod census;
 pub mod drive;
+mod eviction;
 pub mod judging;
+pub mod listen;
 pub mod mailbox;
 mod refusals;
+mod resting;
 pub mod spawn;
 pub mod timers;
 
@@ -24,20 +27,22 @@ use crate::buffer::{Gathered, Slab};
 use crate::config::{Limits, TokenExpiry};
 use crate::control::Control;
 use crate::control::analyser::Analyser;
-use crate::control::upstream::Endpoint;
+use crate::control::route::Endpoint;
 use crate::datapath::counters::Counters;
 use crate::datapath::plan_cache::PlanCache;
 use crate::fault::Fault;
 use crate::io::tls::SecureIo;
 use crate::io::{Conn, Event};
 use crate::protocol::Scratch;
-use crate::protocol::postgres::dissector::NameKey;
-use crate::session::{Encryption, Input, Output, Session, Shortage};
+use crate::protocol::postgres::dissector::{Limits as SessionLimits, NameKey};
+use crate::session::{Input, Output, Session, Shortage};
+use accept::Door;
 use cancel::Guesses;
 use census::Census;
 use judging::View;
 use mailbox::{Mail, Mailbox, Postbox};
 use refusals::Refusals;
+use resting::Resting;
 use timers::{Kind, Timers};
 
 /// The recorder counts as gone when its heartbeat is older than this (decision 11).
@@ -91,6 +96,10 @@ pub struct Entry {
     view: Option<Rc<View>>,
     /// Of its upstream, once it is known which.
     endpoint: Option<Arc<Endpoint>>,
+    /// Which of the endpoint's addresses it is at.
+    address: u16,
+    /// Until when that address may take for its login, monotonic ns.
+    dial_until_ns: u64,
     /// A text of this session is with the analyser. Boxed: an idle session pays for its place only.
     pending: Option<Box<u128>>,
     /// What it waits for, and since when.
@@ -102,10 +111,34 @@ pub struct Entry {
     cancelled_ns: u64,
 }
 
+impl Entry {
+    fn new(session: Session, client: Conn, listener: usize) -> Self {
+        Self {
+            session,
+            client,
+            listener: listener as u16,
+            upstream: None,
+            open: 1,
+            closing: false,
+            view: None,
+            endpoint: None,
+            address: 0,
+            dial_until_ns: 0,
+            pending: None,
+            shortage: None,
+            stalled_since_ns: 0,
+            retrying: false,
+            cancelled_ns: 0,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Client,
     Upstream,
+    /// An address of the upstream that would not do.
+    Parting,
 }
 
 pub struct Shard<I> {
@@ -121,8 +154,10 @@ pub struct Shard<I> {
     census: Census,
     counters: Arc<Counters>,
     limits: Limits,
-    /// What each listener does about TLS.
-    encryption: Vec<Encryption>,
+    /// A part of them, as sessions share it.
+    session_limits: Rc<SessionLimits>,
+    /// By listener.
+    doors: Vec<Door>,
     recorder_absent_max: Duration,
     entries: Vec<Option<Box<Entry>>>,
     free: Vec<u32>,
@@ -139,6 +174,9 @@ pub struct Shard<I> {
     /// Sessions that wait for the ring, the recorder or the budget.
     stalled: Vec<u32>,
     refusals: Refusals,
+    resting: Resting,
+    /// When it was last told that an upstream cannot be reached, monotonic ns.
+    told_unreachable_ns: Option<u64>,
     next_session: u64,
     number: u8,
     now: Now,
@@ -148,6 +186,8 @@ pub struct Shard<I> {
     expired: Vec<(u32, u64, u64)>,
     /// Until when sessions may finish, monotonic ns.
     stopping: Option<u64>,
+    /// When it was last looked who keeps slots, in the slab's seconds.
+    evicted_s: u32,
 }
 
 /// What a shard is made of.
@@ -162,7 +202,7 @@ pub struct Parts<I> {
     pub census: Census,
     pub counters: Arc<Counters>,
     pub limits: Limits,
-    pub encryption: Vec<Encryption>,
+    pub doors: Vec<Door>,
     pub recorder_absent_max: Duration,
     /// Fills a buffer with unpredictable bytes (the simulator's are predictable).
     pub random: Box<dyn FnMut(&mut [u8])>,
@@ -188,8 +228,9 @@ impl<I: SecureIo> Shard<I> {
             guesses: Guesses::default(),
             census: parts.census,
             counters: parts.counters,
+            session_limits: Rc::new(parts.limits.session),
             limits: parts.limits,
-            encryption: parts.encryption,
+            doors: parts.doors,
             recorder_absent_max: parts.recorder_absent_max,
             entries: Vec::new(),
             free: Vec::new(),
@@ -204,6 +245,8 @@ impl<I: SecureIo> Shard<I> {
             gathered: Gathered::new(parts.limits.gathered_bytes_max),
             stalled: Vec::new(),
             refusals: Refusals::default(),
+            resting: Resting::default(),
+            told_unreachable_ns: None,
             // Counts on from the nanosecond of the start, so no later start gives a number again.
             next_session: parts.now.unix_ns / SHARDS_MAX * SHARDS_MAX + u64::from(parts.number),
             number: parts.number,
@@ -212,6 +255,7 @@ impl<I: SecureIo> Shard<I> {
             outputs: Vec::new(),
             expired: Vec::new(),
             stopping: None,
+            evicted_s: 0,
         };
         // It may sleep before its first turn, and is well.
         shard.publish();
@@ -238,6 +282,7 @@ impl<I: SecureIo> Shard<I> {
         self.io.wait(&mut self.slab, patience, &mut events);
         self.now = clock();
         self.tap.beat(self.now.unix_ns);
+        self.slab.tick((self.now.monotonic_ns / 1_000_000_000) as u32);
         for event in events.drain(..) {
             self.on_event(event);
         }
@@ -246,6 +291,7 @@ impl<I: SecureIo> Shard<I> {
         self.retry_stalled();
         self.end_stopping();
         self.end_expired();
+        self.evict();
         self.tell_refusals();
         self.publish();
     }
@@ -259,7 +305,7 @@ impl<I: SecureIo> Shard<I> {
         self.counters.ring_capacity_bytes.set(capacity_bytes as u64);
         self.counters.sessions_open.set(self.sessions() as u64);
         self.counters.sessions_stalled.set(self.stalled.len() as u64);
-        self.counters.slots_free.set(self.slab.free() as u64);
+        self.counters.slots_free.set(self.slab.unused() as u64);
     }
 
     fn patience(&self) -> Duration {
@@ -329,6 +375,9 @@ impl<I: SecureIo> Shard<I> {
                     let grace_ns = self.limits.token_expiry.grace().as_nanos() as u64;
                     self.expired.push((index, id, self.now.monotonic_ns + grace_ns));
                 }
+                // Another address may have begun its time since.
+                Kind::Dial if entry.dial_until_ns > self.now.monotonic_ns || entry.session.is_relaying() => {}
+                Kind::Dial => self.dial_late(index),
                 // It had its time to say goodbye.
                 _ if entry.session.is_draining() => self.close(index),
                 _ if !entry.session.is_relaying() => self.feed(index, Input::End(Fault::LoginTimeout)),

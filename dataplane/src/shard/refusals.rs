@@ -2,12 +2,11 @@
 //!
 //! Who may not log in must not be able to fill the disk either. `recorder/ring/RECORD.md` gives the bound.
 
-use std::net::{IpAddr, SocketAddr};
-
 use ring::{Flags, Kind};
 use serde_json::{Value, json};
 
 use super::{Now, Shard};
+use crate::address::Origin;
 use crate::datapath::tap::Note;
 use crate::io::tls::SecureIo;
 use crate::session::Refused;
@@ -32,7 +31,7 @@ pub(super) struct Refusals {
     /// When the first of the counted came.
     since: Now,
     reasons: Vec<(&'static str, u64)>,
-    addresses: Vec<(IpAddr, u64)>,
+    addresses: Vec<(Origin, u64)>,
 }
 
 impl Default for Refusals {
@@ -52,7 +51,7 @@ impl Refusals {
         may
     }
 
-    fn count(&mut self, reason: &'static str, address: IpAddr, now: Now) {
+    fn count(&mut self, reason: &'static str, address: Origin, now: Now) {
         if self.counted == 0 {
             self.since = now;
         }
@@ -103,7 +102,7 @@ impl<I: SecureIo> Shard<I> {
         let note = login_refused(refused, self.now.unix_ns);
         let may = self.refusals.may_record(self.now.monotonic_ns);
         if !(may && self.tell(refused.session, &note)) {
-            self.refusals.count(refused.fault.text(), plain_address(refused.client), self.now);
+            self.refusals.count(refused.fault.text(), refused.client.origin(), self.now);
         }
     }
 
@@ -144,10 +143,6 @@ fn login_refused(refused: &Refused, now_unix_ns: u64) -> Value {
     })
 }
 
-fn plain_address(address: SocketAddr) -> IpAddr {
-    address.ip().to_canonical()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,7 +164,7 @@ mod tests {
         let mut refusals = Refusals::default();
         for n in 0..100u8 {
             let reason = if n % 4 == 0 { "no token" } else { "bad token" };
-            refusals.count(reason, IpAddr::from([10, 0, 0, n % 20]), at(5));
+            refusals.count(reason, Origin::Ip([10, 0, 0, n % 20].into()), at(5));
         }
         assert_eq!(refusals.summary(at(64)), None);
         let told = refusals.summary(at(65)).expect("a minute has passed");

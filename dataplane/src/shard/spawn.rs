@@ -1,12 +1,10 @@
-//! A shard comes to life: pin, listen, attach the ring, allocate the slab, then turn until told to stop.
+//! A shard comes to life: pin, attach the ring, allocate the slab, then turn until told to stop.
 
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
-
+use super::accept::Door;
 use super::census::Census;
 use super::mailbox::{Mailbox, Postbox};
 use super::{Now, Parts, Shard};
@@ -18,10 +16,7 @@ use crate::datapath::counters::Counters;
 use crate::io::driver::{Driver, Kind};
 use crate::io::tls::Tls;
 use crate::log;
-use crate::session::Encryption;
 
-/// Connections that the kernel holds before they are accepted.
-const BACKLOG: i32 = 1024;
 /// A shard that panics at once on every start must not eat its core.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
 
@@ -40,33 +35,8 @@ pub struct Assignment {
     pub control: Arc<Control>,
     pub analyser: Analyser,
     pub limits: Limits,
-    pub encryption: Vec<Encryption>,
+    pub doors: Vec<Door>,
     pub recorder_absent_max: Duration,
-}
-
-/// Listens on an address, together with other shards (SO_REUSEPORT).
-///
-/// # Errors
-/// What the kernel says: the address is taken, say.
-pub fn listen(address: SocketAddr) -> Result<OwnedFd, rustix::io::Errno> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    sockopt::set_socket_reuseport(&socket, true)?;
-    net::bind(&socket, &address)?;
-    net::listen(&socket, BACKLOG)?;
-    Ok(socket)
-}
-
-/// Whether another process listens on the address. SO_REUSEPORT would let us share its clients without a word.
-///
-/// # Errors
-/// What the kernel says: the address is taken, say.
-pub fn probe(address: SocketAddr) -> Result<(), rustix::io::Errno> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    net::bind(&socket, &address)
 }
 
 /// Runs a shard until it is told to stop; after a panic it is started again. Its sessions end with it, and the recorder,
@@ -118,7 +88,7 @@ fn run_once(assignment: &Assignment) -> Result<(), String> {
         census: assignment.census.clone(),
         counters: assignment.counters.clone(),
         limits,
-        encryption: assignment.encryption.clone(),
+        doors: assignment.doors.clone(),
         recorder_absent_max: assignment.recorder_absent_max,
         random: Box::new(|bytes| getrandom::fill(bytes).expect("the kernel has random bytes")),
         number: assignment.number,

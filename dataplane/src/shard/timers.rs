@@ -8,6 +8,7 @@ use std::time::Duration;
 pub struct Timers {
     logins: VecDeque<Deadline>,
     drains: VecDeque<Deadline>,
+    dials: BinaryHeap<Reverse<Deadline>>,
     expiries: BinaryHeap<Reverse<Deadline>>,
 }
 
@@ -23,17 +24,42 @@ struct Deadline {
 pub enum Kind {
     Login,
     Drain,
+    /// An address of the upstream has had its time.
+    Dial,
     /// The session's token expires.
     Expiry,
 }
 
+/// Whose login a deadline is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// It has not said who it is.
+    Stranger,
+    /// It is being let in.
+    Known,
+    /// It is in, or gone.
+    Over,
+}
+
+/// Logins that one call looks at.
+const LOGINS_LOOKED_AT_MAX: usize = 1024;
+
 impl Timers {
-    /// `at_ns`: monotonic. Deadlines of one kind must be set in order, but for [`Kind::Expiry`].
+    /// The oldest stranger whose deadline is not after `until_ns`: its index. Deadlines that are of no use any more and stand
+    /// first are forgotten.
+    pub fn oldest_login(&mut self, until_ns: u64, who: impl Fn(u32, u64) -> Waiting) -> Option<u32> {
+        while self.logins.pop_front_if(|d| who(d.index, d.id) == Waiting::Over).is_some() {}
+        let old = self.logins.iter().take(LOGINS_LOOKED_AT_MAX).take_while(|d| d.at_ns <= until_ns);
+        old.map(|d| (d.index, d.id)).find(|(index, id)| who(*index, *id) == Waiting::Stranger).map(|(index, _)| index)
+    }
+
+    /// `at_ns`: monotonic. Deadlines of one kind must be set in order, but for [`Kind::Dial`] and [`Kind::Expiry`].
     pub fn set(&mut self, kind: Kind, at_ns: u64, index: u32, id: u64) {
         let deadline = Deadline { at_ns, index, id };
         match kind {
             Kind::Login => self.logins.push_back(deadline),
             Kind::Drain => self.drains.push_back(deadline),
+            Kind::Dial => self.dials.push(Reverse(deadline)),
             Kind::Expiry => self.expiries.push(Reverse(deadline)),
         }
     }
@@ -45,15 +71,20 @@ impl Timers {
                 return Some((kind, deadline.index, deadline.id));
             }
         }
-        let expired = self.expiries.peek().is_some_and(|Reverse(d)| d.at_ns <= now_ns);
-        let Reverse(deadline) = expired.then(|| self.expiries.pop()).flatten()?;
-        Some((Kind::Expiry, deadline.index, deadline.id))
+        for (kind, heap) in [(Kind::Dial, &mut self.dials), (Kind::Expiry, &mut self.expiries)] {
+            let is_due = heap.peek().is_some_and(|Reverse(d)| d.at_ns <= now_ns);
+            if let Some(Reverse(deadline)) = is_due.then(|| heap.pop()).flatten() {
+                return Some((kind, deadline.index, deadline.id));
+            }
+        }
+        None
     }
 
     /// How long until the next deadline.
     pub fn next_in(&self, now_ns: u64) -> Option<Duration> {
         let queued = [&self.logins, &self.drains].into_iter().filter_map(|q| q.front()).map(|d| d.at_ns);
-        let first = queued.chain(self.expiries.peek().map(|Reverse(d)| d.at_ns)).min()?;
+        let heaped = [&self.dials, &self.expiries].into_iter().filter_map(|h| h.peek()).map(|Reverse(d)| d.at_ns);
+        let first = queued.chain(heaped).min()?;
         Some(Duration::from_nanos(first.saturating_sub(now_ns)))
     }
 }

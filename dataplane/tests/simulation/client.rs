@@ -78,6 +78,17 @@ impl Account {
         }
     }
 
+    /// It gives its token by SASL.
+    fn by_oauth(&self) -> bool {
+        self.number.is_multiple_of(3)
+    }
+
+    /// It was told that its token does not count.
+    fn is_challenged(&self, from: usize) -> bool {
+        let told = self.received.get(from..).map(|bytes| split(bytes).0).unwrap_or_default();
+        told.iter().any(|frame| frame.starts_with(b"R") && u32_at(frame, 5) == Some(11))
+    }
+
     /// What it was sent after its login.
     pub fn answers(&self) -> &[u8] {
         self.login_end.map_or(&[], |at| &self.received[at..])
@@ -105,11 +116,15 @@ impl Client {
     }
 
     fn say_hello(&mut self, line: &mut Line) {
-        let number = self.account.borrow().number;
+        let (number, by_oauth) = (self.account.borrow().number, self.account.borrow().by_oauth());
         untagged(&mut line.out, |out| {
             out.extend_from_slice(&(3u32 << 16).to_be_bytes());
             for text in ["user", &format!("c{number}"), "database", "shop"] {
                 put_cstr(out, text.as_bytes());
+            }
+            if by_oauth {
+                put_cstr(out, b"options");
+                put_cstr(out, b"-c wireward.auth=oauth");
             }
             out.push(0);
         });
@@ -120,10 +135,18 @@ impl Client {
         let account = self.account.borrow();
         let role = if account.masked { "masked" } else { "plain" };
         let token = match account.stranger {
-            true => "a wrong token".to_owned(),
-            false => format!("c{} {role}", account.number),
+            true => "wrong".to_owned(),
+            false => format!("c{}.{role}", account.number),
         };
-        message(&mut line.out, b'p', |out| put_cstr(out, token.as_bytes()));
+        let first = format!("n,,\x01auth=Bearer {token}\x01\x01");
+        message(&mut line.out, b'p', |out| match account.by_oauth() {
+            false => put_cstr(out, token.as_bytes()),
+            true => {
+                put_cstr(out, b"OAUTHBEARER");
+                out.extend_from_slice(&(first.len() as u32).to_be_bytes());
+                out.extend_from_slice(first.as_bytes());
+            }
+        });
         drop(account);
         self.stage = Stage::LoggingIn;
     }
@@ -196,6 +219,9 @@ impl Peer for Client {
                 if self.account.borrow().login_end.is_some() {
                     self.stage = Stage::Working;
                     self.work(line);
+                } else if self.account.borrow().is_challenged(greeting) {
+                    self.stage = Stage::Gone;
+                    message(&mut line.out, b'p', |out| out.push(1));
                 }
             }
             Stage::Working => self.work(line),

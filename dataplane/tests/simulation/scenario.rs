@@ -22,6 +22,8 @@ pub struct Scenario {
     pub leavers: usize,
     pub lies: usize,
     pub strangers: usize,
+    /// The first addresses of the upstream at which no session can be had.
+    pub dead_addresses: usize,
     pub arrival_spread_ns: usize,
 }
 
@@ -52,6 +54,7 @@ impl Scenario {
             leavers: one_of(&[0, 0, 300]),
             lies: one_of(&[0, 0, 0, 500]),
             strangers: one_of(&[0, 0, 100]),
+            dead_addresses: one_of(&[0, 0, 1, 2]),
             arrival_spread_ns: one_of(&[1, 1_000_000, 20_000_000]),
         }
     }

@@ -44,6 +44,8 @@ const LIES: [Lie; 10] = [
 #[derive(Default)]
 pub struct Intake {
     pub client: Option<u32>,
+    /// It takes no writes, and the gateway wants a server that does.
+    pub is_standby: bool,
     /// Everything that it was sent, and where its login ends in that.
     pub received: Vec<u8>,
     pub login_end: usize,
@@ -95,15 +97,7 @@ impl UpstreamPeer {
             assert_eq!(&intake.received[length + 5..end], b"upstream secret\0");
             intake.login_end = end;
         }
-        message(&mut line.out, b'R', |out| out.extend_from_slice(&[0; 4]));
-        for (name, value) in [("client_encoding", "UTF8"), ("standard_conforming_strings", "on")] {
-            message(&mut line.out, b'S', |out| {
-                put_cstr(out, name.as_bytes());
-                put_cstr(out, value.as_bytes());
-            });
-        }
-        message(&mut line.out, b'K', |out| out.extend_from_slice(&[1; 8]));
-        message(&mut line.out, b'Z', |out| out.push(b'I'));
+        welcome(intake.is_standby, &mut line.out);
         self.server = Some(Server::new(intake.client.expect("set"), Mode::Upstream));
         self.fed = intake.login_end;
     }
@@ -150,6 +144,59 @@ impl Peer for UpstreamPeer {
             Some(client) => self.accounts[client as usize].borrow_mut().faulted = true,
             None => self.accounts.iter().for_each(|a| a.borrow_mut().faulted = true),
         }
+    }
+}
+
+/// All that follows a login.
+fn welcome(is_standby: bool, out: &mut Vec<u8>) {
+    message(out, b'R', |out| out.extend_from_slice(&[0; 4]));
+    for (name, value) in [
+        ("client_encoding", "UTF8"),
+        ("standard_conforming_strings", "on"),
+        ("in_hot_standby", if is_standby { "on" } else { "off" }),
+        ("default_transaction_read_only", "off"),
+    ] {
+        message(out, b'S', |out| {
+            put_cstr(out, name.as_bytes());
+            put_cstr(out, value.as_bytes());
+        });
+    }
+    message(out, b'K', |out| out.extend_from_slice(&[1; 8]));
+    message(out, b'Z', |out| out.push(b'I'));
+}
+
+/// An address at which no session can be had.
+pub enum Dead {
+    Unanswered,
+    Silent,
+    Closing,
+}
+
+impl Dead {
+    /// One way or another to be dead; `None`: it is no such address, or a hot standby.
+    pub fn drawn(how: usize) -> Option<Self> {
+        match how {
+            0 => Some(Self::Unanswered),
+            1 => Some(Self::Silent),
+            2 => Some(Self::Closing),
+            _ => None,
+        }
+    }
+}
+
+impl Peer for Dead {
+    fn received(&mut self, _bytes: &[u8], _line: &mut Line) {}
+
+    fn tick(&mut self, _now_ns: u64, line: &mut Line) {
+        line.fin |= matches!(self, Self::Closing);
+    }
+
+    fn closed(&mut self) {}
+
+    fn faulted(&mut self) {}
+
+    fn answers(&self) -> bool {
+        !matches!(self, Self::Unanswered)
     }
 }
 

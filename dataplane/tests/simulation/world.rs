@@ -8,6 +8,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use dataplane::address::Address;
 use dataplane::buffer::{Slab, budget};
 use dataplane::config::{Limits, Resource};
 use dataplane::control::Control;
@@ -18,6 +19,7 @@ use dataplane::control::identity::Identity;
 use dataplane::io::Conn;
 use dataplane::io::sim::{Peer, Random, Sim};
 use dataplane::protocol::postgres::dissector;
+use dataplane::session::attempts::Target;
 use dataplane::shard::mailbox::mailbox;
 use dataplane::shard::{Now, Parts, Shard};
 use policy_compiler::artifact::Policy;
@@ -28,7 +30,7 @@ use super::oracle;
 use super::scenario::{Outage, Scenario};
 use super::script::script;
 use super::server::TABLES;
-use super::upstream::{Intake, UpstreamPeer};
+use super::upstream::{Dead, Intake, UpstreamPeer};
 
 /// Client n comes from this port plus n.
 pub const FIRST_PORT: u32 = 10_000;
@@ -37,6 +39,10 @@ const TURNS_MAX: usize = 200_000;
 /// When the world ends for whoever is left: longer than every time limit of a session.
 const DOOMSDAY_NS: u64 = 60_000_000_000;
 pub const RECORDER_ABSENT_MAX: Duration = Duration::from_secs(5);
+
+/// The upstream's addresses are ports from here on; a session can be had at the last of them.
+const FIRST_ADDRESS: u16 = 5432;
+const ADDRESSES: u16 = 3;
 
 /// As much as one session may hold, a request and a notice, so that two must wait for each other.
 const GATHERED_BYTES_MAX: usize = 210_000;
@@ -132,7 +138,7 @@ impl World {
             siblings: Vec::new(),
             census: dataplane::shard::census::Census::default(),
             counters: Arc::default(),
-            encryption: Vec::new(),
+            doors: Vec::new(),
             recorder_absent_max: RECORDER_ABSENT_MAX,
             random: Box::new(move |out| out.iter_mut().for_each(|b| *b = bytes.next() as u8)),
             number: 0,
@@ -238,7 +244,14 @@ impl World {
             self.check_patience(evidence);
             for intake in &self.ends.borrow().intakes {
                 let intake = intake.borrow();
-                if intake.client == Some(account.number) {
+                if intake.is_standby {
+                    // A login that was cut off has no end.
+                    let is_cut_off = intake.login_end == 0;
+                    assert!(
+                        is_cut_off || intake.received.len() == intake.login_end,
+                        "a standby was sent more than a login"
+                    );
+                } else if intake.client == Some(account.number) {
                     oracle::requests_are_the_clients(&account, &intake, evidence);
                 }
             }
@@ -251,7 +264,8 @@ impl World {
     /// (f) Nobody has waited for the recorder for longer than the limit. What is slow by itself does not count.
     fn check_patience(&self, evidence: &Evidence) {
         let Scenario { weather, taste, outage: Some(outage), .. } = self.scenario else { return };
-        if outage.beats || !self.is_outage_long() || weather.stall > 0 || weather.mute > 0 || taste.large {
+        let is_slow = weather.stall > 0 || weather.mute > 0 || taste.large || self.scenario.dead_addresses > 0;
+        if outage.beats || !self.is_outage_long() || is_slow {
             return;
         }
         let waited =
@@ -312,16 +326,23 @@ fn connect_world(
     ends: &Rc<RefCell<Ends>>,
     ledger: &Rc<RefCell<Ledger>>,
 ) {
-    let (mut random, lies) = (Random::new(random.next()), scenario.lies);
+    let (mut random, lies, dead) = (Random::new(random.next()), scenario.lies, scenario.dead_addresses as u16);
     let (of_dial, of_accept, of_send) = (ends.clone(), ends.clone(), ends.clone());
     let (accounts, accounts_of_send) = (accounts.clone(), accounts.clone());
-    sim.on_dial(Box::new(move |conn, _| {
-        let intake = Rc::new(RefCell::new(Intake::default()));
-        let mut ends = of_dial.borrow_mut();
-        ends.intakes.push(intake.clone());
-        ends.clients.remove(&conn);
-        ends.upstreams.insert(conn, intake.clone());
-        Some(Box::new(UpstreamPeer::new(intake, accounts.clone(), &mut random, lies)) as Box<dyn Peer>)
+    sim.on_dial(Box::new(move |conn, address| {
+        let Address::Tcp(address) = address else { panic!("no upstream is at {address}") };
+        let is_dead = address.port() < FIRST_ADDRESS + dead;
+        // Unanswered, silent, closing, a hot standby, or refused.
+        let how = if is_dead { random.below(5) } else { usize::MAX };
+        if how == 4 {
+            return None;
+        }
+        let intake = Rc::new(RefCell::new(Intake { is_standby: how == 3, ..Intake::default() }));
+        of_dial.borrow_mut().dialed(conn, intake.clone());
+        Some(match Dead::drawn(how) {
+            Some(dead) => Box::new(dead) as Box<dyn Peer>,
+            None => Box::new(UpstreamPeer::new(intake, accounts.clone(), &mut random, lies)),
+        })
     }));
     sim.on_accept(Box::new(move |conn, peer| {
         let mut ends = of_accept.borrow_mut();
@@ -337,6 +358,12 @@ fn connect_world(
 }
 
 impl Ends {
+    fn dialed(&mut self, conn: Conn, intake: Rc<RefCell<Intake>>) {
+        self.intakes.push(intake.clone());
+        self.clients.remove(&conn);
+        self.upstreams.insert(conn, intake);
+    }
+
     /// (c) Nothing leaves before its record is in the ring.
     fn check_send(&mut self, conn: Conn, bytes: &[u8], accounts: &Accounts, ledger: &Ledger) {
         if let Some(intake) = self.upstreams.get(&conn) {
@@ -381,7 +408,7 @@ fn policy() -> Policy {
 fn control() -> Arc<Control> {
     let verify = |token: &[u8], _: u64| {
         let text = std::str::from_utf8(token).map_err(|_| "not a token")?;
-        let (name, role) = text.split_once(' ').filter(|(n, _)| n.starts_with('c')).ok_or("not a token")?;
+        let (name, role) = text.split_once('.').filter(|(n, _)| n.starts_with('c')).ok_or("not a token")?;
         Ok(Identity {
             subject: name.to_owned(),
             name: name.to_owned(),
@@ -392,7 +419,9 @@ fn control() -> Arc<Control> {
     };
     let resource = Resource {
         name: "shop".into(),
-        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 5432)),
+        hosts: (0..ADDRESSES).map(|n| SocketAddr::from((Ipv4Addr::LOCALHOST, FIRST_ADDRESS + n)).into()).collect(),
+        target_session_attrs: Target::ReadWrite,
+        connect_timeout: Duration::from_secs(4),
         database: "shop".into(),
         user: "gateway".into(),
         credential: Source::Env("NONE".into()),
@@ -400,6 +429,7 @@ fn control() -> Arc<Control> {
         allow_cleartext: true,
         role: None,
         tls: None,
+        oauth_issuer: None,
     };
     let guarded = (resource, Secret::new(b"upstream secret"), Snapshot::of(&TABLES));
     Arc::new(Control::new(Box::new(verify), policy(), vec![guarded]))
@@ -409,7 +439,7 @@ fn limits() -> Limits {
     Limits {
         max_client_conn: 100,
         active_sessions_max: 100,
-        login_timeout: Duration::from_secs(15),
+        login_timeout: Duration::from_secs(30),
         drain_timeout: Duration::from_secs(1),
         token_expiry: dataplane::config::TokenExpiry::FinishTransaction,
         token_bytes_max: 4096,
@@ -418,6 +448,7 @@ fn limits() -> Limits {
             bind_bytes_max: 1 << 20,
             row_bytes_max: 1 << 20,
             prepared_statements_max: 100,
+            prepared_bytes_max: 1 << 20,
         },
         gathered_bytes_max: GATHERED_BYTES_MAX,
         plans_max: 64,

@@ -1,5 +1,6 @@
 // A real OpenID provider (npm oidc-provider) on a free port of 127.0.0.1. Usage: node provider.mjs NODE_MODULES
 // It reads commands from standard input, one a line, and answers each with one line of JSON. The first line says its issuer.
+//   secret          the client's secret
 //   token           a token for client `nightly`, by the client_credentials grant over HTTP
 //   sign CLAIMS     a token with exactly these claims, signed with the provider's key
 //   rotate          a new key; the old one is gone
@@ -68,6 +69,7 @@ function signed(claims) {
 const listen = () => new Promise((done) => server.listen(port, '127.0.0.1', done));
 const close = () => new Promise((done) => { server.close(done); server.closeAllConnections(); });
 const commands = {
+  secret: () => SECRET,
   token,
   sign: signed,
   rotate: () => provide(),

@@ -4,16 +4,17 @@
 
 use policy_compiler::judge::hides_catalog;
 use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
 
 use super::responder::{Report, ready_for_query};
+use super::scram::{Binding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, Scram};
 use super::wire::{
     CANCEL_REQUEST, GSSENC_REQUEST, HEAD_BYTES, PROTOCOL_3_0, PROTOCOL_3_2, SSL_REQUEST, backend, cstr_at, fields,
     frontend, message, put_cstr, u32_at, untagged,
 };
 use crate::control::credential::Secret;
 use crate::fault::{Fault, Side};
-use crate::session::{Admission, CancelKey, Upstream};
+use crate::session::attempts::Traits;
+use crate::session::{Admission, Auth, CancelKey, Upstream};
 
 /// The server's own limit for a startup message, bytes (`MAX_STARTUP_PACKET_LENGTH`).
 const STARTUP_BYTES_MAX: usize = 10_000;
@@ -95,6 +96,8 @@ pub struct Startup {
     pub user: String,
     pub database: String,
     version: u32,
+    /// How it wants to give its token, if it says so: for us, and never passed on.
+    auth: Option<String>,
     parameters: Vec<(String, String)>,
     /// `_pq_.` options, of which we know none.
     unknown_options: Vec<String>,
@@ -113,6 +116,9 @@ const ALLOWED: [&str; 10] = [
     "statement_timeout",
     "timezone",
 ];
+
+/// The startup option that chooses how the token is given.
+const AUTH: &str = "wireward.auth";
 
 impl Startup {
     fn read(version: u32, body: &[u8]) -> Result<Self, Fault> {
@@ -148,11 +154,19 @@ impl Startup {
     }
 
     fn set(&mut self, name: String, value: String) -> Result<(), Fault> {
-        if self.parameter(&name).is_some() {
-            return Err(Fault::Protocol(Side::Client, "the startup message names a parameter twice"));
+        const TWICE: Fault = Fault::Protocol(Side::Client, "the startup message names a parameter twice");
+        let is_auth = name.eq_ignore_ascii_case(AUTH);
+        match is_auth {
+            true if self.auth.is_none() => self.auth = Some(value),
+            false if self.parameter(&name).is_none() => self.parameters.push((name, value)),
+            _ => return Err(TWICE),
         }
-        self.parameters.push((name, value));
         Ok(())
+    }
+
+    /// How the client gives its token: as it wishes, else as the listener has it.
+    pub fn auth(&self, listeners: Auth) -> Auth {
+        self.auth.as_deref().and_then(Auth::named).unwrap_or(listeners)
     }
 
     fn complete(mut self) -> Result<Self, Fault> {
@@ -189,6 +203,10 @@ impl Startup {
     /// # Errors
     /// The refusal, ready to send: a parameter that is not allowed, by name.
     pub fn check(&self) -> Result<(), OwnedReport> {
+        if let Some(auth) = self.auth.as_deref().filter(|auth| Auth::named(auth).is_none()) {
+            let text = format!("{AUTH} = \"{auth}\" is unknown; it can be \"password\" or \"oauth\"");
+            return Err(OwnedReport::new("22023", text));
+        }
         for (name, value) in &self.parameters {
             let lower = name.to_ascii_lowercase();
             if lower == "replication" {
@@ -301,8 +319,11 @@ pub enum Progress {
     More,
     /// The upstream is ready.
     Ready(Ready),
-    /// The upstream will not have us: this the client may see.
-    Refused(Vec<u8>),
+    /// The upstream will not have us: this the client may see. It is away if it starts up or shuts down.
+    Refused {
+        report: Vec<u8>,
+        is_away: bool,
+    },
 }
 
 /// What a finished login has brought.
@@ -310,6 +331,7 @@ pub enum Progress {
 pub struct Ready {
     /// The upstream's ParameterStatus messages.
     pub parameters: Vec<u8>,
+    pub traits: Traits,
     /// Process id and secret, to cancel what runs there (4 bytes each on 3.0).
     pub cancel_key: Option<[u8; 8]>,
 }
@@ -327,7 +349,7 @@ pub struct Login {
     upstream: Upstream,
     /// tls-server-end-point of the upstream's certificate (RFC 5929), if it is reached by TLS.
     binding: Option<Vec<u8>>,
-    scram: Option<ScramSha256>,
+    scram: Option<Scram>,
     authenticated: bool,
     ready: Ready,
 }
@@ -368,12 +390,17 @@ impl Login {
         let body = &frame[HEAD_BYTES..];
         match frame[0] {
             backend::AUTHENTICATION => self.authenticate(body, answer).map(|()| Progress::More),
-            backend::ERROR => Ok(Progress::Refused(refusal(body))),
+            backend::ERROR => Ok(refusal(body)),
             backend::PARAMETER_STATUS if self.authenticated => {
                 if self.ready.parameters.len() + frame.len() > PARAMETERS_BYTES_MAX {
                     return Err(Fault::Protocol(Side::Upstream, "the upstream reports more than 64 KiB of parameters"));
                 }
                 self.ready.parameters.extend_from_slice(frame);
+                if let Some((name, next)) = cstr_at(body, 0)
+                    && let Some((value, _)) = cstr_at(body, next)
+                {
+                    self.ready.traits.note(name, value);
+                }
                 Ok(Progress::More)
             }
             backend::BACKEND_KEY_DATA if self.authenticated => {
@@ -402,11 +429,11 @@ impl Login {
             Some(10) if self.scram.is_none() => self.begin_scram(rest, answer).ok_or(METHOD)?,
             Some(11) => {
                 let scram = self.scram.as_mut().ok_or(METHOD)?;
-                scram.update(rest).map_err(|_| PROOF)?;
+                scram.update(rest).ok_or(PROOF)?;
                 message(answer, frontend::PASSWORD, |out| out.extend_from_slice(scram.message()));
             }
             Some(12) => {
-                self.scram.as_mut().ok_or(METHOD)?.finish(rest).map_err(|_| PROOF)?;
+                self.scram.as_mut().ok_or(METHOD)?.finish(rest).ok_or(PROOF)?;
                 self.authenticated = true;
             }
             _ => return Err(METHOD),
@@ -418,17 +445,15 @@ impl Login {
     fn begin_scram(&mut self, offered: &[u8], answer: &mut Vec<u8>) -> Option<()> {
         let offers = |name: &str| offered.split(|b| *b == 0).any(|m| m == name.as_bytes());
         let (mechanism, binding) = match self.binding.take() {
-            Some(hash) if offers(SCRAM_SHA_256_PLUS) => {
-                (SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(hash))
-            }
+            Some(hash) if offers(SCRAM_SHA_256_PLUS) => (SCRAM_SHA_256_PLUS, Binding::EndPoint(hash)),
             // Says that we could have bound, so that a downgrade between us is found out.
-            Some(_) => (SCRAM_SHA_256, ChannelBinding::unrequested()),
-            None => (SCRAM_SHA_256, ChannelBinding::unsupported()),
+            Some(_) => (SCRAM_SHA_256, Binding::Unrequested),
+            None => (SCRAM_SHA_256, Binding::Unsupported),
         };
         if !offers(mechanism) {
             return None;
         }
-        let scram = ScramSha256::new(self.upstream.credential.reveal(), binding);
+        let scram = Scram::new(self.upstream.credential.clone(), binding)?;
         message(answer, frontend::PASSWORD, |out| {
             put_cstr(out, mechanism.as_bytes());
             out.extend_from_slice(&(scram.message().len() as u32).to_be_bytes());
@@ -462,7 +487,7 @@ fn application_name(subject: &str, startup: &Startup) -> String {
 }
 
 /// Why the upstream refused the login, as far as it is the client's business: no word of accounts or passwords.
-fn refusal(body: &[u8]) -> Vec<u8> {
+fn refusal(body: &[u8]) -> Progress {
     let field = |wanted| {
         let text = fields(body).find(|(code, _)| *code == wanted).map(|(_, text)| text).unwrap_or_default();
         String::from_utf8_lossy(text).into_owned()
@@ -476,7 +501,8 @@ fn refusal(body: &[u8]) -> Vec<u8> {
                   credential, database and address"
             .to_owned(),
     };
-    let mut out = Vec::new();
-    Report::fatal(if tells { &sqlstate } else { "08004" }, &text).write(&mut out);
-    out
+    let mut report = Vec::new();
+    Report::fatal(if tells { &sqlstate } else { "08004" }, &text).write(&mut report);
+    // admin_shutdown, crash_shutdown, cannot_connect_now.
+    Progress::Refused { report, is_away: ["57P01", "57P02", "57P03"].contains(&sqlstate.as_str()) }
 }

@@ -2,12 +2,15 @@
 //!
 //! Reading order: [`wire`] (bytes), [`framer`] (where a message ends), [`dissector`] (what a session's messages mean;
 //! [`request`] towards the upstream, [`response`] towards the client), [`responder`] (what we say ourselves),
-//! [`handshake`] (the first messages, on both sides).
+//! [`handshake`] (the first messages, on both sides), [`oauth`] (the token by SASL instead of as a password).
 
 pub mod dissector;
 pub mod framer;
 pub mod handshake;
+pub mod oauth;
 mod request;
 pub mod responder;
+
 mod response;
+mod scram;
 pub mod wire;
