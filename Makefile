@@ -6,6 +6,7 @@
 #         make simulate     SEEDS=100000 worlds of the simulation, from seed FROM=0 on
 #         make bench        criterion benches
 #         make bench-peers  beside pgbouncer and HAProxy on this machine
+#         make bench-engines  a relay on io_uring, epoll, tokio, monoio and glommio
 #         make fuzz         TARGET=… (all), TIME=seconds or RUNS=… each; needs a nightly toolchain
 #         make storm        thousands of sessions beside pgbouncer: memory, stalls, new connections, reloads
 #         make fmt          format
@@ -59,6 +60,7 @@ bench-peers:
 
 fuzz:
 	bash fuzz/run $(or $(TARGET),all)
+
 storm:
 	python3 benches/peers/storm.py
 
