@@ -1,5 +1,7 @@
 # TL;DR   make demo         a sample database and a gateway before it, in one command
 #         make test         build, format check, all tests
+#         make clients      every client on PostgreSQL 15 and 18, by both drivers, with and without TLS
+#         make regress      PostgreSQL's regression suite through the gateway
 #         make conformance  the golden exchanges, cut at every single place (about a CPU hour)
 #         make bench        criterion benches
 #         make bench-peers  beside pgbouncer and HAProxy on this machine
@@ -9,7 +11,7 @@
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/wireward/target
 
-.PHONY: help demo packages test build fmt-check conformance bench bench-peers storm fuzz fmt
+.PHONY: help demo packages test clients regress build fmt-check conformance bench bench-peers bench-engines storm fuzz fmt
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -24,6 +26,13 @@ packages:
 test: build fmt-check
 	cargo test --workspace
 	cargo test -p ring --features loom --test loom
+
+clients:
+	WIREWARD_CLIENTS=all cargo test -p tests --test e2e_clients
+
+regress:
+	bash tests/regress/fetch.sh
+	WIREWARD_REGRESS=all cargo test -p tests --test regress
 
 build:
 	cargo build --workspace --all-targets
@@ -44,6 +53,9 @@ fuzz:
 	bash fuzz/run $(or $(TARGET),all)
 storm:
 	python3 benches/peers/storm.py
+
+bench-engines:
+	python3 benches/engines/run.py
 
 fmt:
 	cargo fmt --all

@@ -110,7 +110,8 @@ def pgbench(postgres, target, protocol, clients, seconds, core, directory, log=F
         command += ["-l", "--log-prefix", prefix]
     done = subprocess.run(on_core(core, command), env=target.environment(), capture_output=True, text=True, check=False)
     found = re.search(r"actually processed: (\d+)", done.stdout)
-    if done.returncode or not found:
+    # It gives no rate if the logins alone took all the time.
+    if done.returncode or not found or "tps = " not in done.stdout:
         raise SystemExit(f"pgbench through {target.name} failed:\n{done.stdout}{done.stderr}")
     return {
         "transactions": int(found.group(1)),

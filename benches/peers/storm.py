@@ -94,7 +94,6 @@ async def enter(mode, port, user, database, password, context):
     if mode == "half":
         writer.write(query(b"select 1")[:7])
     elif mode == "unread":
-        reader.set_exception(asyncio.CancelledError())
         writer.transport.pause_reading()
         writer.write(query(b"select * from pgbench_accounts"))
     elif mode == "unanswered":
@@ -341,6 +340,8 @@ def main():
     run.install_missing()
     directory = tempfile.mkdtemp(prefix="wireward-storm-")
     os.chmod(directory, 0o755)
+    # A time limit ends what was started, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     context = Context(options, directory)
     try:
         context.start()

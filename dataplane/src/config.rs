@@ -65,6 +65,21 @@ struct RawRecording {
     ring_bytes: usize,
     #[serde(default = "default_recorder_absent_max_s")]
     recorder_absent_max_s: f64,
+    #[serde(default)]
+    shell: RecorderShell,
+}
+
+/// What writes recordings to disk: `recording.shell`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecorderShell {
+    /// glommio, or plain where that cannot be had.
+    Auto,
+    /// Through the page cache.
+    #[default]
+    Plain,
+    /// Direct I/O through io_uring, or no start.
+    Glommio,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -160,6 +175,7 @@ pub struct Config {
     pub recordings: PathBuf,
     pub ring_bytes: usize,
     pub recorder_absent_max: Duration,
+    pub shell: RecorderShell,
     /// Threads that move data, 1 to [`SHARDS_MAX`].
     pub shards: usize,
     /// The kernel's interface that they use.
@@ -267,6 +283,7 @@ impl Config {
             () if self.io != newer.io => Some("runtime.io"),
             () if self.recordings != newer.recordings => Some("recording.directory"),
             () if self.ring_bytes != newer.ring_bytes => Some("recording.ring_bytes"),
+            () if self.shell != newer.shell => Some("recording.shell"),
             () if self.recorder_absent_max != newer.recorder_absent_max => Some("recording.recorder_absent_max_s"),
             () if self.limits.active_sessions_max != newer.limits.active_sessions_max => {
                 Some("limits.active_sessions_max")
@@ -304,6 +321,7 @@ fn check(raw: RawConfig, directory: &Path) -> Result<Config, String> {
         shards: shards(raw.runtime.shards)?,
         io: raw.runtime.io,
         recorder_absent_max: seconds("recording.recorder_absent_max_s", raw.recording.recorder_absent_max_s)?,
+        shell: raw.recording.shell,
         listeners: listeners(raw.listener, directory)?,
         resources,
         hash_key: raw.masking.hash_key.map(|s| s.relative_to(directory)),

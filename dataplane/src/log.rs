@@ -65,10 +65,12 @@ pub const KEYS_UNUSABLE: Kind = kind("warn", "keys_unusable", &["issuer"]);
 pub const DRIVER_FALLBACK: Kind = kind("warn", "driver_fallback", &["driver"]);
 pub const RELOADED: Kind = kind("info", "reloaded", &["policy", "before"]);
 pub const RELOAD_REFUSED: Kind = kind("error", "reload_refused", &[]);
+pub const RECORDING: Kind = kind("info", "recording", &["shell"]);
+pub const SHELL_FALLBACK: Kind = kind("warn", "shell_fallback", &["shell"]);
 pub const RECORDER_REPORT: Kind = kind("warn", "recorder_report", &[]);
 
 /// All kinds.
-pub const KINDS: [&Kind; 19] = [
+pub const KINDS: [&Kind; 21] = [
     &STARTED,
     &FATAL,
     &PANICKED,
@@ -87,6 +89,8 @@ pub const KINDS: [&Kind; 19] = [
     &DRIVER_FALLBACK,
     &RELOADED,
     &RELOAD_REFUSED,
+    &RECORDING,
+    &SHELL_FALLBACK,
     &RECORDER_REPORT,
 ];
 

@@ -3,10 +3,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dataplane::address::Address;
 use dataplane::buffer::{SLOT_BYTES, Slab, Slot};
 use dataplane::io::sim::{Line, Peer, Random, Sim, Weather};
 use dataplane::io::tls::{Role, SecureIo, Tls};
@@ -449,7 +451,7 @@ fn a_wait_moves_one_handshake_on_however_many_peers_have_answered() {
     }));
     let (mut io, mut slab, mut events) = (Tls::new(sim), Slab::new(40).unwrap(), Vec::new());
     for _ in 0..PEERS {
-        io.connect(([127, 0, 0, 1], PORT).into()).unwrap();
+        io.connect(&Address::from(SocketAddr::from(([127, 0, 0, 1], PORT)))).unwrap();
     }
     let mut secured = 0;
     for _ in 0..ROUNDS_MAX {

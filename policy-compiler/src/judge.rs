@@ -14,6 +14,7 @@ pub use settings::hides_catalog;
 
 use crate::artifact::{MaskAction, Policy, RoleSet};
 use crate::policy::catalogs::{Name, is_catalog_name};
+use crate::statement::postgres::complaint;
 use crate::statement::{AnalyseError, Analysis, Effect, Output, Statement};
 
 /// What is known of names beyond the text.
@@ -186,14 +187,14 @@ impl Denial {
     }
 
     pub fn unparsable(error: &AnalyseError) -> Self {
-        let (reason, sqlstate) = match error {
-            AnalyseError::Syntax { message, .. } => (message.clone(), "42601"),
+        let (reason, (sqlstate, hint)) = match error {
+            AnalyseError::Syntax { message, .. } => (message.clone(), complaint::sqlstate_and_hint(message)),
             AnalyseError::TooLong { bytes, max } => {
-                (format!("the statement has {bytes} bytes, at most {max} are judged"), "54000")
+                (format!("the statement has {bytes} bytes, at most {max} are judged"), ("54000", None))
             }
-            AnalyseError::Encoding(what) => (format!("the statement cannot be read: {what}"), "22021"),
+            AnalyseError::Encoding(what) => (format!("the statement cannot be read: {what}"), ("22021", None)),
         };
-        Self { rule: "unparsable".into(), reason, hint: None, sqlstate }
+        Self { rule: "unparsable".into(), reason, hint: hint.map(str::to_owned), sqlstate }
     }
 
     pub fn into_judgement(self, statement: usize) -> Judgement {

@@ -163,7 +163,7 @@ fn executions(entry: &Entry<'_>) -> u64 {
         return 0;
     }
     while let Some((kind, tail)) = rest.split_first() {
-        count += u64::from(matches!(kind, b'Q' | b'E'));
+        count += u64::from(matches!(kind, b'Q' | b'E' | b'F'));
         let length = tail.first_chunk().map_or(usize::MAX, |length| u32::from_be_bytes(*length) as usize);
         rest = tail.get(length.max(4)..).unwrap_or_default();
     }

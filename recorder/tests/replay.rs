@@ -200,6 +200,23 @@ fn each_execution_of_a_prepared_statement_counts_and_a_large_text_counts_once() 
 }
 
 #[test]
+fn a_function_called_by_its_number_is_a_statement_with_a_result() {
+    let mut tape = Tape::new();
+    let arguments = b"\0\x01\0\x01\0\x02\0\0\0\x04\0\0\0\x05\0\0\0\x04\0\0\0\x09\0\x01";
+    for oid in [954_u32, 2924] {
+        tape.client(&message(b'F', &[&oid.to_be_bytes()[..], arguments].concat()));
+    }
+    tape.server(&[message(b'V', b"\0\0\0\x05hello"), message(b'Z', b"I")].concat());
+    let directory = tape.into_directory();
+    let text = shown(&directory, Options::default());
+    for line in [r"statement (function call) loread", "00000005", r"(function call) oid 2924", "result='hello'"] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let sessions = recorder::catalog::catalog(&directory.recordings()).unwrap().sessions;
+    assert_eq!(sessions[0].statements, 2);
+}
+
+#[test]
 fn who_acts_for_a_subject_stands_beside_it() {
     let mut tape = Tape::new();
     let open = br#"{"subject":"alice","actors":[{"subject":"crew\u001b[2J"},{"subject":"cron"}],"resource":"shop"}"#;

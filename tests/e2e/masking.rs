@@ -47,8 +47,11 @@ fn function_call(world: &World) {
     let mut wire = login(world);
     wire.send(b'F', &body);
     let answer = wire.expect();
-    assert_eq!(answer.kind, b'E', "{answer:?}");
+    assert_eq!((answer.kind, answer.sqlstate().as_str()), (b'E', "42501"), "{answer:?}");
     assert!(!world.reached_the_server("fastpath function call"), "the call reached the server");
+    assert_eq!(wire.expect().kind, b'Z');
+    wire.query("select 'goes on'");
+    assert_eq!(wire.rows(), [[Some(b"goes on".to_vec())]]);
     nothing_raw(world, &wire, 7);
 }
 

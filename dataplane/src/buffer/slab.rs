@@ -107,6 +107,11 @@ impl Slab {
         slot.since_s = self.now_s;
     }
 
+    /// As [`Slab::touch`].
+    pub fn touched(&self, slot: Slot) -> Slot {
+        Slot { since_s: self.now_s, ..slot }
+    }
+
     /// # Panics
     /// If the range leaves the slot.
     pub fn bytes(&self, slot: &Slot, range: Range<usize>) -> &[u8] {

@@ -19,6 +19,7 @@ pub enum Ask {
     DescribeStatement,
     DescribePortal,
     Execute,
+    FunctionCall,
     Close,
     Sync,
 }

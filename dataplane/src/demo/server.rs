@@ -35,20 +35,25 @@ impl Server {
     /// `settings` are lines of `postgresql.conf` such as `log_statement=all`.
     /// The superuser's password is kept in `directory/superuser.password`.
     pub fn start(directory: &Path, settings: &[&str]) -> Outcome<Server> {
+        Server::start_of(&find_binaries()?, directory, settings)
+    }
+
+    /// As [`Server::start`], with the `initdb` and `postgres` of another installation, which may lack the clients' programs.
+    pub fn start_of(programs: &Path, directory: &Path, settings: &[&str]) -> Outcome<Server> {
         let binaries = find_binaries()?;
         let owner = Owner::choose()?;
         let data = directory.join("pg");
         let password_file = directory.join("superuser.password");
         if !data.join("PG_VERSION").exists() {
             write_secret(&password_file, &random_hex(16)?)?;
-            initialise(&binaries, &owner, &data, &password_file)?;
+            initialise(programs, &owner, &data, &password_file)?;
         }
         let password = fs::read_to_string(&password_file).map_err(|error| {
             format!("cannot read {}: {error}; remove {} and start again", show(&password_file), show(directory))
         })?;
         let port = free_port()?;
         let log = directory.join("pg.log");
-        let process = owner.launch(&binaries.join("postgres"), &data, port, settings, &log)?;
+        let process = owner.launch(&programs.join("postgres"), &data, port, settings, &log)?;
         let mut server = Server { port, binaries, log, password, process };
         server.wait_until_ready()?;
         Ok(server)
@@ -250,7 +255,7 @@ impl Owner {
     }
 }
 
-fn initialise(binaries: &Path, owner: &Owner, data: &Path, password_file: &Path) -> Outcome<()> {
+fn initialise(programs: &Path, owner: &Owner, data: &Path, password_file: &Path) -> Outcome<()> {
     fs::create_dir_all(data).map_err(|error| format!("cannot make {}: {error}", show(data)))?;
     owner.take(data)?;
     // initdb reads the password as the server's user; the copy goes as soon as it has.
@@ -272,7 +277,7 @@ fn initialise(binaries: &Path, owner: &Owner, data: &Path, password_file: &Path)
             ));
         }
     }
-    let mut command = owner.command(&binaries.join("initdb"), "KILL");
+    let mut command = owner.command(&programs.join("initdb"), "KILL");
     command.arg("-D").arg(data).arg("--pwfile").arg(&handed_over);
     command.args(["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "-U", SUPERUSER]);
     let output =

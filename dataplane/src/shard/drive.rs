@@ -47,11 +47,7 @@ impl<I: SecureIo> Shard<I> {
                     let input = match result {
                         Ok(bytes) => {
                             self.counters.received(side, bytes);
-                            let slot = slot.map(|mut slot| {
-                                self.slab.touch(&mut slot);
-                                slot
-                            });
-                            Input::Received { side, slot, bytes }
+                            Input::Received { side, slot: slot.map(|s| self.slab.touched(s)), bytes }
                         }
                         Err(_) => Input::ReceiveFailed { side, slot },
                     };

@@ -111,6 +111,28 @@ pub struct Entry {
     cancelled_ns: u64,
 }
 
+impl Entry {
+    fn new(session: Session, client: Conn, listener: usize) -> Self {
+        Self {
+            session,
+            client,
+            listener: listener as u16,
+            upstream: None,
+            open: 1,
+            closing: false,
+            view: None,
+            endpoint: None,
+            address: 0,
+            dial_until_ns: 0,
+            pending: None,
+            shortage: None,
+            stalled_since_ns: 0,
+            retrying: false,
+            cancelled_ns: 0,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Client,

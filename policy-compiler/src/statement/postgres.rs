@@ -7,6 +7,7 @@
 //! create a function of the same name whose arguments fit better. The policy guards both: `settings` shows a change of
 //! search_path, and CREATE FUNCTION is [`Effect::Ddl`].
 
+pub mod complaint;
 mod copy;
 mod depth;
 mod expressions;
@@ -77,9 +78,14 @@ fn analyse_here(text: &str) -> Result<Analysis, AnalyseError> {
     Ok(Analysis { statements })
 }
 
+/// A panic of the library, or what its grammar says.
+fn grammar(text: &str) -> std::thread::Result<pg_query::Result<pg_query::ParseResult>> {
+    std::panic::catch_unwind(|| pg_query::parse(text, pg_query::ParserOptions::DEFAULT))
+}
+
 /// `pg_query` reads more out of the tree than asked and panics on names that it does not expect; such a text is refused.
 fn parse(text: &str) -> Result<pg_query::protobuf::ParseResult, AnalyseError> {
-    match std::panic::catch_unwind(|| pg_query::parse(text, pg_query::ParserOptions::DEFAULT)) {
+    match grammar(text) {
         Ok(Ok(parsed)) => Ok(parsed.protobuf),
         Ok(Err(pg_query::Error::Parse(message))) => {
             let position = stumbled_at(text, &message);
@@ -93,20 +99,33 @@ fn parse(text: &str) -> Result<pg_query::protobuf::ParseResult, AnalyseError> {
     }
 }
 
-/// Where the grammar stumbled, in characters from 1. The library drops the place, so it is told only when the token that the
-/// message names stands once in the text, or when the text ended too soon.
+/// Longest text, in bytes, and most places in it that are tried.
+const SOUGHT_BYTES_MAX: usize = 16 * 1024;
+const PLACES_MAX: usize = 32;
+
+/// Where the grammar stumbled, in characters from 1. The library drops the place but the message names the token: it is the
+/// first of its kind up to which the text alone gives the same message.
 fn stumbled_at(text: &str, message: &str) -> Option<usize> {
     let characters = |bytes: usize| text.get(..bytes).map(|before| before.chars().count() + 1);
     if message.ends_with("at end of input") {
         return characters(text.len());
     }
     let named = message.split_once("at or near \"")?.1.strip_suffix('"')?;
-    let tokens = pg_query::scan(text).ok()?.tokens;
-    let mut places = tokens.iter().filter(|t| text.get(t.start as usize..t.end as usize) == Some(named));
-    match (places.next(), places.next()) {
-        (Some(token), None) => characters(token.start as usize),
-        _ => None,
+    if text.len() > SOUGHT_BYTES_MAX {
+        return None;
     }
+    let stumbles = |at: usize| {
+        let before = text.get(..at + named.len())?;
+        matches!(grammar(before), Ok(Err(pg_query::Error::Parse(same))) if same == message).then_some(at)
+    };
+    let places = text.match_indices(named).map(|(at, _)| at).filter(|at| !is_cut(text, *at + named.len()));
+    characters(places.take(PLACES_MAX).find_map(stumbles)?)
+}
+
+/// The text goes on behind this place with the same word.
+fn is_cut(text: &str, at: usize) -> bool {
+    let is_of_word = |c: char| c.is_alphanumeric() || c == '_' || c == '$' || !c.is_ascii();
+    text[..at].ends_with(is_of_word) && text[at..].starts_with(is_of_word)
 }
 
 fn refused(why: String) -> Statement {

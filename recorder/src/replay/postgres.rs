@@ -128,7 +128,7 @@ impl Conversation {
             b'd' => events.push(Event::Copy { from: Side::Client, data: text::bytes(body.0) }),
             b'c' => events.push(Event::Other { what: "end of COPY data".into() }),
             b'f' => events.push(Event::Other { what: format!("COPY given up: {}", body.text()?) }),
-            b'F' => events.push(Event::Other { what: format!("function call: {}", beginning(body.0)) }),
+            b'F' => self.function_call(body, events)?,
             // A password message: not even its length is shown.
             b'p' => events.push(Event::Other { what: "authentication message".into() }),
             b'X' => events.push(Event::Other { what: "terminate".into() }),
@@ -187,6 +187,20 @@ impl Conversation {
         Some(())
     }
 
+    /// A function called by its OID: a statement without a text.
+    fn function_call(&mut self, mut body: Body<'_>, events: &mut Vec<Event>) -> Option<()> {
+        let oid = body.u32()?;
+        let formats = body.formats()?;
+        let count = body.count()?;
+        let values = (0..count).map(|_| body.value()).collect::<Option<Vec<_>>>()?;
+        let shown =
+            |(place, value): (usize, Option<&[u8]>)| value.map(|v| show_value(v, is_binary(&formats, place), 0));
+        let params = values.into_iter().enumerate().map(shown).collect();
+        self.owe(Due::Query);
+        events.push(Event::Statement { sql: format!("(function call) {}", function(oid)), params });
+        Some(())
+    }
+
     fn close(&mut self, mut body: Body<'_>) -> Option<()> {
         let (kind, name) = (body.u8()?, body.text()?);
         match kind {
@@ -226,7 +240,11 @@ impl Conversation {
             }
             b'G' | b'H' | b'W' => events.push(Event::Other { what: "COPY begins".into() }),
             b'c' => self.end_rows(events),
-            b'1' | b'2' | b'3' | b't' | b'R' | b'S' | b'K' | b'v' | b'V' => {}
+            b'V' => {
+                let value = body.value()?.map(text::bytes);
+                events.push(Event::Row { columns: vec!["result".into()], values: vec![value] });
+            }
+            b'1' | b'2' | b'3' | b't' | b'R' | b'S' | b'K' | b'v' => {}
             _ => return None,
         }
         Some(())
@@ -346,6 +364,27 @@ fn whole_characters(bytes: &[u8]) -> &[u8] {
         Err(cut) if cut.error_len().is_none() => &bytes[..cut.valid_up_to()],
         _ => bytes,
     }
+}
+
+/// The functions that are called by message have fixed OIDs (PostgreSQL, `pg_proc.dat`).
+fn function(oid: u32) -> String {
+    const LARGE_OBJECTS: [(u32, &str); 13] = [
+        (715, "lo_create"),
+        (952, "lo_open"),
+        (953, "lo_close"),
+        (954, "loread"),
+        (955, "lowrite"),
+        (956, "lo_lseek"),
+        (957, "lo_creat"),
+        (958, "lo_tell"),
+        (964, "lo_unlink"),
+        (1004, "lo_truncate"),
+        (3170, "lo_lseek64"),
+        (3171, "lo_tell64"),
+        (3172, "lo_truncate64"),
+    ];
+    let known = LARGE_OBJECTS.iter().find(|(known, _)| *known == oid);
+    known.map_or_else(|| format!("oid {oid}"), |(_, name)| (*name).to_owned())
 }
 
 fn show_value(value: &[u8], is_binary: bool, oid: u32) -> String {

@@ -331,12 +331,11 @@ impl<I: Io> Io for Tls<I> {
                 (to - from, Some(bytes))
             }
         };
-        match &link.cipher {
-            Some(cipher) => slab.bytes_mut(&cipher.slot, at..at + incoming.len()).copy_from_slice(&incoming),
-            None => {
-                self.parked_bytes -= link.parked.len() - incoming.len();
-                link.parked = incoming.into();
-            }
+        if let Some(cipher) = &link.cipher {
+            slab.bytes_mut(&cipher.slot, at..at + incoming.len()).copy_from_slice(&incoming);
+        } else {
+            self.parked_bytes -= link.parked.len() - incoming.len();
+            link.parked = incoming.into();
         }
         link.owed = Some((bytes, heap));
         if link.failed {

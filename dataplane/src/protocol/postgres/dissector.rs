@@ -125,7 +125,7 @@ impl protocol::Dissector for Dissector {
     }
 
     fn is_execution(tag: u8) -> bool {
-        matches!(tag, frontend::QUERY | frontend::EXECUTE)
+        matches!(tag, frontend::QUERY | frontend::EXECUTE | frontend::FUNCTION_CALL)
     }
 
     fn request(&mut self, frame: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {

@@ -1,11 +1,12 @@
 //! PostgreSQL's wire protocol, version 3.
 //!
 //! Reading order: [`wire`] (bytes), [`framer`] (where a message ends), [`dissector`] (what a session's messages mean;
-//! [`request`] towards the upstream, [`response`] towards the client), [`responder`] (what we say ourselves),
-//! [`handshake`] (the first messages, on both sides), [`oauth`] (the token by SASL instead of as a password).
+//! [`request`] towards the upstream, with [`function_call`]; [`response`] towards the client), [`responder`] (what we say
+//! ourselves), [`handshake`] (the first messages, on both sides), [`oauth`] (the token by SASL instead of as a password).
 
 pub mod dissector;
 pub mod framer;
+mod function_call;
 pub mod handshake;
 pub mod oauth;
 mod request;

@@ -4,8 +4,9 @@
 use std::rc::Rc;
 
 use super::dissector::{CopyIn, Dissector, Skip};
+use super::function_call;
 use super::responder;
-use super::wire::{HEAD_BYTES, cstr_at, frontend, u16_at};
+use super::wire::{HEAD_BYTES, cstr_at, frontend, u16_at, u32_at};
 use crate::datapath::replies::{Ask, Owner};
 use crate::datapath::verdict::{Judge, Judged, Plan, Verdict};
 use crate::fault::{Fault, Side};
@@ -20,7 +21,6 @@ const MALFORMED: Step = Step::End(Fault::Protocol(Side::Client, "a message of th
 /// and all that come would be matched with the plans of others.
 pub(super) const COPY_DISTURBED: Step =
     Step::End(Fault::Protocol(Side::Client, "a message came that is no COPY data, while the server waits for some"));
-const FUNCTION_CALLS: &str = "function calls of the fast-path interface are not allowed; use SELECT";
 const UNKNOWN: &str = "a message of an unknown kind came from the client";
 
 fn is_of_copy(tag: u8) -> bool {
@@ -52,7 +52,7 @@ impl Dissector {
             frontend::COPY_DATA => self.copy_data(),
             frontend::COPY_DONE | frontend::COPY_FAIL => self.copy_end(),
             frontend::TERMINATE => Step::End(Fault::Gone(Side::Client)),
-            frontend::FUNCTION_CALL => Step::End(Fault::Protocol(Side::Client, FUNCTION_CALLS)),
+            frontend::FUNCTION_CALL => self.function_call(body, judge, scratch),
             _ => Step::End(Fault::Protocol(Side::Client, UNKNOWN)),
         }
     }
@@ -66,7 +66,9 @@ impl Dissector {
             frontend::QUERY | frontend::PARSE => {
                 limited(self.limits.statement_bytes_max, "the statement is longer than statement_bytes_max")
             }
-            frontend::BIND => limited(self.limits.bind_bytes_max, "the parameters are longer than bind_bytes_max"),
+            frontend::BIND | frontend::FUNCTION_CALL => {
+                limited(self.limits.bind_bytes_max, "the parameters are longer than bind_bytes_max")
+            }
             frontend::COPY_DATA => match self.copy_data() {
                 Step::Pass => Large::Stream,
                 Step::Drop => Large::Discard,
@@ -75,7 +77,6 @@ impl Dissector {
             frontend::DESCRIBE | frontend::EXECUTE | frontend::CLOSE | frontend::COPY_FAIL => {
                 limited(self.limits.statement_bytes_max, "a name is longer than statement_bytes_max")
             }
-            frontend::FUNCTION_CALL => Large::End(Fault::Protocol(Side::Client, FUNCTION_CALLS)),
             _ => Large::End(Fault::Protocol(Side::Client, UNKNOWN)),
         }
     }
@@ -112,10 +113,33 @@ impl Dissector {
         self.portals.remove(unnamed);
         self.forget_names(&plan);
         self.replies.owe(Ask::Query, Owner::Client, Some(plan));
-        // It also ends an extended-protocol pipeline, as Sync does.
+        self.end_pipeline();
+        Step::Pass
+    }
+
+    /// The fast-path interface, which libpq and pgjdbc use for large objects: judged as the call in SQL, answered as a query.
+    fn function_call(&mut self, body: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {
+        let Some(oid) = u32_at(body, 0) else { return MALFORMED };
+        let plan = match function_call::as_statement(oid) {
+            Some(text) => self.judged(text.as_bytes(), Ask::FunctionCall, judge, scratch),
+            None => {
+                let plan = Rc::new(function_call::refused(judge.view()));
+                scratch.verdicts.push(plan.clone());
+                Err(self.refuse(plan, Ask::FunctionCall, scratch))
+            }
+        };
+        match plan {
+            Ok(plan) => self.replies.owe(Ask::FunctionCall, Owner::Client, Some(plan)),
+            Err(step) => return step,
+        }
+        self.end_pipeline();
+        Step::Pass
+    }
+
+    /// A simple query and a function call end an extended-protocol pipeline, as Sync does.
+    fn end_pipeline(&mut self) {
         self.pipeline_open = false;
         self.pipeline = self.pipeline.wrapping_add(1);
-        Step::Pass
     }
 
     /// The plan of a text that may go upstream, with its verdict noted; else what becomes of its frame.
@@ -292,8 +316,7 @@ impl Dissector {
             // The server ignores it while it reads COPY data.
             return Step::Pass;
         }
-        self.pipeline_open = false;
-        self.pipeline = self.pipeline.wrapping_add(1);
+        self.end_pipeline();
         self.replies.owe(Ask::Sync, Owner::Client, None);
         Step::Pass
     }
@@ -326,7 +349,7 @@ impl Dissector {
     /// Else a statement that must fail takes its place, so that the server aborts the transaction and skips just as for an
     /// error of its own; its error is replaced by the refusal on the way back.
     fn refuse(&mut self, plan: Rc<Plan>, ask: Ask, scratch: &mut Scratch) -> Step {
-        let simple = ask == Ask::Query;
+        let simple = matches!(ask, Ask::Query | Ask::FunctionCall);
         if self.is_idle() {
             scratch.back.extend_from_slice(plan.refusal.as_deref().unwrap_or_default());
             match simple {
@@ -341,8 +364,7 @@ impl Dissector {
         if simple {
             responder::sync(&mut scratch.before);
             self.replies.owe(Ask::Sync, Owner::Client, None);
-            self.pipeline_open = false;
-            self.pipeline = self.pipeline.wrapping_add(1);
+            self.end_pipeline();
         } else {
             self.skip = Skip::ToUpstreamSync;
         }

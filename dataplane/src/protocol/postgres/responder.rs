@@ -49,12 +49,18 @@ impl<'a> Report<'a> {
 /// server's words for this, and prepare it again.
 pub fn outdated(view: u64) -> Plan {
     const TEXT: &str = "cached plan must not change result type";
-    let mut refusal = Vec::new();
     let detail = Some("wireward: the policy or the catalogue has changed since the statement was prepared");
-    Report { detail, hint: Some("prepare it again"), ..Report::error("0A000", TEXT) }.write(&mut refusal);
+    let report = Report { detail, hint: Some("prepare it again"), ..Report::error("0A000", TEXT) };
+    denied("policy-changed", report, view)
+}
+
+/// A refusal that no text was judged for.
+pub fn denied(rule: &str, report: Report<'_>, view: u64) -> Plan {
+    let mut refusal = Vec::new();
+    report.write(&mut refusal);
     Plan {
         verdict: Verdict::Deny,
-        rule: "policy-changed".into(),
+        rule: rule.into(),
         refusal: Some(refusal.into()),
         mask_unsourced: true,
         harmless: Box::default(),

@@ -19,6 +19,8 @@ const UNPINNED: Step = Step::End(Fault::Protocol(
 /// A row leaves whole or not at all where a mask needs all of a value, or makes the row shorter.
 const ROW_TOO_LONG: &str = "a row to be masked is longer than limits.row_bytes_max, and a mask of it (null, hash, last4, \
     or any of a column in COPY) needs the row whole; select fewer columns or shorter values, or ask the operator to raise it";
+/// What ReadyForQuery answers.
+const READY: [Ask; 3] = [Ask::Query, Ask::FunctionCall, Ask::Sync];
 const BINARY_COPY: Step =
     Step::End(Fault::Protocol(Side::Wireward, "a binary COPY cannot be masked; use the text or csv format"));
 
@@ -38,6 +40,7 @@ impl Dissector {
             backend::PORTAL_SUSPENDED => self.answered(Ask::Execute),
             backend::ERROR => self.error(frame, scratch),
             backend::NOTICE => self.notice(frame),
+            backend::FUNCTION_CALL_RESPONSE => self.function_result(frame, scratch),
             backend::NOTIFICATION => self.notification(frame),
             backend::PARAMETER_STATUS => self.parameter_status(frame),
             backend::COPY_IN => self.copy_in_opened(),
@@ -50,6 +53,7 @@ impl Dissector {
     pub(super) fn on_large_response(&mut self, tag: u8, bytes: usize) -> Large {
         let limited = |max, name| if bytes > max { Large::End(Fault::Limit(name)) } else { Large::Collect };
         let in_result = self.owes(&[Ask::Query, Ask::Execute], Step::Pass) == Step::Pass;
+        let called = self.owes(&[Ask::FunctionCall], Step::Pass) == Step::Pass;
         match tag {
             backend::DATA_ROW if in_result && !self.rows_to_mask() => Large::Stream,
             backend::COPY_DATA if self.copying_out.is_some() && !self.masks.active => Large::Stream,
@@ -61,6 +65,8 @@ impl Dissector {
                 self.streamed = Some(Box::new(StreamedFrame::copy_data(self.masks.clone(), bytes, act)));
                 Large::Mask
             }
+            backend::FUNCTION_CALL_RESPONSE if called && !self.masks.active => Large::Stream,
+            backend::FUNCTION_CALL_RESPONSE if called => limited(self.limits.row_bytes_max, ROW_TOO_LONG),
             backend::DATA_ROW | backend::COPY_DATA if in_result => limited(self.limits.row_bytes_max, ROW_TOO_LONG),
             backend::DATA_ROW | backend::COPY_DATA => unasked_large(),
             _ => limited(REPLY_BYTES_MAX, "a message of the upstream is longer than 1 MiB"),
@@ -131,8 +137,7 @@ impl Dissector {
     }
 
     fn ready(&mut self, frame: &[u8]) -> Step {
-        let (true, &[status]) = (self.owes(&[Ask::Query, Ask::Sync], Step::Pass) == Step::Pass, &frame[HEAD_BYTES..])
-        else {
+        let (true, &[status]) = (self.owes(&READY, Step::Pass) == Step::Pass, &frame[HEAD_BYTES..]) else {
             return UNASKED;
         };
         if !matches!(status, b'I' | b'T' | b'E') {
@@ -202,6 +207,20 @@ impl Dissector {
         }
     }
 
+    /// A value without a column: what a statement that returns it would have it masked by.
+    fn function_result(&mut self, frame: &mut [u8], scratch: &mut Scratch) -> Step {
+        let Some(owed) = self.replies.front().filter(|owed| owed.ask == Ask::FunctionCall) else { return UNASKED };
+        let Some(value) = frame.get_mut(HEAD_BYTES + 4..) else { return MALFORMED };
+        if self.masks.active {
+            scratch.masked_rows += 1;
+            match owed.plan.as_ref().is_none_or(|plan| plan.mask_unsourced) {
+                true => value.fill(b'*'),
+                false => self.masks.scrub(value),
+            }
+        }
+        Step::Pass
+    }
+
     fn copy_in_opened(&mut self) -> Step {
         let step = self.owes(&[Ask::Query, Ask::Execute], Step::Pass);
         if step == Step::Pass {
@@ -260,7 +279,7 @@ impl Dissector {
             self.scrub_report(frame, false);
             return Step::Pass;
         };
-        if owed.ask != Ask::Query {
+        if !matches!(owed.ask, Ask::Query | Ask::FunctionCall) {
             while let Some(skipped) = self.replies.skipped() {
                 match (skipped.ask, skipped.name) {
                     (Ask::Parse, Some(name)) => self.statements.doubt(name),

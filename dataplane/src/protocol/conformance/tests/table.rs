@@ -20,7 +20,7 @@ impl Judge for Table {
         }
         let text = String::from_utf8_lossy(text);
         let denied = text.contains("forbidden");
-        let unsourced = text.contains("||");
+        let unsourced = text.contains("||") || text.contains("loread");
         let copied = text.contains("copy people");
         let mut refusal = Vec::new();
         Report::error("42501", "wireward: blocked by rule no-forbidden").write(&mut refusal);

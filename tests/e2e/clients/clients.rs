@@ -1,0 +1,168 @@
+//! The clients, what each offers, and which outcomes are known to differ.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tests::world::{python, script_path};
+
+pub struct Client {
+    pub name: &'static str,
+    pub command: fn(binaries: &Path) -> Command,
+    /// Capabilities of which its program must have a case.
+    pub offers: &'static [&'static str],
+}
+
+pub const CLIENTS: &[Client] = &[
+    Client {
+        name: "psql",
+        command: |binaries| shell("psql.sh", binaries),
+        offers: &[
+            "introspection",
+            "prepared",
+            "binary",
+            "copy",
+            "cancel",
+            "notify",
+            "large objects",
+            "cursors",
+            "errors",
+        ],
+    },
+    Client {
+        name: "pgbench",
+        command: |binaries| shell("pgbench.sh", binaries),
+        offers: &["copy", "prepared", "pipeline"],
+    },
+    Client { name: "libpq", command: |binaries| shell("libpq.sh", binaries), offers: &["pipeline"] },
+    Client {
+        name: "psycopg2",
+        command: |_| script("psycopg2_client.py"),
+        offers: &[
+            "introspection",
+            "prepared",
+            "binary",
+            "copy",
+            "cancel",
+            "notify",
+            "large objects",
+            "cursors",
+            "errors",
+        ],
+    },
+    Client {
+        name: "psycopg3",
+        command: |_| script("psycopg3_client.py"),
+        offers: &[
+            "introspection",
+            "prepared",
+            "binary",
+            "copy",
+            "cancel",
+            "notify",
+            "large objects",
+            "pipeline",
+            "errors",
+        ],
+    },
+    Client {
+        name: "asyncpg",
+        command: |_| script("asyncpg_client.py"),
+        offers: &[
+            "introspection",
+            "prepared",
+            "binary",
+            "copy",
+            "cancel",
+            "notify",
+            "large objects",
+            "pipeline",
+            "errors",
+        ],
+    },
+    Client {
+        name: "sqlalchemy",
+        command: |_| script("sqlalchemy_client.py"),
+        offers: &["introspection", "prepared", "binary", "copy", "cursors", "transactions", "errors"],
+    },
+    Client {
+        name: "django",
+        command: |_| script("django_client.py"),
+        offers: &["introspection", "prepared", "copy", "cursors", "transactions"],
+    },
+    Client {
+        name: "jdbc",
+        command: |_| jdbc(),
+        offers: &[
+            "introspection",
+            "prepared",
+            "binary",
+            "copy",
+            "cancel",
+            "notify",
+            "large objects",
+            "cursors",
+            "errors",
+        ],
+    },
+    Client {
+        name: "node-postgres",
+        command: |_| node(),
+        offers: &[
+            "introspection",
+            "prepared",
+            "binary",
+            "copy",
+            "cancel",
+            "notify",
+            "large objects",
+            "cursors",
+            "errors",
+        ],
+    },
+];
+
+/// Client, case, and why its outcome is not the one that it has directly. A case that is listed must differ.
+pub const KNOWN: &[(&str, &str, &str)] = &[(
+    "psql",
+    "a_syntax_error_has_its_place",
+    "the gateway says it in the server's words, but has no line of the server's source for LOCATION",
+)];
+
+/// A file of this directory.
+pub fn file(name: &str) -> PathBuf {
+    script_path("clients").join(name)
+}
+
+fn shell(name: &str, binaries: &Path) -> Command {
+    let mut command = Command::new("bash");
+    command.arg(file(name)).arg(binaries);
+    command
+}
+
+fn script(name: &str) -> Command {
+    let mut command = Command::new(python());
+    command.arg(file(name));
+    command
+}
+
+/// Debian's pgjdbc; Java compiles the program each time.
+fn jdbc() -> Command {
+    let mut command = Command::new("java");
+    // Short runs: no time for the optimising compiler.
+    command
+        .args(["-XX:TieredStopAtLevel=1", "-Xshare:auto", "-cp", "/usr/share/java/postgresql.jar"])
+        .arg(file("Jdbc.java"));
+    command
+}
+
+fn node() -> Command {
+    let mut command = Command::new("node");
+    command.arg(file("node.mjs")).arg(modules());
+    command
+}
+
+/// What `.ci/run` installs of npm.
+pub fn modules() -> PathBuf {
+    let home = std::env::var_os("HOME").unwrap_or_default();
+    Path::new(&home).join(".cache/wireward/node/node_modules")
+}
