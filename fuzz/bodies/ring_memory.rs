@@ -163,14 +163,7 @@ impl<'m, M: Memory> Sides<'m, M> {
         match consumer.poll(&mut bytes) {
             Ok(Some(record)) => {
                 let (header, end) = (record.header, record.end_position);
-                assert_eq!(
-                    bytes.len(),
-                    6 + header.length as usize,
-                    "the buffer has another length than the header says"
-                );
-                assert!(header.payload_bytes() <= PAYLOAD_BYTES_MAX, "a record longer than the format allows");
-                let copied = bytes[6..].first_chunk::<HEADER_BYTES>().and_then(Header::from_bytes);
-                assert_eq!(copied, Some(header), "the header is not the one that was copied");
+                check_copy(&bytes, &header);
                 assert!(end > from && end == consumer.position(), "the position did not move with the record");
                 assert!(end <= self.committed, "a record that ends behind what was written");
                 self.unreleased += end - from;
@@ -205,4 +198,12 @@ impl<'m, M: Memory> Sides<'m, M> {
             Err(fenced) => self.poisoned = Some(fenced),
         }
     }
+}
+
+/// What stands behind `before` in the buffer is the record of this header.
+fn check_copy(bytes: &[u8], header: &Header) {
+    assert_eq!(bytes.len(), 6 + header.length as usize, "the buffer has another length than the header says");
+    assert!(header.payload_bytes() <= PAYLOAD_BYTES_MAX, "a record longer than the format allows");
+    let copied = bytes[6..].first_chunk::<HEADER_BYTES>().and_then(Header::from_bytes);
+    assert_eq!(copied, Some(*header), "the header is not the one that was copied");
 }

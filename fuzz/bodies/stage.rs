@@ -246,31 +246,33 @@ impl<'j> Stage<'j> {
         };
         let shortage = self.session.handle(input, &mut cx, &mut outputs);
         assert_ne!(shortage, Some(Shortage::Recorder), "the ring always has room");
-        for output in outputs {
-            match output {
-                Output::Admit(request) => {
-                    let answer = self.outside.admit(&request);
-                    self.feed(Input::Admitted(answer));
-                }
-                Output::Dial(_) => {
-                    self.dialed = true;
-                    self.outside.dialed();
-                    self.feed(Input::Dialed(Ok(())));
-                }
-                Output::Cancel(_) => self.feed(Input::MayCancel(None)),
-                Output::Secure { side, early } => {
-                    // What came early is the handshake's: it must never be read as the protocol's.
-                    drop(early);
-                    self.secured |= side == Side::Client;
-                    let result = Ok(Box::new(self.outside.secure(side)));
-                    self.feed(Input::Secured { side, result });
-                }
-                Output::Refused(refused) => self.fault = Some(refused.fault),
-                Output::Challenge { .. } => self.feed(Input::Challenge(r#"{"status":"invalid_token"}"#.into())),
-                Output::Part => panic!("the only address is left for another"),
-                Output::NotReached(_) => {}
-                Output::Close => self.closed = true,
+        outputs.into_iter().for_each(|output| self.perform(output));
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Admit(request) => {
+                let answer = self.outside.admit(&request);
+                self.feed(Input::Admitted(answer));
             }
+            Output::Dial(_) => {
+                self.dialed = true;
+                self.outside.dialed();
+                self.feed(Input::Dialed(Ok(())));
+            }
+            Output::Cancel(_) => self.feed(Input::MayCancel(None)),
+            Output::Secure { side, early } => {
+                // What came early is the handshake's: it must never be read as the protocol's.
+                drop(early);
+                self.secured |= side == Side::Client;
+                let result = Ok(Box::new(self.outside.secure(side)));
+                self.feed(Input::Secured { side, result });
+            }
+            Output::Refused(refused) => self.fault = Some(refused.fault),
+            Output::Challenge { .. } => self.feed(Input::Challenge(r#"{"status":"invalid_token"}"#.into())),
+            Output::Part => panic!("the only address is left for another"),
+            Output::NotReached(_) => {}
+            Output::Close => self.closed = true,
         }
     }
 
