@@ -5,11 +5,12 @@
 #         make conformance  the golden exchanges, cut at every single place (about a CPU hour)
 #         make bench        criterion benches
 #         make bench-peers  beside pgbouncer and HAProxy on this machine
+#         make storm        thousands of sessions beside pgbouncer: memory, stalls, new connections, reloads
 #         make fmt          format
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/wireward/target
 
-.PHONY: help demo packages test clients regress build fmt-check conformance bench bench-peers fmt
+.PHONY: help demo packages test clients regress build fmt-check conformance bench bench-peers bench-engines storm fmt
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -46,6 +47,12 @@ bench:
 
 bench-peers:
 	python3 benches/peers/run.py
+
+storm:
+	python3 benches/peers/storm.py
+
+bench-engines:
+	python3 benches/engines/run.py
 
 fmt:
 	cargo fmt --all

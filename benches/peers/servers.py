@@ -88,7 +88,7 @@ class Target:
 
 
 class Postgres:
-    def __init__(self, directory):
+    def __init__(self, directory, connections=300):
         self.binaries = postgres_binaries()
         self.port = free_port()
         data = os.path.join(directory, "pg")
@@ -102,7 +102,7 @@ class Postgres:
                   "--locale=C", "-E", "UTF8"]
         subprocess.run(as_user("postgres", initdb), check=True, stdout=subprocess.DEVNULL, cwd="/")
         settings = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "full_page_writes=off",
-                    "synchronous_commit=off", "max_connections=300", "shared_buffers=512MB", "autovacuum=off"]
+                    "synchronous_commit=off", f"max_connections={connections}", "shared_buffers=512MB", "autovacuum=off"]
         command = [f"{self.binaries}/postgres", "-D", data, "-p", str(self.port)]
         for setting in settings:
             command += ["-c", setting]
@@ -131,23 +131,31 @@ class Postgres:
         subprocess.run(["taskset", "-a", "-p", "-c", cores, str(self.process.pid)], check=True, stdout=subprocess.DEVNULL)
 
 
-def start_pgbouncer(postgres, directory):
+def start_pgbouncer(postgres, directory, idle_port=None, home=None):
+    """`idle_port`: where a stand-in holds idle sessions; `home`: where wireward's certificate is, to serve the same."""
+    more = f"idle = host=127.0.0.1 port={idle_port} dbname={DATABASE}\n" if idle_port else ""
+    tls = ""
+    if home:
+        for name in ("server.pem", "server.key"):
+            shutil.copy(os.path.join(home, name), directory)
+            os.chmod(os.path.join(directory, name), 0o644)
+        tls = f"client_tls_sslmode = allow\nclient_tls_cert_file = {directory}/server.pem\nclient_tls_key_file = {directory}/server.key\n"
     port = free_port()
     config = os.path.join(directory, "pgbouncer.ini")
     with open(config, "w", encoding="utf-8") as file:
         file.write(f"""[databases]
 {DATABASE} = host=127.0.0.1 port={postgres.port} dbname={DATABASE}
-[pgbouncer]
+{more}[pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
 unix_socket_dir =
 auth_type = trust
 auth_file = {directory}/users.txt
 pool_mode = session
-max_client_conn = 500
-default_pool_size = 250
+max_client_conn = {20_000 if idle_port else 500}
+default_pool_size = {10_000 if idle_port else 250}
 ignore_startup_parameters = extra_float_digits
-""")
+{tls}""")
     with open(os.path.join(directory, "users.txt"), "w", encoding="utf-8") as file:
         file.write(f'"{USER}" "{PASSWORD}"\n')
     process, log = start(as_user("postgres", ["pgbouncer", config]), directory, "pgbouncer")

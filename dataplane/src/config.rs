@@ -65,6 +65,21 @@ struct RawRecording {
     ring_bytes: usize,
     #[serde(default = "default_recorder_absent_max_s")]
     recorder_absent_max_s: f64,
+    #[serde(default)]
+    shell: RecorderShell,
+}
+
+/// What writes recordings to disk: `recording.shell`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecorderShell {
+    /// glommio, or plain where that cannot be had.
+    Auto,
+    /// Through the page cache.
+    #[default]
+    Plain,
+    /// Direct I/O through io_uring, or no start.
+    Glommio,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -96,6 +111,7 @@ struct RawLimits {
     row_bytes_max: usize,
     gathered_bytes_max: usize,
     prepared_statements_max: usize,
+    prepared_bytes_max: usize,
     plans_max: usize,
 }
 
@@ -113,6 +129,7 @@ impl Default for RawLimits {
             row_bytes_max: 16 << 20,
             gathered_bytes_max: 256 << 20,
             prepared_statements_max: 10_000,
+            prepared_bytes_max: 8 << 20,
             plans_max: 16_384,
         }
     }
@@ -158,6 +175,7 @@ pub struct Config {
     pub recordings: PathBuf,
     pub ring_bytes: usize,
     pub recorder_absent_max: Duration,
+    pub shell: RecorderShell,
     /// Threads that move data, 1 to [`SHARDS_MAX`].
     pub shards: usize,
     /// The kernel's interface that they use.
@@ -265,6 +283,7 @@ impl Config {
             () if self.io != newer.io => Some("runtime.io"),
             () if self.recordings != newer.recordings => Some("recording.directory"),
             () if self.ring_bytes != newer.ring_bytes => Some("recording.ring_bytes"),
+            () if self.shell != newer.shell => Some("recording.shell"),
             () if self.recorder_absent_max != newer.recorder_absent_max => Some("recording.recorder_absent_max_s"),
             () if self.limits.active_sessions_max != newer.limits.active_sessions_max => {
                 Some("limits.active_sessions_max")
@@ -302,6 +321,7 @@ fn check(raw: RawConfig, directory: &Path) -> Result<Config, String> {
         shards: shards(raw.runtime.shards)?,
         io: raw.runtime.io,
         recorder_absent_max: seconds("recording.recorder_absent_max_s", raw.recording.recorder_absent_max_s)?,
+        shell: raw.recording.shell,
         listeners: listeners(raw.listener, directory)?,
         resources,
         hash_key: raw.masking.hash_key.map(|s| s.relative_to(directory)),
@@ -366,6 +386,7 @@ fn limits(raw: &RawLimits) -> Result<Limits, String> {
             bind_bytes_max: within("bind_bytes_max", raw.bind_bytes_max, 1024..=1 << 30)?,
             row_bytes_max: within("row_bytes_max", raw.row_bytes_max, 64 * 1024..=1 << 30)?,
             prepared_statements_max: within("prepared_statements_max", raw.prepared_statements_max, 1..=1_000_000)?,
+            prepared_bytes_max: within("prepared_bytes_max", raw.prepared_bytes_max, 64 * 1024..=1 << 30)?,
         },
         gathered_bytes_max: within("gathered_bytes_max", raw.gathered_bytes_max, one_session_bytes_max..=1 << 40)?,
         plans_max: within("plans_max", raw.plans_max, 16..=1_000_000)?,

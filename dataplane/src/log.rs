@@ -52,6 +52,7 @@ pub const FATAL: Kind = kind("error", "fatal", &[]);
 pub const PANICKED: Kind = kind("error", "panicked", &["thread", "location"]);
 pub const CHILD_RESTARTED: Kind = kind("warn", "child_restarted", &["child", "status"]);
 pub const SHARD_RESTARTED: Kind = kind("error", "shard_restarted", &["shard"]);
+pub const SESSIONS_EVICTED: Kind = kind("warn", "sessions_evicted", &["shard", "sessions"]);
 pub const ACCEPT_FAILED: Kind = kind("warn", "accept_failed", &["shard", "listener"]);
 pub const UPSTREAM_UNREACHABLE: Kind = kind("warn", "upstream_unreachable", &["shard", "resource"]);
 pub const NAME_UNRESOLVED: Kind = kind("warn", "name_unresolved", &["resource", "host"]);
@@ -64,15 +65,18 @@ pub const KEYS_UNUSABLE: Kind = kind("warn", "keys_unusable", &["issuer"]);
 pub const DRIVER_FALLBACK: Kind = kind("warn", "driver_fallback", &["driver"]);
 pub const RELOADED: Kind = kind("info", "reloaded", &["policy", "before"]);
 pub const RELOAD_REFUSED: Kind = kind("error", "reload_refused", &[]);
+pub const RECORDING: Kind = kind("info", "recording", &["shell"]);
+pub const SHELL_FALLBACK: Kind = kind("warn", "shell_fallback", &["shell"]);
 pub const RECORDER_REPORT: Kind = kind("warn", "recorder_report", &[]);
 
 /// All kinds.
-pub const KINDS: [&Kind; 18] = [
+pub const KINDS: [&Kind; 21] = [
     &STARTED,
     &FATAL,
     &PANICKED,
     &CHILD_RESTARTED,
     &SHARD_RESTARTED,
+    &SESSIONS_EVICTED,
     &ACCEPT_FAILED,
     &UPSTREAM_UNREACHABLE,
     &NAME_UNRESOLVED,
@@ -85,6 +89,8 @@ pub const KINDS: [&Kind; 18] = [
     &DRIVER_FALLBACK,
     &RELOADED,
     &RELOAD_REFUSED,
+    &RECORDING,
+    &SHELL_FALLBACK,
     &RECORDER_REPORT,
 ];
 

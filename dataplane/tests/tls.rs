@@ -3,10 +3,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dataplane::address::Address;
 use dataplane::buffer::{SLOT_BYTES, Slab, Slot};
 use dataplane::io::sim::{Line, Peer, Random, Sim, Weather};
 use dataplane::io::tls::{Role, SecureIo, Tls};
@@ -150,6 +152,8 @@ struct Shell {
     received: Vec<u8>,
     /// A slot with room that the next receive may go into, and how far it is filled.
     open: Option<(Slot, usize)>,
+    /// What the receive in flight may bring at most.
+    room: usize,
     receiving: bool,
     secured: bool,
     ended: bool,
@@ -168,6 +172,7 @@ impl Shell {
             sending: None,
             received: Vec::new(),
             open: None,
+            room: 0,
             receiving: false,
             secured: false,
             ended: false,
@@ -205,8 +210,14 @@ impl Shell {
             return;
         }
         match &self.open {
-            Some((slot, from)) => self.io.receive_into(&self.slab, conn, slot, *from),
-            None => self.io.receive(conn),
+            Some((slot, from)) => {
+                self.room = SLOT_BYTES - from;
+                self.io.receive_into(&self.slab, conn, slot, *from);
+            }
+            None => {
+                self.room = if self.random.per_mille(300) { 1 + self.random.below(2_000) } else { SLOT_BYTES };
+                self.io.receive_at_most(conn, self.room);
+            }
         }
         self.receiving = true;
     }
@@ -236,6 +247,7 @@ impl Shell {
 
     fn take(&mut self, slot: Option<Slot>, bytes: usize) {
         assert!(std::mem::replace(&mut self.receiving, false), "bytes that nobody asked for");
+        assert!(bytes <= self.room, "{bytes} bytes where {} were asked for", self.room);
         self.ended |= bytes == 0;
         let (slot, from) = match (slot, self.open.take()) {
             (Some(slot), None) => (slot, 0),
@@ -417,4 +429,48 @@ fn resets_cuts_and_silence_give_every_slot_back() {
 #[test]
 fn bytes_in_clear_end_the_connection_and_are_never_delivered() {
     all(|seed, _| Trouble { weather: weather(seed), garbage: true, ..Trouble::default() });
+}
+
+#[test]
+fn a_wait_moves_one_handshake_on_however_many_peers_have_answered() {
+    const PEERS: usize = 12;
+    let configs = configs(0);
+    let (_mailbox, _, bell) = mailbox().unwrap();
+    let mut sim = Sim::new(1, Weather::default(), bell, Rc::new(Cell::new(0)));
+    let server = configs.server.clone();
+    sim.on_dial(Box::new(move |_, _| {
+        Some(Box::new(Other {
+            connection: ServerConnection::new(server.clone()).unwrap().into(),
+            garbage_at: None,
+            say: vec![7; 10],
+            said: 0,
+            random: Random::new(1),
+            account: Rc::default(),
+            left: false,
+        }))
+    }));
+    let (mut io, mut slab, mut events) = (Tls::new(sim), Slab::new(40).unwrap(), Vec::new());
+    for _ in 0..PEERS {
+        io.connect(&Address::from(SocketAddr::from(([127, 0, 0, 1], PORT)))).unwrap();
+    }
+    let mut secured = 0;
+    for _ in 0..ROUNDS_MAX {
+        io.wait(&mut slab, Duration::from_millis(1), &mut events);
+        let mut here = 0;
+        for event in events.drain(..) {
+            match event {
+                Event::Connected { conn, .. } => {
+                    io.secure(&mut slab, conn, Role::Client(configs.client.clone(), name()), b"");
+                }
+                Event::Secured { result, .. } => here += usize::from(result.is_ok()),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(here <= 1, "{here} handshakes were finished in one wait");
+        secured += here;
+        if secured == PEERS {
+            return;
+        }
+    }
+    panic!("only {secured} of {PEERS} handshakes were finished");
 }

@@ -1,7 +1,7 @@
 //! The recorder: it drains the rings into segments, compressed and hash-chained, and can show and check them later.
 //!
 //! A record's way: [`core`] takes it from a ring into a block; [`compress`] and [`segment::writer`] lay the block out,
-//! linked to the one before ([`chain`]); [`shell::plain`] writes and flushes it; only then does the ring give up the
+//! linked to the one before ([`chain`]); a [`shell`] writes and flushes it; only then does the ring give up the
 //! record. Every second [`checkpoint`] signs the last block. At start [`recover`] finds the last whole block.
 //!
 //! The way back: [`segment::reader`] reads blocks and checks the chain; [`catalog`] lists sessions; [`replay`] shows one;
@@ -23,4 +23,4 @@ pub mod session;
 pub mod shell;
 pub mod verify;
 
-pub use shell::plain::{RunConfig, RunError, run};
+pub use shell::{RunConfig, RunError, run};

@@ -1,11 +1,13 @@
 //! Two processes and `kill -9` at random moments: 225 producers, 225 recorders, one ring, one ledger outside both.
 //!
-//! This binary starts itself again as the producer or the recorder; the ring comes as standard input.
+//! This binary starts itself again as the producer or the recorder; the ring comes as standard input. Every second recorder
+//! writes through glommio, so each shell finds what the other was killed over.
 
 mod support;
 
 use recorder::checkpoint::{PUBLIC_KEY_FILE_NAME, read_public_key};
 use recorder::segment::writer::Limits;
+use recorder::shell::choice::Choice;
 use recorder::{RunConfig, run};
 use ring::{ClaimError, Flags, Kind, Producer};
 use std::fs::OpenOptions;
@@ -26,7 +28,7 @@ fn four_hundred_and_fifty_kills_lose_no_acknowledged_record() {
     let directory = Directory::new();
     let ring = ring::create(256 << 10).unwrap();
     let mut random = Random(3);
-    let (mut producer, mut recorder) = (start("producer", &ring, &directory), start("recorder", &ring, &directory));
+    let (mut producer, mut recorder) = (start("producer", &ring, &directory), start("plain", &ring, &directory));
     let (mut producers, mut recorders) = (0, 0);
     while producers < KILLS || recorders < KILLS {
         std::thread::sleep(Duration::from_micros(1000 + random.below(60_000)));
@@ -37,7 +39,7 @@ fn four_hundred_and_fifty_kills_lose_no_acknowledged_record() {
         } else {
             kill(&mut recorder);
             recorders += 1;
-            recorder = start("recorder", &ring, &directory);
+            recorder = start(if recorders % 2 == 0 { "plain" } else { "glommio" }, &ring, &directory);
         }
     }
     kill(&mut producer);
@@ -115,16 +117,19 @@ fn this_process_is_a_child_of_the_kill_test() {
     let ring = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
     match &role[..] {
         "producer" => produce(ring, &directory),
-        _ => record(ring, &directory),
+        "glommio" => record(ring, &directory, Choice::Glommio),
+        _ => record(ring, &directory, Choice::Plain),
     }
 }
 
-fn record(ring: OwnedFd, directory: &Path) {
+fn record(ring: OwnedFd, directory: &Path, shell: Choice) {
     let config = RunConfig {
         rings: vec![ring],
         directory: directory.join("recordings"),
         key_path: directory.join("key.pem"),
         limits: Limits { segment_bytes_max: 1 << 20, segment_age_ms_max: 3_600_000 },
+        shell,
+        settled: |_, _| {},
         report: |_| {},
     };
     run(config, &AtomicBool::new(false)).unwrap();

@@ -1,28 +1,38 @@
-//! The plain shell as the binary runs it: one thread, a stop flag, real files.
+//! The recorder as the binary runs it, through both shells: one thread, a stop flag, real files.
 
 mod support;
 
 use recorder::segment::format::{End, Part};
 use recorder::segment::reader::Reader;
 use recorder::segment::writer::Limits;
+use recorder::shell::choice::Choice;
 use recorder::{RunConfig, RunError, run};
 use ring::{Flags, Kind, Level, Producer};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use support::{Directory, problems, read_all};
 
-fn config(directory: &Directory, ring: &std::os::fd::OwnedFd) -> RunConfig {
+fn config(directory: &Directory, ring: &std::os::fd::OwnedFd, shell: Choice) -> RunConfig {
     RunConfig {
         rings: vec![ring.try_clone().unwrap()],
         directory: directory.recordings(),
         key_path: directory.key(),
         limits: Limits::default(),
+        shell,
+        settled: |_, why| assert_eq!(why, None),
         report: |_| {},
     }
 }
 
 #[test]
 fn a_woken_recorder_confirms_and_a_stopped_one_drains_and_ends_its_segment() {
+    for shell in [Choice::Plain, Choice::Glommio] {
+        println!("{shell:?}");
+        confirm_and_drain(shell);
+    }
+}
+
+fn confirm_and_drain(shell: Choice) {
     let directory = Directory::new();
     let ring = ring::create(1 << 20).unwrap();
     let mut producer = Producer::attach(ring::map(&ring).unwrap()).unwrap();
@@ -33,7 +43,7 @@ fn a_woken_recorder_confirms_and_a_stopped_one_drains_and_ends_its_segment() {
         claim.commit(Kind::Note, Flags::WHOLE, 1, 1)
     };
     std::thread::scope(|scope| {
-        let recorder = scope.spawn(|| run(config(&directory, &ring), &stop));
+        let recorder = scope.spawn(|| run(config(&directory, &ring, shell), &stop));
         let receipt = put(&mut producer);
         producer.memory().wake();
         let until = Instant::now() + Duration::from_secs(10);
@@ -43,7 +53,7 @@ fn a_woken_recorder_confirms_and_a_stopped_one_drains_and_ends_its_segment() {
         }
         assert!(producer.recorder_heartbeat_ns() > 0);
         let fresh = ring::create(1 << 20).unwrap();
-        let second = run(config(&directory, &fresh), &AtomicBool::new(true));
+        let second = run(config(&directory, &fresh, shell), &AtomicBool::new(true));
         assert!(matches!(second, Err(RunError::Locked(_))), "{second:?}");
         for _ in 0..500 {
             let _ = put(&mut producer);

@@ -101,7 +101,7 @@ impl SecureIo for Desk {
 }
 
 impl Io for Desk {
-    fn receive(&mut self, conn: Conn) {
+    fn receive_at_most(&mut self, conn: Conn, _: usize) {
         assert!(!std::mem::replace(self.receiving(conn), true), "two receives at once on {conn:?}");
     }
 

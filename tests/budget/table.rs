@@ -197,6 +197,7 @@ fn limits() -> Limits {
             bind_bytes_max: 1 << 20,
             row_bytes_max: 1 << 20,
             prepared_statements_max: 64,
+            prepared_bytes_max: 1 << 20,
         },
         gathered_bytes_max: 16 << 20,
         plans_max: 1024,

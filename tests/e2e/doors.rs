@@ -295,7 +295,7 @@ fn behind_a_header(world: &World) {
 
 fn guesses(world: &World) {
     let (_place, _gateway, ports) = with_listeners(world, "guesses", &[FROM_US]);
-    let from = |last: u8| header(0x21, 0x11, &[&[127, 0, 0, last], &V4_LOCAL[4..]].concat());
+    let from = |last: u8| header(0x21, 0x11, &[&[127, 0, 0, last][..], &V4_LOCAL[4..]].concat());
     let mut wire = log_in_behind(world, ports[0], &from(2)).expect("a dba gets in");
     let key = wire.key.clone();
     let mut wrong = key.clone();

@@ -150,7 +150,9 @@ fn confined(world: &World) {
 }
 
 fn falls_back(world: &World) {
-    let (place, gateway) = world.another_by(&forbidden(world), "forbidden", |c| c);
+    let (place, gateway) = world.another_by(&forbidden(world), "forbidden", |written| {
+        written.replace("[recording]\n", "[recording]\nshell = \"auto\"\n")
+    });
     assert!(!has_ring(gateway.process.id()));
     let login = Login { port: gateway.port, ..world.through("dba") };
     world.psql(&login, &["select 'in'"]).must_succeed().must_print("in");
@@ -158,6 +160,8 @@ fn falls_back(world: &World) {
     let lines: Vec<&str> = log.lines().filter(|line| line.contains(FELL_BACK)).collect();
     let expected = "io_uring cannot be used: Operation not permitted";
     assert!(lines.len() == 1 && lines[0].contains(expected), "one line for all shards: {log}");
+    let recorder = log.lines().find(|line| line.contains("plain is used instead"));
+    assert!(recorder.is_some_and(|line| line.contains(expected)), "the recorder falls back too: {log}");
 }
 
 fn insists(world: &World) {

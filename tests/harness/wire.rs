@@ -86,6 +86,11 @@ impl Wire {
         }
     }
 
+    /// From here on the kernel keeps no more than a few kilobytes that were not read.
+    pub fn reads_little(&self) {
+        rustix::net::sockopt::set_socket_recv_buffer_size(&self.stream, 4096).expect("a socket takes a size");
+    }
+
     pub fn startup(&mut self, parameters: &[(&str, &str)]) {
         let mut body = PROTOCOL_3_0.to_be_bytes().to_vec();
         for (name, value) in parameters {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// Every statement that reaches the server is in its log, so that tests can tell what did not.
-const SERVER_SETTINGS: &[&str] = &["log_statement=all", "log_line_prefix=", "max_connections=200"];
+const SERVER_SETTINGS: &[&str] = &["log_statement=all", "log_line_prefix=", "max_connections=400"];
 /// No client runs longer than this.
 const CLIENT_MAX_S: &str = "120";
 

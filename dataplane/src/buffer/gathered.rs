@@ -8,7 +8,13 @@ use std::rc::Rc;
 
 /// What is left of a shard's `gathered_bytes_max`. Clones are the same budget.
 #[derive(Clone, Debug)]
-pub struct Gathered(Rc<Cell<usize>>);
+pub struct Gathered(Rc<Budget>);
+
+#[derive(Debug)]
+struct Budget {
+    free_bytes: Cell<usize>,
+    bytes_max: usize,
+}
 
 /// A part of the budget, given back when it drops.
 #[derive(Debug)]
@@ -19,23 +25,29 @@ pub struct Share {
 
 impl Gathered {
     pub fn new(gathered_bytes_max: usize) -> Self {
-        Self(Rc::new(Cell::new(gathered_bytes_max)))
+        Self(Rc::new(Budget { free_bytes: Cell::new(gathered_bytes_max), bytes_max: gathered_bytes_max }))
     }
 
     /// `None` while other frames hold too much.
     pub fn take(&self, bytes: usize) -> Option<Share> {
-        self.0.set(self.0.get().checked_sub(bytes)?);
+        self.0.free_bytes.set(self.free_bytes().checked_sub(bytes)?);
         Some(Share { budget: self.clone(), bytes })
     }
 
+    /// For what nobody has judged: strangers and beginnings of messages leave one half of the budget to whole messages.
+    pub fn take_of_half(&self, bytes: usize) -> Option<Share> {
+        let left = self.free_bytes().checked_sub(bytes)?;
+        (left >= self.0.bytes_max / 2).then(|| self.take(bytes)).flatten()
+    }
+
     pub fn free_bytes(&self) -> usize {
-        self.0.get()
+        self.0.free_bytes.get()
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.budget.0.set(self.budget.0.get() + self.bytes);
+        self.budget.0.free_bytes.set(self.budget.free_bytes() + self.bytes);
     }
 }
 
@@ -53,6 +65,18 @@ mod tests {
         drop(first);
         assert_eq!(budget.free_bytes(), 60);
         drop(second);
+        assert_eq!(budget.free_bytes(), 100);
+    }
+
+    #[test]
+    fn beginnings_leave_half_of_the_budget_to_whole_messages() {
+        let budget = Gathered::new(100);
+        let begun = budget.take_of_half(50).expect("half is there");
+        assert!(budget.take_of_half(1).is_none(), "the other half is not for beginnings");
+        let whole = budget.take(50).expect("a whole message may have it");
+        drop(begun);
+        assert!(budget.take_of_half(1).is_none(), "whole messages hold half");
+        drop(whole);
         assert_eq!(budget.free_bytes(), 100);
     }
 }

@@ -17,12 +17,20 @@ const STRIDE_BYTES: usize = SLOT_BYTES + 5 * 64;
 
 /// The right to one slot's bytes: given back with [`Slab::give`], never cloned.
 #[derive(Debug)]
-pub struct Slot(u32);
+pub struct Slot {
+    index: u32,
+    since_s: u32,
+}
 
 impl Slot {
     /// The slot's number, for drivers that name buffers to the kernel. 0..[`Slab::slots`].
     pub fn index(&self) -> u32 {
-        self.0
+        self.index
+    }
+
+    /// When it was taken, or touched last, in seconds of [`Slab::tick`].
+    pub fn since_s(&self) -> u32 {
+        self.since_s
     }
 }
 
@@ -31,6 +39,9 @@ pub struct Slab {
     base: NonNull<u8>,
     slots: u32,
     free: Vec<u32>,
+    /// Slots that the driver has and no connection yet.
+    waiting: u32,
+    now_s: u32,
 }
 
 impl Slab {
@@ -46,7 +57,7 @@ impl Slab {
             mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
         }?;
         let base = NonNull::new(base.cast::<u8>()).ok_or(std::io::ErrorKind::OutOfMemory)?;
-        Ok(Self { base, slots, free: (0..slots).rev().collect() })
+        Ok(Self { base, slots, free: (0..slots).rev().collect(), waiting: 0, now_s: 0 })
     }
 
     pub fn slots(&self) -> u32 {
@@ -57,19 +68,54 @@ impl Slab {
         self.free.len()
     }
 
+    /// Slots that no connection has; those that wait in the kernel are among them.
+    pub fn unused(&self) -> usize {
+        self.free.len() + self.waiting as usize
+    }
+
+    /// How many of the slots that it has taken the driver keeps for the next receives.
+    pub fn set_waiting(&mut self, waiting: usize) {
+        self.waiting = waiting as u32;
+    }
+
+    /// Half of the slots are in use: what can do without one shall.
+    pub fn is_short(&self) -> bool {
+        self.unused() < self.slots as usize / 2
+    }
+
+    /// So few are left that whoever keeps one without moving must go.
+    pub fn is_out(&self) -> bool {
+        self.unused() < self.slots as usize / 16
+    }
+
     pub fn take(&mut self) -> Option<Slot> {
-        self.free.pop().map(Slot)
+        self.free.pop().map(|index| Slot { index, since_s: self.now_s })
     }
 
     pub fn give(&mut self, slot: Slot) {
-        debug_assert!(!self.free.contains(&slot.0), "slot {} given twice", slot.0);
-        self.free.push(slot.0);
+        debug_assert!(!self.free.contains(&slot.index), "slot {} given twice", slot.index);
+        self.free.push(slot.index);
+    }
+
+    /// The slab's clock: whole seconds, of which only differences count.
+    pub fn tick(&mut self, now_s: u32) {
+        self.now_s = now_s;
+    }
+
+    /// The slot counts as taken now: it has waited in the kernel for its first byte, or its bytes have moved on.
+    pub fn touch(&self, slot: &mut Slot) {
+        slot.since_s = self.now_s;
+    }
+
+    /// As [`Slab::touch`].
+    pub fn touched(&self, slot: Slot) -> Slot {
+        Slot { since_s: self.now_s, ..slot }
     }
 
     /// # Panics
     /// If the range leaves the slot.
     pub fn bytes(&self, slot: &Slot, range: Range<usize>) -> &[u8] {
-        assert!(range.start <= range.end && range.end <= SLOT_BYTES && slot.0 < self.slots);
+        assert!(range.start <= range.end && range.end <= SLOT_BYTES && slot.index < self.slots);
         // SAFETY: the range is inside the mapping (asserted); the slot's owner calls this, so nobody else holds the bytes.
         unsafe { std::slice::from_raw_parts(self.address(slot).add(range.start), range.len()) }
     }
@@ -77,7 +123,7 @@ impl Slab {
     /// # Panics
     /// If the range leaves the slot.
     pub fn bytes_mut(&mut self, slot: &Slot, range: Range<usize>) -> &mut [u8] {
-        assert!(range.start <= range.end && range.end <= SLOT_BYTES && slot.0 < self.slots);
+        assert!(range.start <= range.end && range.end <= SLOT_BYTES && slot.index < self.slots);
         // SAFETY: as in `bytes`; `&mut self` makes this the only slice of the slab that Rust code holds.
         unsafe { std::slice::from_raw_parts_mut(self.address(slot).add(range.start), range.len()) }
     }
@@ -87,7 +133,7 @@ impl Slab {
     /// # Panics
     /// If the range leaves the slot.
     pub fn lent_mut(&mut self, index: u32, range: Range<usize>) -> &mut [u8] {
-        self.bytes_mut(&Slot(index), range)
+        self.bytes_mut(&Slot { index, since_s: 0 }, range)
     }
 
     /// The bytes of two slots, by number, at once.
@@ -97,7 +143,7 @@ impl Slab {
     pub fn two_mut(&mut self, a: (u32, Range<usize>), b: (u32, Range<usize>)) -> (&mut [u8], &mut [u8]) {
         assert!(a.0 != b.0, "two slices of one slot");
         let mut slice = |(index, range): (u32, Range<usize>)| {
-            let bytes: *mut [u8] = self.bytes_mut(&Slot(index), range);
+            let bytes: *mut [u8] = self.bytes_mut(&Slot { index, since_s: 0 }, range);
             bytes
         };
         let (a, b) = (slice(a), slice(b));
@@ -105,16 +151,26 @@ impl Slab {
         unsafe { (&mut *a, &mut *b) }
     }
 
+    /// Puts `bytes` before the `come` bytes that the slot begins with.
+    ///
+    /// # Panics
+    /// If both together are more than a slot holds.
+    pub fn prepend(&mut self, slot: &Slot, bytes: &[u8], come: usize) {
+        let room = self.bytes_mut(slot, 0..bytes.len() + come);
+        room.copy_within(0..come, bytes.len());
+        room[..bytes.len()].copy_from_slice(bytes);
+    }
+
     /// Copies `source[range]` to the head of `target`, which is another slot.
     pub fn copy(&mut self, source: &Slot, range: Range<usize>, target: &Slot) {
-        assert!(range.start <= range.end && range.end <= SLOT_BYTES && source.0 != target.0);
+        assert!(range.start <= range.end && range.end <= SLOT_BYTES && source.index != target.index);
         // SAFETY: both ranges are inside the mapping (asserted) and, being of two slots, apart.
         unsafe { self.address(source).add(range.start).copy_to_nonoverlapping(self.address(target), range.len()) }
     }
 
     /// The slot's first byte, to be named to the kernel. The slab must outlive the operation: drivers drain before it drops.
     pub fn address(&self, slot: &Slot) -> *mut u8 {
-        self.base.as_ptr().wrapping_add(slot.0 as usize * STRIDE_BYTES)
+        self.base.as_ptr().wrapping_add(slot.index as usize * STRIDE_BYTES)
     }
 }
 

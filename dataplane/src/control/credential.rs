@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Deserialize;
 
@@ -16,16 +17,41 @@ pub enum Source {
 
 /// A secret's bytes. It has no `Display`, its `Debug` is blank, and the process makes no core file.
 #[derive(Clone)]
-pub struct Secret(Box<[u8]>);
+pub struct Secret {
+    bytes: Box<[u8]>,
+    /// Clones share it.
+    derived: Arc<Mutex<Option<Derived>>>,
+}
+
+/// The keys of SCRAM-SHA-256 that a password leads to with a salt: as secret as the password itself, and dear to make.
+#[derive(Clone)]
+pub struct Derived {
+    pub salt: Box<[u8]>,
+    pub iterations: u32,
+    pub client_key: [u8; 32],
+    pub server_key: [u8; 32],
+}
 
 impl Secret {
     pub fn new(bytes: &[u8]) -> Self {
-        Self(bytes.into())
+        Self { bytes: bytes.into(), derived: Arc::default() }
+    }
+
+    /// The keys for a salt: those that were derived last, if the salt is the same, else what `derive` makes of the secret.
+    pub fn derived(&self, salt: &[u8], iterations: u32, derive: impl FnOnce(&[u8]) -> Derived) -> Derived {
+        let kept = || self.derived.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |d: &&Derived| *d.salt == *salt && d.iterations == iterations;
+        if let Some(derived) = kept().as_ref().filter(fits) {
+            return derived.clone();
+        }
+        let derived = derive(&self.bytes);
+        *kept() = Some(derived.clone());
+        derived
     }
 
     /// The bytes, for the one place that needs them: the upstream's authentication.
     pub fn reveal(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }
 
@@ -61,7 +87,7 @@ impl Source {
         if bytes.is_empty() {
             return Err(format!("{self:?} gave an empty secret"));
         }
-        Ok(Secret(bytes.into()))
+        Ok(Secret::new(&bytes))
     }
 }
 

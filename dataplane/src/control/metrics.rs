@@ -24,7 +24,7 @@ const fn family(name: &'static str, kind: &'static str, help: &'static str) -> F
 /// A series of a shard: its labels beside `shard`, as they are written, and its cell.
 type Series = (&'static str, fn(&Counters) -> u64);
 
-const SHARDS: [(Family, &[Series]); 20] = [
+const SHARDS: [(Family, &[Series]); 21] = [
     (family("wireward_sessions_open", "gauge", "Sessions."), &[("", |c| c.sessions_open.get())]),
     (
         family(
@@ -57,6 +57,14 @@ const SHARDS: [(Family, &[Series]); 20] = [
             ("outcome=\"local\"", |c| c.proxied_unnamed.get()),
             ("outcome=\"refused\"", |c| c.proxy_headers_refused.get()),
         ],
+    ),
+    (
+        family(
+            "wireward_sessions_evicted_total",
+            "counter",
+            "Sessions that kept a buffer without moving while none was free.",
+        ),
+        &[("", |c| c.sessions_evicted.get())],
     ),
     (
         family("wireward_accept_failures_total", "counter", "Accepts that the kernel failed."),

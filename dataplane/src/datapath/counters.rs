@@ -47,6 +47,7 @@ pub struct Counters {
     pub proxied_named: Counter,
     pub proxied_unnamed: Counter,
     pub proxy_headers_refused: Counter,
+    pub sessions_evicted: Counter,
     pub accept_failures: Counter,
     pub logins: Logins,
     pub statements_allowed: Counter,

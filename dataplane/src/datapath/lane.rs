@@ -9,6 +9,7 @@
 //! Bytes of our own go through `aside`: they leave after what was cleared before them, and nothing is cleared meanwhile.
 
 mod large;
+mod parked;
 
 use ring::Receipt;
 
@@ -16,6 +17,7 @@ use crate::buffer::{SLOT_BYTES, Share, Slab, Slot};
 use crate::io::Lent;
 use large::Streaming;
 pub use large::{Collected, Passage};
+use parked::Parked;
 
 /// Below this much room a slot is not worth another receive: the rest of a frame moves to a fresh slot.
 const ROOM_BYTES_MIN: usize = SLOT_BYTES / 4;
@@ -59,8 +61,8 @@ enum Sending {
 /// What a lane wants to receive into.
 #[derive(Debug)]
 pub enum Want<'a> {
-    /// Nothing is held: let the driver choose a slot when there are bytes.
-    Any,
+    /// No slot is held: let the driver choose one when there are bytes, for this many at most.
+    Any(usize),
     Tail(&'a Slot, usize),
 }
 
@@ -77,6 +79,8 @@ pub struct Lane {
     /// A frame that is passed on, or thrown away, without being held.
     streaming: Streaming,
     collected: Option<Box<Collected>>,
+    /// The beginning of a frame that was to keep no slot.
+    parked: Option<Box<Parked>>,
     /// The peer will send no more.
     ended: bool,
     /// A whole frame waits for something else than bytes.
@@ -95,6 +99,7 @@ impl Default for Lane {
             receiving: false,
             streaming: Streaming::default(),
             collected: None,
+            parked: None,
             ended: false,
             held: false,
         }
@@ -109,7 +114,7 @@ impl Lane {
             return None;
         }
         match &self.fill {
-            None => Some(Want::Any),
+            None => Some(Want::Any(SLOT_BYTES - self.parked_bytes())),
             // A receive in its tail would hold the slot for as long as the peer is silent. It drains next, or goes on being
             // judged when our own bytes have left.
             Some(seg) if seg.framed == seg.filled || self.inserting() => None,
@@ -139,7 +144,8 @@ impl Lane {
             Some(slot) if n == 0 => slab.give(slot),
             Some(slot) => {
                 debug_assert!(self.fill.is_none());
-                self.fill = Some(Seg::new(slot));
+                let filled = self.unpark(slab, &slot, n);
+                self.fill = Some(Seg { filled, ..Seg::new(slot) });
             }
             None => {}
         }
@@ -183,6 +189,7 @@ impl Lane {
             } else if seg.room() < ROOM_BYTES_MIN && seg.framed > 0 {
                 slab.bytes_mut(&seg.slot, 0..seg.filled).copy_within(seg.framed.., 0);
                 (seg.sent, seg.cleared, seg.framed, seg.filled) = (0, 0, 0, fragment);
+                slab.touch(&mut seg.slot);
             }
         } else if (fragment == 0 || seg.room() < ROOM_BYTES_MIN) && self.drain.is_none() {
             self.rotate(slab);

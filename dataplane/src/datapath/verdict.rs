@@ -25,6 +25,15 @@ pub struct Plan {
     pub text: Option<Box<[u8]>>,
 }
 
+impl Plan {
+    /// The memory that it takes; some kilobytes at most, as longer texts are not kept.
+    pub fn bytes(&self) -> u32 {
+        let refusal = self.refusal.as_ref().map_or(0, |r| r.len());
+        let text = self.text.as_ref().map_or(0, |t| t.len());
+        (size_of::<Self>() + self.rule.len() + refusal + self.harmless.len() + text) as u32
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Verdict {

@@ -110,8 +110,8 @@ macro_rules! either {
 }
 
 impl Io for Driver {
-    fn receive(&mut self, conn: Conn) {
-        either!(self, io => io.receive(conn));
+    fn receive_at_most(&mut self, conn: Conn, bytes_max: usize) {
+        either!(self, io => io.receive_at_most(conn, bytes_max));
     }
 
     fn receive_into(&mut self, slab: &Slab, conn: Conn, slot: &Slot, from: usize) {

@@ -175,16 +175,17 @@ impl Epoll {
         let Some(target) = connection.receiving.take() else { return };
         let (slot, index, from) = match target {
             Target::Tail { slot, from } => (None, slot, from),
-            Target::Any => {
+            Target::Any { .. } => {
                 let Some(slot) = slab.take() else {
-                    connection.receiving = Some(Target::Any);
+                    connection.receiving = Some(target);
                     return self.ready.push(conn);
                 };
                 let index = slot.index();
                 (Some(slot), index, 0)
             }
         };
-        let room = slab.lent_mut(index, from..SLOT_BYTES);
+        let to = if let Target::Any { bytes_max } = target { bytes_max } else { SLOT_BYTES };
+        let room = slab.lent_mut(index, from..to);
         let wanted = room.len();
         let result = retry_on_intr(|| net::recv(socket, &mut *room, RecvFlags::DONTWAIT)).map(|(bytes, _)| bytes);
         if result == Err(Errno::AGAIN) {
@@ -281,8 +282,8 @@ impl Epoll {
 }
 
 impl Io for Epoll {
-    fn receive(&mut self, conn: Conn) {
-        self.receive_to(conn, Target::Any);
+    fn receive_at_most(&mut self, conn: Conn, bytes_max: usize) {
+        self.receive_to(conn, Target::Any { bytes_max });
     }
 
     fn receive_into(&mut self, _slab: &Slab, conn: Conn, slot: &Slot, from: usize) {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::address::{Address, Peer};
-use crate::buffer::{Slab, Slot};
+use crate::buffer::{SLOT_BYTES, Slab, Slot};
 
 /// How long drivers accept nothing after a failure (out of descriptors, say): the backlog keeps who comes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -37,7 +37,7 @@ pub enum Lent<'a> {
 /// A receive as whoever emulates completions keeps it.
 #[derive(Debug)]
 enum Target {
-    Any,
+    Any { bytes_max: usize },
     Tail { slot: u32, from: usize },
 }
 
@@ -97,7 +97,11 @@ pub enum Event {
 
 pub trait Io {
     /// Receives into a slot of the driver's choice.
-    fn receive(&mut self, conn: Conn);
+    fn receive(&mut self, conn: Conn) {
+        self.receive_at_most(conn, SLOT_BYTES);
+    }
+    /// As [`Io::receive`], but no more than this, 1 to [`SLOT_BYTES`].
+    fn receive_at_most(&mut self, conn: Conn, bytes_max: usize);
     /// Receives into `slot[from..]`, which the caller neither reads nor writes until the event.
     fn receive_into(&mut self, slab: &Slab, conn: Conn, slot: &Slot, from: usize);
     fn send(&mut self, slab: &mut Slab, conn: Conn, lent: Lent<'_>);

@@ -345,15 +345,16 @@ impl Sim {
         let failed = connection.reset || connection.closing && connection.inbound.is_empty();
         let (slot, index, from) = match target {
             Target::Tail { slot, from } => (None, slot, from),
-            Target::Any if failed => (None, 0, SLOT_BYTES),
-            Target::Any => match slab.take() {
+            Target::Any { .. } if failed => (None, 0, SLOT_BYTES),
+            Target::Any { .. } => match slab.take() {
                 Some(slot) => (Some(slot), 0, 0),
                 // Another receive of this round has taken the last slot: it waits, as it would in the kernel.
-                None => return connection.receiving = Some(Target::Any),
+                None => return connection.receiving = Some(target),
             },
         };
         let index = slot.as_ref().map_or(index, Slot::index);
-        let n = if failed { 0 } else { connection.inbound.len().min(SLOT_BYTES - from).min(limit) };
+        let room = if let Target::Any { bytes_max } = target { bytes_max } else { SLOT_BYTES - from };
+        let n = if failed { 0 } else { connection.inbound.len().min(room).min(limit) };
         let bytes: Vec<u8> = connection.inbound.drain(..n).collect();
         // What a closing connection still writes into a lent range is as real as on any other.
         slab.lent_mut(index, from.min(SLOT_BYTES - n)..from.min(SLOT_BYTES - n) + n).copy_from_slice(&bytes);
@@ -460,8 +461,9 @@ impl SecureIo for Sim {
 }
 
 impl Io for Sim {
-    fn receive(&mut self, conn: Conn) {
-        self.start_receive(conn, Target::Any);
+    fn receive_at_most(&mut self, conn: Conn, bytes_max: usize) {
+        assert!((1..=SLOT_BYTES).contains(&bytes_max), "a receive into no room");
+        self.start_receive(conn, Target::Any { bytes_max });
     }
 
     fn receive_into(&mut self, _slab: &Slab, conn: Conn, slot: &Slot, from: usize) {

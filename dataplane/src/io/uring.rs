@@ -53,6 +53,8 @@ struct Connection {
     connecting: bool,
     closing: bool,
     heap: Option<Vec<u8>>,
+    /// Of the receive in flight, if its slot is of the kernel's choice.
+    receive_bytes_max: u32,
     /// The range that the send in flight was given.
     sending: (*const u8, u32),
     /// Bytes given to sends since something was last received here.
@@ -143,6 +145,7 @@ impl Uring {
             connecting,
             closing: false,
             heap: None,
+            receive_bytes_max: 0,
             sending: (std::ptr::null(), 0),
             unanswered_bytes: 0,
         };
@@ -289,7 +292,7 @@ impl Uring {
                 if self.connections[conn.0 as usize].closing {
                     continue;
                 }
-                self.receive(conn);
+                self.receive_at_most(conn, self.connections[conn.0 as usize].receive_bytes_max as usize);
             }
         }
     }
@@ -309,9 +312,11 @@ impl Uring {
 }
 
 impl Io for Uring {
-    fn receive(&mut self, conn: Conn) {
+    fn receive_at_most(&mut self, conn: Conn, bytes_max: usize) {
+        let bytes_max = bytes_max.min(SLOT_BYTES) as u32;
+        self.connections[conn.0 as usize].receive_bytes_max = bytes_max;
         let receive = |fd| {
-            opcode::Recv::new(fd, std::ptr::null_mut(), SLOT_BYTES as u32)
+            opcode::Recv::new(fd, std::ptr::null_mut(), bytes_max)
                 .buf_group(BUFFER_GROUP)
                 .ioprio(POLL_FIRST)
                 .build()
@@ -392,6 +397,7 @@ impl Io for Uring {
             let Some(entry) = self.ring.completion().next() else { break };
             self.complete(&entry, events);
         }
+        slab.set_waiting(self.buffers.held());
     }
 }
 

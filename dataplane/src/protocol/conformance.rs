@@ -116,9 +116,10 @@ mod tests {
                 bind_bytes_max: 1 << 16,
                 row_bytes_max: 1 << 17,
                 prepared_statements_max: 10,
+                prepared_bytes_max: 1 << 20,
             };
             let settings = Settings {
-                limits,
+                limits: Rc::new(limits),
                 name_key: NameKey([1; 16]),
                 token_bytes_max: 4096,
                 encryption: Encryption::None,
@@ -173,7 +174,7 @@ mod tests {
             let lane = self.session.incoming(side);
             let (fresh, index, from) = match lane.want() {
                 None => return false,
-                Some(Want::Any) => (true, 0, 0),
+                Some(Want::Any(_)) => (true, 0, 0),
                 Some(Want::Tail(slot, from)) => (false, slot.index(), from),
             };
             lane.receive_started();

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use dataplane::config::Config;
+use dataplane::config::{Config, RecorderShell};
 use dataplane::log;
 use recorder::RunConfig;
+use recorder::shell::choice::{Choice, Kind};
 
 use super::{settle_in, stop_flag};
 
@@ -20,9 +21,27 @@ pub fn run(config: &Config, rings: &[i32]) -> Result<(), String> {
         directory: config.recordings.clone(),
         key_path: key_path(&config.recordings),
         limits: recorder::segment::writer::Limits::default(),
+        shell: shell(config.shell),
+        settled: tell_shell,
         report: |line| log::tell(&log::RECORDER_REPORT, &[], line),
     };
     recorder::run(run, &stop).map_err(|e| format!("the recorder cannot go on: {e}"))
+}
+
+fn shell(wish: RecorderShell) -> Choice {
+    match wish {
+        RecorderShell::Auto => Choice::Auto,
+        RecorderShell::Plain => Choice::Plain,
+        RecorderShell::Glommio => Choice::Glommio,
+    }
+}
+
+fn tell_shell(shell: Kind, why: Option<&str>) {
+    let name = shell.name();
+    match why {
+        Some(why) => log::tell(&log::SHELL_FALLBACK, &[name.into()], format!("{why}: {name} is used instead")),
+        None => log::tell(&log::RECORDING, &[name.into()], format!("recording through the {name} shell")),
+    }
 }
 
 /// Where the signing key of a recordings directory is: beside it, `<directory>.key`.

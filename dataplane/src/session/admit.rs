@@ -51,7 +51,7 @@ impl Session {
             Err(fault) => return self.not_admitted(fault, outputs).map_or(Ok(false), Err),
         };
         match answer {
-            Answer::Token(token) if token.reveal().len() > self.token_bytes_max => Err(TOO_LONG),
+            Answer::Token(token) if token.reveal().len() > self.token_bytes_max as usize => Err(TOO_LONG),
             Answer::Token(token) => {
                 let Some(startup) = &self.pending_startup else { return Ok(false) };
                 let (user, database) = (startup.user.clone(), startup.database.clone());
@@ -86,12 +86,14 @@ impl Session {
         if tag != frontend::PASSWORD {
             return Err(Fault::Protocol(Side::Client, "a message came where the password was expected"));
         }
-        if bytes > HEAD_BYTES + self.token_bytes_max + oauth::BESIDE_TOKEN_BYTES_MAX {
+        if bytes > HEAD_BYTES + self.token_bytes_max as usize + oauth::BESIDE_TOKEN_BYTES_MAX {
             return Err(TOO_LONG);
         }
         if bytes > window.len() {
-            // Strangers have no part in the shard's budget: what they can hold is bounded by max_client_conn.
-            lane.collect(bytes, None);
+            let share = cx.gathered.take_of_half(bytes).ok_or(Fault::Limit(
+                "too many logins are held whole for now (half of limits.gathered_bytes_max); try again",
+            ))?;
+            lane.collect(bytes, Some(share));
             let _ = lane.gather(cx.slab);
             return Ok(None);
         }

@@ -182,9 +182,9 @@ pub struct Upstream {
 }
 
 /// What a session is made of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
-    pub limits: Limits,
+    pub limits: Rc<Limits>,
     pub name_key: NameKey,
     pub token_bytes_max: usize,
     pub encryption: Encryption,
@@ -293,7 +293,7 @@ enum DialStep {
 pub struct Session {
     state: State,
     relay: Relay<Dissector>,
-    token_bytes_max: usize,
+    token_bytes_max: u32,
     encryption: Encryption,
     auth: Auth,
     /// The upstream's own process id and secret.
@@ -325,7 +325,7 @@ impl Session {
         Self {
             state: if settings.proxied { State::Announcing } else { State::Greeting { negotiations: 0 } },
             relay: Relay::new(id, Lane::default(), Lane::default(), dissector, [0; 8]),
-            token_bytes_max: settings.token_bytes_max,
+            token_bytes_max: settings.token_bytes_max as u32,
             encryption: settings.encryption,
             auth: settings.auth,
             upstream_key: None,
@@ -380,6 +380,24 @@ impl Session {
         let lanes = [&self.relay.requests, &self.relay.replies];
         let only_a_slot = self.is_relaying() && lanes.iter().all(|l| l.is_receiving()) && !self.relay.sends_gathered();
         lanes.iter().any(|l| l.is_sending()) && !only_a_slot
+    }
+
+    /// It has a place among `max_client_conn`, and has not said who it is.
+    pub fn is_stranger(&self) -> bool {
+        let says_nothing = matches!(
+            self.state,
+            State::Announcing
+                | State::Greeting { .. }
+                | State::Securing(_)
+                | State::Admitting(Admitting::Awaited | Admitting::FirstDue)
+                | State::Cancelling(_)
+        );
+        says_nothing && !self.surplus
+    }
+
+    /// When the oldest slot was taken that it holds, in the slab's seconds.
+    pub fn oldest_slot_s(&self) -> Option<u32> {
+        self.relay.requests.oldest_slot_s().into_iter().chain(self.relay.replies.oldest_slot_s()).min()
     }
 
     pub fn is_draining(&self) -> bool {

@@ -52,17 +52,7 @@ impl<I: SecureIo> Shard<I> {
             self.counters.refused_not_a_proxy.add(1);
             return self.io.close(client, &[]);
         }
-        let (connections, max) = (self.census.total(), self.limits.max_client_conn as usize);
-        let surplus = connections >= max;
-        if connections >= max + SURPLUS_MAX || self.stopping.is_some() {
-            let why =
-                if surplus { &self.counters.refused_max_client_conn } else { &self.counters.refused_shutting_down };
-            why.add(1);
-            self.io.close(client, &[]);
-            return;
-        }
-        let count = if surplus { &self.counters.refused_max_client_conn } else { &self.counters.connections_accepted };
-        count.add(1);
+        let Some(surplus) = self.place_left() else { return self.io.close(client, &[]) };
         let index = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
             self.entries.len() as u32 - 1
@@ -70,7 +60,7 @@ impl<I: SecureIo> Shard<I> {
         let id = self.next_session;
         self.next_session += SHARDS_MAX;
         let settings = Settings {
-            limits: self.limits.session,
+            limits: self.session_limits.clone(),
             name_key: self.name_key,
             token_bytes_max: self.limits.token_bytes_max,
             encryption: door.encryption,
@@ -79,28 +69,25 @@ impl<I: SecureIo> Shard<I> {
             surplus,
         };
         let session = Session::new(id, settings, peer, self.cancel_key(index), self.now.unix_ns);
-        let entry = Entry {
-            session,
-            client,
-            listener: listener as u16,
-            upstream: None,
-            open: 1,
-            closing: false,
-            view: None,
-            endpoint: None,
-            address: 0,
-            dial_until_ns: 0,
-            pending: None,
-            shortage: None,
-            stalled_since_ns: 0,
-            retrying: false,
-            cancelled_ns: 0,
-        };
-        self.entries[index as usize] = Some(Box::new(entry));
+        self.entries[index as usize] = Some(Box::new(Entry::new(session, client, listener)));
         self.census.tell(self.number, self.sessions());
         self.attach(client, index, End::Client);
         self.timer(Kind::Login, self.limits.login_timeout, index, id);
         self.arm(index);
+    }
+
+    /// Counts who comes; none if there is no place, not even to be told so. True: it is here to be told.
+    fn place_left(&mut self) -> Option<bool> {
+        let (connections, max) = (self.census.total(), self.limits.max_client_conn as usize);
+        let surplus = connections >= max && !self.make_place();
+        let is_refused = surplus && connections >= max + SURPLUS_MAX || self.stopping.is_some();
+        let count = match (surplus, is_refused) {
+            (true, _) => &self.counters.refused_max_client_conn,
+            (false, true) => &self.counters.refused_shutting_down,
+            (false, false) => &self.counters.connections_accepted,
+        };
+        count.add(1);
+        (!is_refused).then_some(surplus)
     }
 
     /// The process id carries shard and place, so that a cancel finds its way; the secret is the authority.

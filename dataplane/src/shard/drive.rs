@@ -47,7 +47,7 @@ impl<I: SecureIo> Shard<I> {
                     let input = match result {
                         Ok(bytes) => {
                             self.counters.received(side, bytes);
-                            Input::Received { side, slot, bytes }
+                            Input::Received { side, slot: slot.map(|s| self.slab.touched(s)), bytes }
                         }
                         Err(_) => Input::ReceiveFailed { side, slot },
                     };
@@ -333,6 +333,7 @@ impl<I: SecureIo> Shard<I> {
         }
         let Entry { session, client, upstream, .. } = entry;
         let ends = [(Some(*client), Side::Client), (*upstream, Side::Upstream)];
+        let is_short = self.slab.is_short();
         for (conn, side) in ends {
             let Some(conn) = conn else { continue };
             if let Some(lent) = session.outgoing(side).lend() {
@@ -342,8 +343,11 @@ impl<I: SecureIo> Shard<I> {
                 continue;
             }
             let lane = session.incoming(side);
+            if is_short && !lane.park(&mut self.slab, &self.gathered) {
+                continue;
+            }
             match lane.want() {
-                Some(Want::Any) => self.io.receive(conn),
+                Some(Want::Any(bytes_max)) => self.io.receive_at_most(conn, bytes_max),
                 Some(Want::Tail(slot, from)) => self.io.receive_into(&self.slab, conn, slot, from),
                 None => continue,
             }

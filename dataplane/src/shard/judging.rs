@@ -135,6 +135,7 @@ impl<I: SecureIo> Shard<I> {
     /// any more end.
     pub(super) fn reload(&mut self, reload: Reload) {
         self.control = reload.control;
+        self.session_limits = Rc::new(reload.limits.session);
         self.limits = reload.limits;
         self.doors = reload.doors;
         self.renew_views();

@@ -7,6 +7,7 @@ pub mod accept;
 pub mod cancel;
 pub mod census;
 pub mod drive;
+mod eviction;
 pub mod judging;
 pub mod listen;
 pub mod mailbox;
@@ -33,7 +34,7 @@ use crate::fault::Fault;
 use crate::io::tls::SecureIo;
 use crate::io::{Conn, Event};
 use crate::protocol::Scratch;
-use crate::protocol::postgres::dissector::NameKey;
+use crate::protocol::postgres::dissector::{Limits as SessionLimits, NameKey};
 use crate::session::{Input, Output, Session, Shortage};
 use accept::Door;
 use cancel::Guesses;
@@ -110,6 +111,28 @@ pub struct Entry {
     cancelled_ns: u64,
 }
 
+impl Entry {
+    fn new(session: Session, client: Conn, listener: usize) -> Self {
+        Self {
+            session,
+            client,
+            listener: listener as u16,
+            upstream: None,
+            open: 1,
+            closing: false,
+            view: None,
+            endpoint: None,
+            address: 0,
+            dial_until_ns: 0,
+            pending: None,
+            shortage: None,
+            stalled_since_ns: 0,
+            retrying: false,
+            cancelled_ns: 0,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Client,
@@ -131,6 +154,8 @@ pub struct Shard<I> {
     census: Census,
     counters: Arc<Counters>,
     limits: Limits,
+    /// A part of them, as sessions share it.
+    session_limits: Rc<SessionLimits>,
     /// By listener.
     doors: Vec<Door>,
     recorder_absent_max: Duration,
@@ -161,6 +186,8 @@ pub struct Shard<I> {
     expired: Vec<(u32, u64, u64)>,
     /// Until when sessions may finish, monotonic ns.
     stopping: Option<u64>,
+    /// When it was last looked who keeps slots, in the slab's seconds.
+    evicted_s: u32,
 }
 
 /// What a shard is made of.
@@ -201,6 +228,7 @@ impl<I: SecureIo> Shard<I> {
             guesses: Guesses::default(),
             census: parts.census,
             counters: parts.counters,
+            session_limits: Rc::new(parts.limits.session),
             limits: parts.limits,
             doors: parts.doors,
             recorder_absent_max: parts.recorder_absent_max,
@@ -227,6 +255,7 @@ impl<I: SecureIo> Shard<I> {
             outputs: Vec::new(),
             expired: Vec::new(),
             stopping: None,
+            evicted_s: 0,
         };
         // It may sleep before its first turn, and is well.
         shard.publish();
@@ -253,6 +282,7 @@ impl<I: SecureIo> Shard<I> {
         self.io.wait(&mut self.slab, patience, &mut events);
         self.now = clock();
         self.tap.beat(self.now.unix_ns);
+        self.slab.tick((self.now.monotonic_ns / 1_000_000_000) as u32);
         for event in events.drain(..) {
             self.on_event(event);
         }
@@ -261,6 +291,7 @@ impl<I: SecureIo> Shard<I> {
         self.retry_stalled();
         self.end_stopping();
         self.end_expired();
+        self.evict();
         self.tell_refusals();
         self.publish();
     }
@@ -274,7 +305,7 @@ impl<I: SecureIo> Shard<I> {
         self.counters.ring_capacity_bytes.set(capacity_bytes as u64);
         self.counters.sessions_open.set(self.sessions() as u64);
         self.counters.sessions_stalled.set(self.stalled.len() as u64);
-        self.counters.slots_free.set(self.slab.free() as u64);
+        self.counters.slots_free.set(self.slab.unused() as u64);
     }
 
     fn patience(&self) -> Duration {

@@ -30,7 +30,29 @@ pub enum Kind {
     Expiry,
 }
 
+/// Whose login a deadline is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// It has not said who it is.
+    Stranger,
+    /// It is being let in.
+    Known,
+    /// It is in, or gone.
+    Over,
+}
+
+/// Logins that one call looks at.
+const LOGINS_LOOKED_AT_MAX: usize = 1024;
+
 impl Timers {
+    /// The oldest stranger whose deadline is not after `until_ns`: its index. Deadlines that are of no use any more and stand
+    /// first are forgotten.
+    pub fn oldest_login(&mut self, until_ns: u64, who: impl Fn(u32, u64) -> Waiting) -> Option<u32> {
+        while self.logins.pop_front_if(|d| who(d.index, d.id) == Waiting::Over).is_some() {}
+        let old = self.logins.iter().take(LOGINS_LOOKED_AT_MAX).take_while(|d| d.at_ns <= until_ns);
+        old.map(|d| (d.index, d.id)).find(|(index, id)| who(*index, *id) == Waiting::Stranger).map(|(index, _)| index)
+    }
+
     /// `at_ns`: monotonic. Deadlines of one kind must be set in order, but for [`Kind::Dial`] and [`Kind::Expiry`].
     pub fn set(&mut self, kind: Kind, at_ns: u64, index: u32, id: u64) {
         let deadline = Deadline { at_ns, index, id };

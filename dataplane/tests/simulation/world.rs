@@ -245,7 +245,12 @@ impl World {
             for intake in &self.ends.borrow().intakes {
                 let intake = intake.borrow();
                 if intake.is_standby {
-                    assert_eq!(intake.received.len(), intake.login_end, "a standby was sent more than a login");
+                    // A login that was cut off has no end.
+                    let is_cut_off = intake.login_end == 0;
+                    assert!(
+                        is_cut_off || intake.received.len() == intake.login_end,
+                        "a standby was sent more than a login"
+                    );
                 } else if intake.client == Some(account.number) {
                     oracle::requests_are_the_clients(&account, &intake, evidence);
                 }
@@ -259,7 +264,8 @@ impl World {
     /// (f) Nobody has waited for the recorder for longer than the limit. What is slow by itself does not count.
     fn check_patience(&self, evidence: &Evidence) {
         let Scenario { weather, taste, outage: Some(outage), .. } = self.scenario else { return };
-        if outage.beats || !self.is_outage_long() || weather.stall > 0 || weather.mute > 0 || taste.large {
+        let is_slow = weather.stall > 0 || weather.mute > 0 || taste.large || self.scenario.dead_addresses > 0;
+        if outage.beats || !self.is_outage_long() || is_slow {
             return;
         }
         let waited =
@@ -442,6 +448,7 @@ fn limits() -> Limits {
             bind_bytes_max: 1 << 20,
             row_bytes_max: 1 << 20,
             prepared_statements_max: 100,
+            prepared_bytes_max: 1 << 20,
         },
         gathered_bytes_max: GATHERED_BYTES_MAX,
         plans_max: 64,

@@ -22,7 +22,8 @@ impl Directory {
     pub fn new() -> Directory {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("wireward-recorder-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
+        // Not in /tmp, which may be in memory: there is no direct I/O.
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         std::fs::create_dir_all(path.join("recordings")).unwrap();
         Directory(path)
     }

@@ -38,6 +38,8 @@ pub struct Link {
     /// The shell has closed it: what still comes is of no interest.
     pub closing: bool,
     pub cipher: Option<Cipher>,
+    /// The beginning of a record that was to keep no slot: it comes before all that is still to be received.
+    pub parked: Box<[u8]>,
     /// A receive of ciphertext is in flight.
     pub receiving: bool,
     /// The receive that the shell has started.
@@ -197,6 +199,7 @@ impl Link {
             ended: false,
             closing: false,
             cipher,
+            parked: Box::default(),
             receiving: false,
             target: None,
             surplus: Vec::new(),
@@ -211,7 +214,12 @@ impl Link {
         let bytes = result.unwrap_or(0);
         self.ended |= bytes == 0;
         match (slot, &mut self.cipher) {
-            (Some(slot), None) if bytes > 0 => self.cipher = Some(Cipher { slot, start: 0, filled: bytes }),
+            (Some(mut slot), None) if bytes > 0 => {
+                slab.touch(&mut slot);
+                let parked = std::mem::take(&mut self.parked);
+                slab.prepend(&slot, &parked, bytes);
+                self.cipher = Some(Cipher { slot, start: 0, filled: parked.len() + bytes });
+            }
             // A slot of the driver's choice is asked for only while there is none.
             (Some(slot), _) => slab.give(slot),
             (None, Some(cipher)) => cipher.filled += bytes,
@@ -222,13 +230,13 @@ impl Link {
     /// Decrypts all whole records at hand. Plaintext goes to the target; `Some` is what it has got.
     pub fn decrypt(&mut self, slab: &mut Slab) -> Option<(Option<Slot>, usize)> {
         let fresh = match self.target {
-            Some(Target::Any) if self.has_cipher() => Some(slab.take()?),
+            Some(Target::Any { .. }) if self.has_cipher() => Some(slab.take()?),
             _ => None,
         };
         let place = match (&fresh, &self.target) {
-            (Some(slot), _) => Some((slot.index(), 0..SLOT_BYTES)),
+            (Some(slot), Some(Target::Any { bytes_max })) => Some((slot.index(), 0..*bytes_max)),
             (None, Some(Target::Tail { slot, from })) => Some((*slot, *from..SLOT_BYTES)),
-            (None, _) => None,
+            _ => None,
         };
         let (incoming, room): (&mut [u8], &mut [u8]) = match (&self.cipher, place) {
             (Some(c), Some(place)) => slab.two_mut((c.slot.index(), c.start..c.filled), place),
@@ -262,7 +270,7 @@ impl Link {
 
     /// Encrypts what the shell sends. The engine looks at the ciphertext at hand on every call: `incoming` is that, or mostly
     /// nothing.
-    pub fn encrypt(&mut self, incoming: &mut [u8], plain: &[u8]) {
+    pub fn encrypt(&mut self, incoming: &mut Vec<u8>, plain: &[u8]) {
         // A failed engine must not be asked again; the shell is about to be told.
         if self.failed {
             return;
@@ -280,23 +288,24 @@ impl Link {
             turn = Turn::Failed;
         }
         let why = sink.why;
-        if let Some(cipher) = &mut self.cipher {
-            cipher.start += done;
+        match &mut self.cipher {
+            Some(cipher) => cipher.start += done,
+            None => drop(incoming.drain(..done)),
         }
         self.stopped(turn, why);
     }
 
     /// Gives plaintext that was left over to the target.
     pub fn deliver_surplus(&mut self, slab: &mut Slab) -> Option<(Option<Slot>, usize)> {
-        let (fresh, index, from) = match self.target.as_ref()? {
-            Target::Any => {
+        let (fresh, index, from, room) = match self.target.as_ref()? {
+            Target::Any { bytes_max } => {
                 let slot = slab.take()?;
                 let index = slot.index();
-                (Some(slot), index, 0)
+                (Some(slot), index, 0, *bytes_max)
             }
-            Target::Tail { slot, from } => (None, *slot, *from),
+            Target::Tail { slot, from } => (None, *slot, *from, SLOT_BYTES - from),
         };
-        let bytes = self.surplus.len().min(SLOT_BYTES - from);
+        let bytes = self.surplus.len().min(room);
         slab.lent_mut(index, from..from + bytes).copy_from_slice(&self.surplus[..bytes]);
         self.surplus.drain(..bytes);
         self.surplus.shrink_to(0);
@@ -305,7 +314,30 @@ impl Link {
 
     /// Nothing is at hand and nothing on its way: the next thing to do is to receive.
     pub fn is_quiet(&self) -> bool {
-        self.told && !self.failed && !self.ended && !self.receiving && self.cipher.is_none() && self.surplus.is_empty()
+        self.told
+            && !self.failed
+            && !self.ended
+            && !self.receiving
+            && self.has_nothing_at_hand()
+            && self.surplus.is_empty()
+    }
+
+    /// No ciphertext is here, not even a part of a record.
+    pub fn has_nothing_at_hand(&self) -> bool {
+        self.cipher.is_none() && self.parked.is_empty()
+    }
+
+    /// Frees the slot of a record that is not whole, if its beginning has no more than `bytes_max`. All whole ones have been
+    /// decrypted. Returns how many bytes are parked now.
+    pub fn park(&mut self, slab: &mut Slab, bytes_max: usize) -> usize {
+        let is_partial = !self.receiving && !self.failed && (!self.told || self.target.is_some());
+        if !is_partial || !self.surplus.is_empty() {
+            return 0;
+        }
+        let Some(cipher) = self.cipher.take_if(|c| c.filled - c.start <= bytes_max) else { return 0 };
+        self.parked = (&*slab.bytes(&cipher.slot, cipher.start..cipher.filled)).into();
+        slab.give(cipher.slot);
+        self.parked.len()
     }
 
     pub fn has_cipher(&self) -> bool {
@@ -324,7 +356,20 @@ impl Link {
         } else if cipher.start > 0 {
             slab.bytes_mut(&cipher.slot, 0..cipher.filled).copy_within(cipher.start.., 0);
             (cipher.start, cipher.filled) = (0, cipher.filled - cipher.start);
+            slab.touch(&mut cipher.slot);
         }
+    }
+
+    /// Takes what was parked into a slot again. False if none is free.
+    pub fn unpark(&mut self, slab: &mut Slab) -> bool {
+        if self.parked.is_empty() || self.receiving {
+            return true;
+        }
+        let Some(slot) = slab.take() else { return false };
+        let parked = std::mem::take(&mut self.parked);
+        slab.prepend(&slot, &parked, 0);
+        self.cipher = Some(Cipher { slot, start: 0, filled: parked.len() });
+        true
     }
 
     pub fn secured(&self) -> Secured {

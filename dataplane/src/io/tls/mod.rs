@@ -7,6 +7,7 @@
 
 mod link;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,10 @@ use crate::buffer::{SLOT_BYTES, Slab, Slot};
 
 /// Most plaintext that one send encrypts. A longer one is a short send.
 const SEND_BYTES_MAX: usize = 2 * SLOT_BYTES;
+/// Handshakes that one wait moves on: a signature takes up to a millisecond, and sessions that are in must not wait for many.
+const HANDSHAKES_A_WAIT: usize = 1;
+/// Beginnings of records that a shard's connections may hold together outside slots.
+const PARKED_BYTES_MAX: usize = 32 << 20;
 /// Buffers for ciphertext that are kept for the next send.
 const SPARE_MAX: usize = 64;
 
@@ -37,6 +42,11 @@ pub trait SecureIo: Io {
     /// From here on the connection's bytes are TLS; [`Event::Secured`] follows. `early` are bytes of the peer's handshake that
     /// have been received already. No operation is in flight.
     fn secure(&mut self, slab: &mut Slab, conn: Conn, role: Role, early: &[u8]);
+
+    /// When the slot was taken that ciphertext of the connection is in, in the slab's seconds.
+    fn oldest_slot_s(&self, _conn: Conn) -> Option<u32> {
+        None
+    }
 }
 
 pub struct Tls<I> {
@@ -44,8 +54,12 @@ pub struct Tls<I> {
     /// By connection.
     links: Vec<Option<Box<Link>>>,
     secured: usize,
+    /// What the links' `parked` have together.
+    parked_bytes: usize,
     /// Connections that may have something to deliver without anything new from the driver.
     ready: Vec<Conn>,
+    /// Connections whose peer has said something in the handshake.
+    greeted: VecDeque<Conn>,
     spare: Vec<Vec<u8>>,
     inbox: Vec<Event>,
     /// Handshakes that could not even begin, to be told at the next wait.
@@ -74,7 +88,8 @@ fn tell_the_end(link: &mut Link, conn: Conn, events: &mut Vec<Event>) {
 impl<I: Io> Tls<I> {
     pub fn new(inner: I) -> Self {
         let (links, ready, spare) = (Vec::new(), Vec::new(), Vec::new());
-        Self { inner, links, secured: 0, ready, spare, inbox: Vec::new(), stillborn: Vec::new() }
+        let (inbox, stillborn, greeted) = (Vec::new(), Vec::new(), VecDeque::new());
+        Self { inner, links, secured: 0, parked_bytes: 0, ready, greeted, spare, inbox, stillborn }
     }
 
     pub fn inner(&mut self) -> &mut I {
@@ -84,7 +99,7 @@ impl<I: Io> Tls<I> {
     /// Moves a connection on: decrypts, delivers, tells of the handshake's end, sends what the engine has to say.
     fn progress(&mut self, conn: Conn, slab: &mut Slab, events: &mut Vec<Event>) {
         let Some(link) = linked(&mut self.links, conn).filter(|l| !l.closing) else { return };
-        let slotless = matches!(link.target, Some(Target::Any)) && slab.free() == 0;
+        let slotless = matches!(link.target, Some(Target::Any { .. })) && slab.free() == 0;
         let given = match link.surplus.is_empty() {
             false => link.deliver_surplus(slab),
             true if link.failed || link.told && (link.target.is_none() || !link.has_cipher()) => None,
@@ -111,8 +126,34 @@ impl<I: Io> Tls<I> {
         if slotless && (link.has_cipher() || !link.surplus.is_empty()) {
             self.ready.push(conn);
         }
+        if !slotless && slab.is_short() {
+            self.parked_bytes += link.park(slab, PARKED_BYTES_MAX - self.parked_bytes);
+        }
         self.fly(conn, slab);
         self.listen(conn, slab);
+    }
+
+    /// A peer has said something in its handshake, which waits for its turn.
+    fn greet(&mut self, conn: Conn, slab: &mut Slab) {
+        let Some(link) = linked(&mut self.links, conn) else { return };
+        if slab.is_short() {
+            self.parked_bytes += link.park(slab, PARKED_BYTES_MAX - self.parked_bytes);
+        }
+        self.greeted.push_back(conn);
+    }
+
+    fn shake_hands(&mut self, slab: &mut Slab, events: &mut Vec<Event>) {
+        for _ in 0..HANDSHAKES_A_WAIT {
+            let Some(conn) = self.greeted.pop_front() else { return };
+            let Some(link) = linked(&mut self.links, conn).filter(|l| !l.receiving) else { continue };
+            self.parked_bytes -= link.parked.len();
+            let has_slot = link.unpark(slab);
+            self.parked_bytes += link.parked.len();
+            match has_slot {
+                true => self.progress(conn, slab, events),
+                false => return self.greeted.push_back(conn),
+            }
+        }
     }
 
     /// Starts a receive of ciphertext, if anybody waits for what it brings.
@@ -123,7 +164,7 @@ impl<I: Io> Tls<I> {
             return;
         }
         match &link.cipher {
-            None => self.inner.receive(conn),
+            None => self.inner.receive_at_most(conn, SLOT_BYTES - link.parked.len()),
             Some(c) if c.filled < SLOT_BYTES => self.inner.receive_into(slab, conn, &c.slot, c.filled),
             // Only while no slot is free for its plaintext: it is looked at again.
             Some(_) => return,
@@ -197,13 +238,19 @@ impl<I: Io> Tls<I> {
             Event::Received { slot, .. } if link.closing => slot.into_iter().for_each(|s| slab.give(s)),
             Event::Sent { .. } if link.closing => {}
             Event::Received { slot, result, .. } => {
+                self.parked_bytes -= link.parked.len();
                 link.received(slab, slot, result);
-                self.progress(conn, slab, events);
+                self.parked_bytes += link.parked.len();
+                match link.told {
+                    true => self.progress(conn, slab, events),
+                    false => self.greet(conn, slab),
+                }
             }
             Event::Sent { result, heap, .. } => self.sent(conn, result, heap, slab, events),
             _ => {
-                if let Some(cipher) = self.links[conn.0 as usize].take().and_then(|link| link.cipher) {
-                    slab.give(cipher.slot);
+                if let Some(link) = self.links[conn.0 as usize].take() {
+                    self.parked_bytes -= link.parked.len();
+                    link.cipher.into_iter().for_each(|cipher| slab.give(cipher.slot));
                 }
                 self.secured -= 1;
                 events.push(event);
@@ -226,14 +273,19 @@ impl<I: Io> SecureIo for Tls<I> {
         self.secured += 1;
         self.ready.push(conn);
     }
+
+    fn oldest_slot_s(&self, conn: Conn) -> Option<u32> {
+        let link = self.links.get(conn.0 as usize)?.as_ref()?;
+        link.cipher.as_ref().map(|cipher| cipher.slot.since_s())
+    }
 }
 
 impl<I: Io> Io for Tls<I> {
-    fn receive(&mut self, conn: Conn) {
+    fn receive_at_most(&mut self, conn: Conn, bytes_max: usize) {
         match linked(&mut self.links, conn) {
-            None => self.inner.receive(conn),
+            None => self.inner.receive_at_most(conn, bytes_max),
             Some(link) => {
-                link.target = Some(Target::Any);
+                link.target = Some(Target::Any { bytes_max });
                 match link.is_quiet() {
                     true => {
                         link.receiving = true;
@@ -264,7 +316,7 @@ impl<I: Io> Io for Tls<I> {
         }
         let mut incoming = match &link.cipher {
             Some(cipher) => slab.bytes(&cipher.slot, cipher.start..cipher.filled).to_vec(),
-            None => Vec::new(),
+            None => link.parked.to_vec(),
         };
         let at = link.cipher.as_ref().map_or(0, |c| c.start);
         let (bytes, heap) = match lent {
@@ -281,6 +333,9 @@ impl<I: Io> Io for Tls<I> {
         };
         if let Some(cipher) = &link.cipher {
             slab.bytes_mut(&cipher.slot, at..at + incoming.len()).copy_from_slice(&incoming);
+        } else {
+            self.parked_bytes -= link.parked.len() - incoming.len();
+            link.parked = incoming.into();
         }
         link.owed = Some((bytes, heap));
         if link.failed {
@@ -302,7 +357,7 @@ impl<I: Io> Io for Tls<I> {
             None => self.inner.close(conn, farewell),
             Some(link) => {
                 link.closing = true;
-                let can_say_it = link.told && !link.failed && !link.sending && link.cipher.is_none();
+                let can_say_it = link.told && !link.failed && !link.sending && link.has_nothing_at_hand();
                 let goodbye = if can_say_it { link.engine.goodbye() } else { Vec::new() };
                 self.inner.close(conn, &goodbye);
             }
@@ -312,17 +367,21 @@ impl<I: Io> Io for Tls<I> {
     fn wait(&mut self, slab: &mut Slab, timeout: Duration, events: &mut Vec<Event>) {
         events.append(&mut self.stillborn);
         for conn in std::mem::take(&mut self.ready) {
-            self.progress(conn, slab, events);
+            match linked(&mut self.links, conn) {
+                Some(link) if !link.told && link.has_cipher() => self.greet(conn, slab),
+                _ => self.progress(conn, slab, events),
+            }
         }
         if self.secured == 0 {
             return self.inner.wait(slab, timeout, events);
         }
-        let timeout = if events.is_empty() { timeout } else { Duration::ZERO };
+        let timeout = if events.is_empty() && self.greeted.is_empty() { timeout } else { Duration::ZERO };
         let mut inbox = std::mem::take(&mut self.inbox);
         self.inner.wait(slab, timeout, &mut inbox);
         for event in inbox.drain(..) {
             self.translate(event, slab, events);
         }
         self.inbox = inbox;
+        self.shake_hands(slab, events);
     }
 }

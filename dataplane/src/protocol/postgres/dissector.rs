@@ -23,6 +23,8 @@ pub struct Limits {
     pub bind_bytes_max: usize,
     pub row_bytes_max: usize,
     pub prepared_statements_max: usize,
+    /// Of the plans behind the names of statements and portals.
+    pub prepared_bytes_max: usize,
 }
 
 /// The longest message of the upstream that is neither a row nor COPY data, bytes.
@@ -47,7 +49,8 @@ pub(super) enum CopyIn {
 
 #[derive(Debug)]
 pub struct Dissector {
-    pub(super) limits: Limits,
+    /// Shared by the sessions of a shard.
+    pub(super) limits: Rc<Limits>,
     pub(super) replies: Replies,
     /// The transaction status of the last ReadyForQuery: `I`, `T` or `E`.
     pub(super) status: u8,
@@ -71,7 +74,7 @@ pub struct Dissector {
 }
 
 impl Dissector {
-    pub fn new(limits: Limits, key: NameKey, masks: Rc<MaskView>) -> Self {
+    pub fn new(limits: Rc<Limits>, key: NameKey, masks: Rc<MaskView>) -> Self {
         Self {
             limits,
             replies: Replies::default(),
@@ -196,6 +199,8 @@ pub(super) struct Names {
     /// What stands under the empty name, which most clients use for every portal: it needs no table.
     unnamed: Option<Entry>,
     generation: u32,
+    /// What the plans behind the names have; a plan counts for each name.
+    bytes: u32,
 }
 
 /// The keyed hash of a name; the empty name has 0. Packed, since sessions hold many and 16-byte alignment would pad each.
@@ -224,7 +229,7 @@ pub struct NameUse {
 
 impl Names {
     fn new(key: NameKey) -> Self {
-        Self { key, entries: HashMap::with_hasher(Taken), unnamed: None, generation: 0 }
+        Self { key, entries: HashMap::with_hasher(Taken), unnamed: None, generation: 0, bytes: 0 }
     }
 
     pub(super) fn id(&self, name: &[u8]) -> NameId {
@@ -250,17 +255,21 @@ impl Names {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         let entry = Entry { plan, generation, pipeline, confirmed: false };
-        match id {
-            NameId::UNNAMED => self.unnamed = Some(entry),
-            _ => drop(self.entries.insert(id, entry)),
-        }
+        self.bytes = self.bytes.wrapping_add(entry.plan.bytes());
+        let replaced = match id {
+            NameId::UNNAMED => self.unnamed.replace(entry),
+            _ => self.entries.insert(id, entry),
+        };
+        self.forget(replaced);
         NameUse { id, generation }
     }
 
     /// What the name stands for has been judged again.
     pub(super) fn renew(&mut self, id: NameId, plan: Rc<Plan>) {
+        let more = plan.bytes();
         if let Some(entry) = self.entry(id) {
-            entry.plan = plan;
+            let less = std::mem::replace(&mut entry.plan, plan).bytes();
+            self.bytes = self.bytes.wrapping_add(more).wrapping_sub(less);
         }
     }
 
@@ -281,19 +290,30 @@ impl Names {
     }
 
     pub(super) fn remove(&mut self, id: NameId) {
-        match id {
-            NameId::UNNAMED => self.unnamed = None,
-            _ => drop(self.entries.remove(&id)),
-        }
+        let removed = match id {
+            NameId::UNNAMED => self.unnamed.take(),
+            _ => self.entries.remove(&id),
+        };
+        self.forget(removed);
+    }
+
+    fn forget(&mut self, entry: Option<Entry>) {
+        self.bytes = self.bytes.wrapping_sub(entry.map_or(0, |e| e.plan.bytes()));
     }
 
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
+    /// Bytes of the plans that the names keep.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes as usize
+    }
+
     pub(super) fn clear(&mut self) {
         self.unnamed = None;
         self.entries.clear();
+        self.bytes = 0;
     }
 }
 

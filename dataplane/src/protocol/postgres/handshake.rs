@@ -4,9 +4,9 @@
 
 use policy_compiler::judge::hides_catalog;
 use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
 
 use super::responder::{Report, ready_for_query};
+use super::scram::{Binding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, Scram};
 use super::wire::{
     CANCEL_REQUEST, GSSENC_REQUEST, HEAD_BYTES, PROTOCOL_3_0, PROTOCOL_3_2, SSL_REQUEST, backend, cstr_at, fields,
     frontend, message, put_cstr, u32_at, untagged,
@@ -349,7 +349,7 @@ pub struct Login {
     upstream: Upstream,
     /// tls-server-end-point of the upstream's certificate (RFC 5929), if it is reached by TLS.
     binding: Option<Vec<u8>>,
-    scram: Option<ScramSha256>,
+    scram: Option<Scram>,
     authenticated: bool,
     ready: Ready,
 }
@@ -429,11 +429,11 @@ impl Login {
             Some(10) if self.scram.is_none() => self.begin_scram(rest, answer).ok_or(METHOD)?,
             Some(11) => {
                 let scram = self.scram.as_mut().ok_or(METHOD)?;
-                scram.update(rest).map_err(|_| PROOF)?;
+                scram.update(rest).ok_or(PROOF)?;
                 message(answer, frontend::PASSWORD, |out| out.extend_from_slice(scram.message()));
             }
             Some(12) => {
-                self.scram.as_mut().ok_or(METHOD)?.finish(rest).map_err(|_| PROOF)?;
+                self.scram.as_mut().ok_or(METHOD)?.finish(rest).ok_or(PROOF)?;
                 self.authenticated = true;
             }
             _ => return Err(METHOD),
@@ -445,17 +445,15 @@ impl Login {
     fn begin_scram(&mut self, offered: &[u8], answer: &mut Vec<u8>) -> Option<()> {
         let offers = |name: &str| offered.split(|b| *b == 0).any(|m| m == name.as_bytes());
         let (mechanism, binding) = match self.binding.take() {
-            Some(hash) if offers(SCRAM_SHA_256_PLUS) => {
-                (SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(hash))
-            }
+            Some(hash) if offers(SCRAM_SHA_256_PLUS) => (SCRAM_SHA_256_PLUS, Binding::EndPoint(hash)),
             // Says that we could have bound, so that a downgrade between us is found out.
-            Some(_) => (SCRAM_SHA_256, ChannelBinding::unrequested()),
-            None => (SCRAM_SHA_256, ChannelBinding::unsupported()),
+            Some(_) => (SCRAM_SHA_256, Binding::Unrequested),
+            None => (SCRAM_SHA_256, Binding::Unsupported),
         };
         if !offers(mechanism) {
             return None;
         }
-        let scram = ScramSha256::new(self.upstream.credential.reveal(), binding);
+        let scram = Scram::new(self.upstream.credential.clone(), binding)?;
         message(answer, frontend::PASSWORD, |out| {
             put_cstr(out, mechanism.as_bytes());
             out.extend_from_slice(&(scram.message().len() as u32).to_be_bytes());

@@ -11,5 +11,7 @@ pub mod handshake;
 pub mod oauth;
 mod request;
 pub mod responder;
+
 mod response;
+mod scram;
 pub mod wire;

@@ -12,6 +12,10 @@ use crate::datapath::verdict::{Judge, Judged, Plan, Verdict};
 use crate::fault::{Fault, Side};
 use crate::protocol::{Large, Scratch, Step};
 
+const TOO_MUCH: Step = Step::End(Fault::Limit(
+    "the session's prepared statements and portals hold more than limits.prepared_bytes_max; close some (DEALLOCATE), or ask \
+     the operator to raise it",
+));
 const MALFORMED: Step = Step::End(Fault::Protocol(Side::Client, "a message of the client is malformed"));
 const UNKNOWN: &str = "a message of an unknown kind came from the client";
 
@@ -165,11 +169,20 @@ impl Dissector {
         if self.statements.len() >= self.limits.prepared_statements_max {
             return Step::End(Fault::Limit("the session has more prepared statements than prepared_statements_max"));
         }
+        if self.holds_too_much(&plan) {
+            return TOO_MUCH;
+        }
         let id = self.statements.id(name);
         let name = self.statements.set(id, plan, self.pipeline);
         self.pipeline_open = true;
         self.replies.owe_name(Ask::Parse, name);
         Step::Pass
+    }
+
+    /// What names keep is bounded in bytes too: each may stand for a text of some kilobytes.
+    fn holds_too_much(&self, more: &Plan) -> bool {
+        let held_bytes = self.statements.bytes() + self.portals.bytes();
+        held_bytes + more.bytes() as usize > self.limits.prepared_bytes_max
     }
 
     /// A plan that was made under another policy or catalogue is made again before anything runs by it.
@@ -202,6 +215,7 @@ impl Dissector {
         };
         self.pipeline_open = true;
         match plan {
+            Some(plan) if self.holds_too_much(&plan) => return TOO_MUCH,
             Some(plan) => {
                 self.statements.renew(statement, plan.clone());
                 let name = self.portals.set(portal, plan, self.pipeline);

@@ -1,0 +1,308 @@
+//! What one client, or thousands, can take of the gateway without paying for it: beginnings that are never finished, answers
+//! that are never read, places, names and descriptors. The other clients go on meanwhile.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tests::gateway::{Gateway, Place};
+use tests::issuer::NAME;
+use tests::process;
+use tests::server::{free_port, tied_to_us, wait_for_port};
+use tests::suite::{Case, run};
+use tests::wire::{Wire, frame};
+use tests::world::{World, python, script_path, wireward};
+
+/// Longer than anything here is allowed to take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Of a shard for one session: 256 for the kernel, and 4.
+const SLOTS_OF_ONE: u64 = 260;
+
+fn main() -> ExitCode {
+    run(vec![
+        Case::new(
+            "a_thousand_idle_sessions_take_little_memory_and_no_buffer_and_fifty_work_beside_them",
+            thousand_idle,
+        ),
+        Case::new("two_thousand_beginnings_of_logins_take_no_buffer_and_a_client_works_beside_them", half_logins),
+        Case::new("messages_of_300_sessions_are_finished_later_and_meanwhile_a_client_works", half_messages),
+        Case::new("half_tls_records_take_no_buffer", half_records),
+        Case::new("who_does_not_read_ends_when_no_buffer_is_left_and_memory_stays_bounded", stalled_readers),
+        Case::new("mute_clients_give_their_places_to_those_that_log_in", mute_clients),
+        Case::new("names_of_large_texts_are_bounded_by_prepared_bytes_max", large_names),
+        Case::new("listening_to_ten_thousand_channels_costs_the_gateway_nothing", listeners),
+        Case::new("out_of_descriptors_accepts_are_counted_and_do_not_spin", descriptors),
+    ])
+}
+
+/// A gateway with one shard and these limits.
+fn small(world: &World, name: &str, limits: &str) -> (Place, Gateway) {
+    world.another(name, |c| format!("{c}\n[runtime]\nshards = 1\n[limits]\n{limits}\n"))
+}
+
+fn enter(world: &World, gateway: &Gateway) -> Wire {
+    let token = world.through("dba").password;
+    Wire::login(gateway.port, NAME, "shop", token.as_bytes()).unwrap_or_else(|why| panic!("{why:?}"))
+}
+
+#[track_caller]
+fn works(wire: &mut Wire) {
+    for _ in 0..20 {
+        wire.query("select count(*) from orders");
+        assert_eq!(wire.rows().len(), 1);
+    }
+}
+
+/// The sum of a series over its labels.
+fn metric(place: &Place, name: &str) -> u64 {
+    let url = place.admin().expect("an admin listener");
+    let mut stream = TcpStream::connect(url.trim_start_matches("http://")).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: wireward\r\n\r\n").expect("it reads");
+    let mut page = String::new();
+    stream.read_to_string(&mut page).expect("it answers and closes");
+    let of_it = page.lines().filter(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+    of_it.map(|l| l.rsplit(' ').next().and_then(|v| v.parse::<f64>().ok()).expect("a number") as u64).sum()
+}
+
+/// Waits until the shard has published what holds.
+#[track_caller]
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "in vain: {what}");
+        sleep(Duration::from_millis(50));
+    }
+}
+
+fn dataplane_bytes(gateway: &Gateway) -> u64 {
+    let pids = process::tree(gateway.process.id()).into_iter();
+    let mut dataplanes = pids.filter(|pid| process::command_line(*pid).contains("wireward dataplane"));
+    process::private_bytes(dataplanes.next().expect("a dataplane process"))
+}
+
+fn thousand_idle(world: &World) {
+    const FIRST: usize = 100;
+    const SESSIONS: usize = 1_000;
+    /// What the whole process grows by for each: the session itself is held to 1,536 by `budget`, and tables double.
+    const EACH_BYTES_MAX: u64 = 3 * 1024;
+    let port = free_port().expect("a port is free");
+    let mut command = tied_to_us(&python(), "TERM");
+    command.arg(script_path("../../benches/peers/standin.py"));
+    command.args([&port.to_string(), &world.server.port.to_string(), &world.upstream.password]);
+    let mut stand_in = command.spawn().expect("Python starts");
+    wait_for_port(port, PATIENCE).expect("the stand-in listens");
+    let (place, gateway) = world.another("idle", |c| {
+        let there = format!("address = \"{}\"", world.upstream.address);
+        assert!(c.contains(&there), "{c}");
+        format!("{}\n[runtime]\nshards = 1\n", c.replace(&there, &format!("address = \"127.0.0.1:{port}\"")))
+    });
+    let idle = |_| {
+        let mut wire = enter(world, &gateway);
+        wire.query("select 1");
+        assert_eq!(wire.rows().len(), 1);
+        wire
+    };
+    let mut held: Vec<Wire> = (0..FIRST).map(idle).collect();
+    let free = metric(&place, "wireward_slots_free");
+    let before = dataplane_bytes(&gateway);
+    held.extend((FIRST..SESSIONS).map(idle));
+    let each = dataplane_bytes(&gateway).saturating_sub(before) / (SESSIONS - FIRST) as u64;
+    println!("{each} bytes of the process for an idle session");
+    assert!(each <= EACH_BYTES_MAX, "{each} bytes of the process for an idle session");
+    assert!(metric(&place, "wireward_slots_free") + 4 >= free, "idle sessions keep buffers");
+    let executed = metric(&place, "wireward_executions_total");
+    held.iter_mut().take(50).for_each(works);
+    assert_eq!(metric(&place, "wireward_executions_total") - executed, 50 * 20);
+    drop((gateway, held));
+    stand_in.kill().and_then(|()| stand_in.wait()).expect("it is ours");
+}
+
+fn half_logins(world: &World) {
+    const CLIENTS: u64 = 2_000;
+    let (place, gateway) = small(world, "half-logins", "login_timeout_s = 120.0");
+    let mut inside = enter(world, &gateway);
+    // Half a length, half a startup message, half an encryption request, half a hello without a request.
+    let beginnings: [&[u8]; 4] =
+        [&[0, 0], &[0, 0, 0, 80, 0, 3, 0, 0, b'u'], &[0, 0, 0, 8, 4], &[22, 3, 1, 2, 0, 1, 0, 1]];
+    let half_open: Vec<Wire> = (0..CLIENTS as usize)
+        .map(|i| {
+            let mut wire = Wire::connect(gateway.port);
+            wire.raw(beginnings[i % beginnings.len()]);
+            wire
+        })
+        .collect();
+    until("all are there", || metric(&place, "wireward_sessions_open") == CLIENTS + 1);
+    works(&mut inside);
+    works(&mut enter(world, &gateway));
+    // The default of 1,280 buffers: half of them the beginnings may have.
+    let free = metric(&place, "wireward_slots_free");
+    assert!((600..1_280).contains(&free), "{free} buffers are free");
+    assert_eq!(metric(&place, "wireward_sessions_evicted_total"), 0);
+    drop(half_open);
+}
+
+fn half_messages(world: &World) {
+    const SESSIONS: u64 = 300;
+    let (place, gateway) = small(world, "half-messages", "active_sessions_max = 1");
+    let mut inside = enter(world, &gateway);
+    let text = |i: u64| format!("select {i} as number, '{}' as padding", "x".repeat(i as usize * 50));
+    let query = |i: u64| frame(b'Q', &[text(i).as_bytes(), b"\0"].concat());
+    // Every third has said a whole message before, in the same breath.
+    let before = |i: u64| if i.is_multiple_of(3) { frame(b'Q', b"select 'first'\0") } else { Vec::new() };
+    let cut = |i: u64| 1 + (i as usize * 37) % (query(i).len() - 1);
+    let mut halves: Vec<Wire> = (0..SESSIONS)
+        .map(|i| {
+            let mut wire = enter(world, &gateway);
+            wire.raw(&[&before(i)[..], &query(i)[..cut(i)]].concat());
+            wire
+        })
+        .collect();
+    until("most of the buffers are free again", || metric(&place, "wireward_slots_free") > SLOTS_OF_ONE / 3);
+    works(&mut inside);
+    works(&mut enter(world, &gateway));
+    for (i, wire) in (0..SESSIONS).zip(&mut halves) {
+        wire.raw(&query(i)[cut(i)..]);
+        if i.is_multiple_of(3) {
+            assert_eq!(wire.rows().len(), 1);
+        }
+        let rows = wire.rows();
+        assert_eq!(rows[0][0].as_deref(), Some(i.to_string().as_bytes()), "session {i}");
+    }
+    assert_eq!(metric(&place, "wireward_sessions_evicted_total"), 0);
+}
+
+fn half_records(world: &World) {
+    const CLIENTS: u64 = 600;
+    let (place, gateway) = small(world, "half-records", "active_sessions_max = 1\nlogin_timeout_s = 120.0");
+    let mut inside = enter(world, &gateway);
+    let half_open: Vec<TcpStream> = (0..CLIENTS)
+        .map(|_| {
+            let mut stream = TcpStream::connect(("127.0.0.1", gateway.port)).expect("it listens");
+            stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
+            stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).expect("it reads");
+            stream.read_exact(&mut [0]).expect("it says S");
+            stream.write_all(&[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]).expect("it reads");
+            stream
+        })
+        .collect();
+    works(&mut inside);
+    works(&mut enter(world, &gateway));
+    assert!(metric(&place, "wireward_slots_free") > SLOTS_OF_ONE / 3);
+    drop(half_open);
+}
+
+fn stalled_readers(world: &World) {
+    const SESSIONS: usize = 280;
+    /// Two buffers for each, and what a session holds otherwise.
+    const GROWTH_BYTES_MAX: u64 = 32 << 20;
+    let (place, gateway) = small(world, "stalled", "active_sessions_max = 1");
+    let mut inside = enter(world, &gateway);
+    works(&mut inside);
+    let mut stalled: Vec<Wire> = (0..SESSIONS).map(|_| enter(world, &gateway)).collect();
+    let before = dataplane_bytes(&gateway);
+    for wire in &mut stalled {
+        wire.reads_little();
+        wire.query("select repeat('x', 100), generate_series(1, 10000000)");
+    }
+    until("no buffer is left", || metric(&place, "wireward_slots_free") < SLOTS_OF_ONE / 16);
+    let grown = dataplane_bytes(&gateway).saturating_sub(before);
+    println!("{SESSIONS} results of 10 M rows that nobody reads: the dataplane grew by {} KiB", grown >> 10);
+    assert!(grown < GROWTH_BYTES_MAX, "the dataplane grew by {grown} bytes");
+    until("they are ended", || metric(&place, "wireward_sessions_evicted_total") > 0);
+    works(&mut inside);
+    works(&mut enter(world, &gateway));
+    drop(stalled);
+}
+
+fn mute_clients(world: &World) {
+    const PLACES: usize = 12;
+    let (place, gateway) = small(world, "mute", &format!("max_client_conn = {PLACES}\nlogin_timeout_s = 120.0"));
+    let mut inside = enter(world, &gateway);
+    let mute: Vec<Wire> = (0..2 * PLACES).map(|_| Wire::connect(gateway.port)).collect();
+    until("the places are taken", || metric(&place, "wireward_sessions_open") >= PLACES as u64);
+    let token = world.through("dba").password;
+    let mut in_place = Vec::new();
+    until("clients that log in get the places of those that do not", || {
+        in_place.extend(Wire::login(gateway.port, NAME, "shop", token.as_bytes()).ok());
+        in_place.len() == PLACES - 1
+    });
+    // All who are in have a name now: one more is told so, and nobody is sent away.
+    let refused = Wire::login(gateway.port, NAME, "shop", token.as_bytes()).err().expect("there is no room");
+    assert_eq!(refused.sqlstate(), "53300");
+    works(&mut inside);
+    in_place.iter_mut().for_each(works);
+    drop(mute);
+}
+
+fn large_names(world: &World) {
+    let (_place, gateway) = small(world, "names", "prepared_bytes_max = 1048576");
+    let mut wire = enter(world, &gateway);
+    let text = |i: usize| format!("select {i} as \"{}\", '{}'", "x".repeat(60), "y".repeat(3_000));
+    let mut prepared = 0;
+    let refused = loop {
+        wire.send(b'P', &[format!("name {prepared}\0{}\0", text(prepared)).as_bytes(), b"\0\0"].concat());
+        wire.send(b'S', b"");
+        let first = wire.expect();
+        if first.kind == b'E' {
+            break first;
+        }
+        assert_eq!((first.kind, wire.expect().kind), (b'1', b'Z'));
+        prepared += 1;
+        assert!(prepared < 1_000, "nothing bounds what names keep");
+    };
+    assert!((200..340).contains(&prepared), "{prepared} texts of 3 KB in 1 MiB");
+    assert_eq!(refused.sqlstate(), "54000");
+    assert!(refused.field(b'M').unwrap_or_default().contains("limits.prepared_bytes_max"), "{refused:?}");
+    // Who closes what it does not need may go on for ever.
+    let mut wire = enter(world, &gateway);
+    for i in 0..2 * prepared {
+        wire.send(b'P', &[format!("name {i}\0{}\0", text(i)).as_bytes(), b"\0\0"].concat());
+        wire.send(b'C', format!("Sname {i}\0").as_bytes());
+        wire.send(b'S', b"");
+        assert!(wire.until_ready().iter().all(|m| m.kind != b'E'), "after {i}");
+    }
+}
+
+fn listeners(world: &World) {
+    let (_place, gateway) = small(world, "listeners", "");
+    let mut wire = enter(world, &gateway);
+    works(&mut wire);
+    let before = dataplane_bytes(&gateway);
+    for hundred in 0..100 {
+        let texts: String = (0..100).map(|i| format!("listen channel_{hundred}_{i};")).collect();
+        wire.query(&texts);
+        assert!(wire.until_ready().iter().all(|m| m.kind != b'E'));
+    }
+    let grown = dataplane_bytes(&gateway).saturating_sub(before);
+    // Plans of 100 texts are remembered: 4 KiB each at most.
+    assert!(grown < 4 << 20, "the dataplane grew by {grown} bytes");
+    works(&mut wire);
+}
+
+fn descriptors(world: &World) {
+    const OPEN_MAX: usize = 100;
+    let line = format!("#!/bin/sh\nulimit -n {OPEN_MAX}\nexec {} \"$@\"\n", wireward().display());
+    let program = world.directory.0.join("few-descriptors.sh");
+    fs::write(&program, line).expect("our directory is writable");
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let one_shard = |c| format!("{c}\n[runtime]\nshards = 1\n");
+    let (place, gateway) = world.another_by(&program, "few-descriptors", one_shard);
+    let mut inside = enter(world, &gateway);
+    let admin = place.admin().expect("an admin listener");
+    let begun = Instant::now();
+    let crowd: Vec<Wire> = (0..2 * OPEN_MAX).map(|_| Wire::connect(gateway.port)).collect();
+    sleep(Duration::from_secs(1));
+    works(&mut inside);
+    drop(crowd);
+    until("it accepts again", || TcpStream::connect(admin.trim_start_matches("http://")).is_ok());
+    works(&mut enter(world, &gateway));
+    let failures = metric(&place, "wireward_accept_failures_total");
+    // Ten tries a second at most.
+    let tries_max = begun.elapsed().as_millis() as u64 / 100 + 1;
+    assert!((1..=tries_max).contains(&failures), "{failures} of {tries_max} possible accepts failed");
+}
