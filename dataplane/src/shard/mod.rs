@@ -34,7 +34,7 @@ use crate::fault::Fault;
 use crate::io::tls::SecureIo;
 use crate::io::{Conn, Event};
 use crate::protocol::Scratch;
-use crate::protocol::postgres::dissector::{Limits as SessionLimits, NameKey};
+use crate::protocol::postgres::dissector::{NameKey, Shared};
 use crate::session::{Input, Output, Session, Shortage};
 use accept::Door;
 use cancel::Guesses;
@@ -154,8 +154,7 @@ pub struct Shard<I> {
     census: Census,
     counters: Arc<Counters>,
     limits: Limits,
-    /// A part of them, as sessions share it.
-    session_limits: Rc<SessionLimits>,
+    shared: Rc<Shared>,
     /// By listener.
     doors: Vec<Door>,
     recorder_absent_max: Duration,
@@ -168,7 +167,6 @@ pub struct Shard<I> {
     views: HashMap<(RoleSet, usize), Rc<View>>,
     views_made: u64,
     scratch: Scratch,
-    name_key: NameKey,
     random: Box<dyn FnMut(&mut [u8])>,
     gathered: Gathered,
     /// Sessions that wait for the ring, the recorder or the budget.
@@ -234,7 +232,7 @@ impl<I: SecureIo> Shard<I> {
             guesses: Guesses::default(),
             census: parts.census,
             counters: parts.counters,
-            session_limits: Rc::new(limits.session),
+            shared: Rc::new(Shared { limits: limits.session, name_key: NameKey(key) }),
             limits,
             doors,
             recorder_absent_max: parts.recorder_absent_max,
@@ -246,7 +244,6 @@ impl<I: SecureIo> Shard<I> {
             views: HashMap::new(),
             views_made: 0,
             scratch: Scratch::default(),
-            name_key: NameKey(key),
             random,
             gathered: Gathered::new(limits.gathered_bytes_max),
             stalled: Vec::new(),

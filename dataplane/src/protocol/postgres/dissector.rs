@@ -27,6 +27,13 @@ pub struct Limits {
     pub prepared_bytes_max: usize,
 }
 
+/// What the sessions of a shard have in common.
+#[derive(Debug)]
+pub struct Shared {
+    pub limits: Limits,
+    pub name_key: NameKey,
+}
+
 /// The longest message of the upstream that is neither a row nor COPY data, bytes.
 pub const REPLY_BYTES_MAX: usize = 1 << 20;
 
@@ -49,8 +56,7 @@ pub(super) enum CopyIn {
 
 #[derive(Debug)]
 pub struct Dissector {
-    /// Shared by the sessions of a shard.
-    pub(super) limits: Rc<Limits>,
+    pub(super) shared: Rc<Shared>,
     pub(super) replies: Replies,
     /// The transaction status of the last ReadyForQuery: `I`, `T` or `E`.
     pub(super) status: u8,
@@ -77,17 +83,17 @@ pub struct Dissector {
 }
 
 impl Dissector {
-    pub fn new(limits: Rc<Limits>, key: NameKey, masks: Rc<MaskView>) -> Self {
+    pub fn new(shared: Rc<Shared>, masks: Rc<MaskView>) -> Self {
         Self {
-            limits,
+            shared,
             replies: Replies::default(),
             status: b'I',
             pipeline_open: false,
             skip: Skip::No,
             copy_in: CopyIn::No,
             copying_out: None,
-            statements: Names::new(key),
-            portals: Names::new(key),
+            statements: Names::default(),
+            portals: Names::default(),
             described: None,
             masks,
             rows: RowPlan::default(),
@@ -95,6 +101,14 @@ impl Dissector {
             farewell: false,
             pipeline: 0,
             renewed: false,
+        }
+    }
+
+    /// What a statement's or portal's name is known by.
+    pub(super) fn id(&self, name: &[u8]) -> NameId {
+        match name {
+            b"" => NameId::UNNAMED,
+            _ => NameId(self.shared.name_key.hash(&[name])),
         }
     }
 
@@ -209,9 +223,8 @@ impl std::fmt::Debug for NameKey {
 /// What the server holds under a name can differ from what was last sent: a Parse that fails, or that is skipped after an
 /// error, leaves the old statement in place. So an entry counts only when the server has confirmed it, or in the very
 /// pipeline that made it (an error there skips the use as well). A name without a sure entry gets the strictest masks.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Names {
-    key: NameKey,
     entries: HashMap<NameId, Entry, Taken>,
     /// What stands under the empty name, which most clients use for every portal: it needs no table.
     unnamed: Option<Entry>,
@@ -245,17 +258,6 @@ pub struct NameUse {
 }
 
 impl Names {
-    fn new(key: NameKey) -> Self {
-        Self { key, entries: HashMap::with_hasher(Taken), unnamed: None, generation: 0, bytes: 0 }
-    }
-
-    pub(super) fn id(&self, name: &[u8]) -> NameId {
-        match name {
-            b"" => NameId::UNNAMED,
-            _ => NameId(self.key.hash(&[name])),
-        }
-    }
-
     fn entry(&mut self, id: NameId) -> Option<&mut Entry> {
         match id {
             NameId::UNNAMED => self.unnamed.as_mut(),

@@ -64,10 +64,10 @@ impl Dissector {
         }
         match tag {
             frontend::QUERY | frontend::PARSE => {
-                limited(self.limits.statement_bytes_max, "the statement is longer than statement_bytes_max")
+                limited(self.shared.limits.statement_bytes_max, "the statement is longer than statement_bytes_max")
             }
             frontend::BIND | frontend::FUNCTION_CALL => {
-                limited(self.limits.bind_bytes_max, "the parameters are longer than bind_bytes_max")
+                limited(self.shared.limits.bind_bytes_max, "the parameters are longer than bind_bytes_max")
             }
             frontend::COPY_DATA => match self.copy_data() {
                 Step::Pass => Large::Stream,
@@ -75,7 +75,7 @@ impl Dissector {
                 _ => Large::Wait,
             },
             frontend::DESCRIBE | frontend::EXECUTE | frontend::CLOSE | frontend::COPY_FAIL => {
-                limited(self.limits.statement_bytes_max, "a name is longer than statement_bytes_max")
+                limited(self.shared.limits.statement_bytes_max, "a name is longer than statement_bytes_max")
             }
             _ => Large::End(Fault::Protocol(Side::Client, UNKNOWN)),
         }
@@ -108,7 +108,7 @@ impl Dissector {
             Err(step) => return step,
         };
         // A simple query drops the unnamed statement and portal.
-        let unnamed = self.statements.id(b"");
+        let unnamed = self.id(b"");
         self.statements.remove(unnamed);
         self.portals.remove(unnamed);
         self.forget_names(&plan);
@@ -178,13 +178,13 @@ impl Dissector {
             Ok(plan) => plan,
             Err(step) => return step,
         };
-        if self.statements.len() >= self.limits.prepared_statements_max {
+        if self.statements.len() >= self.shared.limits.prepared_statements_max {
             return Step::End(Fault::Limit("the session has more prepared statements than prepared_statements_max"));
         }
         if self.holds_too_much(&plan) {
             return TOO_MUCH;
         }
-        let id = self.statements.id(name);
+        let id = self.id(name);
         let name = self.statements.set(id, plan, self.pipeline);
         self.pipeline_open = true;
         self.owe_name(Ask::Parse, name);
@@ -194,7 +194,7 @@ impl Dissector {
     /// What names keep is bounded in bytes too: each may stand for a text of some kilobytes.
     fn holds_too_much(&self, more: &Plan) -> bool {
         let held_bytes = self.statements.bytes() + self.portals.bytes();
-        held_bytes + more.bytes() as usize > self.limits.prepared_bytes_max
+        held_bytes + more.bytes() as usize > self.shared.limits.prepared_bytes_max
     }
 
     /// A plan that was made under another policy or catalogue is made again before anything runs by it.
@@ -219,7 +219,7 @@ impl Dissector {
             return Step::End(Fault::Protocol(Side::Client, "this portal name is reserved"));
         }
         self.described = None;
-        let (portal, statement) = (self.portals.id(portal), self.statements.id(statement));
+        let (portal, statement) = (self.id(portal), self.id(statement));
         let plan = self.statements.get(statement, self.pipeline);
         // The server may hold one under this name that we have forgotten, and that another policy has let through.
         if plan.is_none() && self.renewed {
@@ -243,7 +243,7 @@ impl Dissector {
                 self.owe_to(Ask::Bind, Owner::Client, None);
             }
         }
-        if self.portals.len() > self.limits.prepared_statements_max {
+        if self.portals.len() > self.shared.limits.prepared_statements_max {
             return Step::End(Fault::Limit("the session has more portals than prepared_statements_max"));
         }
         Step::Pass
@@ -255,12 +255,12 @@ impl Dissector {
             _ if end != body.len() => MALFORMED,
             b'S' => {
                 self.described = None;
-                let id = self.statements.id(name);
+                let id = self.id(name);
                 let plan = self.statements.get(id, self.pipeline);
                 self.owe(Ask::DescribeStatement, plan)
             }
             b'P' => {
-                let id = self.portals.id(name);
+                let id = self.id(name);
                 self.described = Some(id);
                 let plan = self.portals.get(id, self.pipeline);
                 self.owe(Ask::DescribePortal, plan)
@@ -275,7 +275,7 @@ impl Dissector {
         if at + 4 != body.len() {
             return MALFORMED;
         }
-        let id = self.portals.id(name);
+        let id = self.id(name);
         let plan = self.portals.get(id, self.pipeline);
         let described = self.described;
         let plan = match plan.map(|plan| self.judged_again(plan, Ask::Execute, judge, scratch)).transpose() {
@@ -303,7 +303,7 @@ impl Dissector {
 
     fn close(&mut self, body: &[u8]) -> Step {
         let Some((name, end)) = cstr_at(body, 1) else { return MALFORMED };
-        let id = self.statements.id(name);
+        let id = self.id(name);
         match body[0] {
             _ if end != body.len() => return MALFORMED,
             b'S' => self.statements.remove(id),

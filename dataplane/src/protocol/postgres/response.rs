@@ -67,8 +67,10 @@ impl Dissector {
                 Large::Mask
             }
             backend::FUNCTION_CALL_RESPONSE if called && !masks.active => Large::Stream,
-            backend::FUNCTION_CALL_RESPONSE if called => limited(self.limits.row_bytes_max, ROW_TOO_LONG),
-            backend::DATA_ROW | backend::COPY_DATA if in_result => limited(self.limits.row_bytes_max, ROW_TOO_LONG),
+            backend::FUNCTION_CALL_RESPONSE if called => limited(self.shared.limits.row_bytes_max, ROW_TOO_LONG),
+            backend::DATA_ROW | backend::COPY_DATA if in_result => {
+                limited(self.shared.limits.row_bytes_max, ROW_TOO_LONG)
+            }
             backend::DATA_ROW | backend::COPY_DATA => unasked_large(),
             _ => limited(REPLY_BYTES_MAX, "a message of the upstream is longer than 1 MiB"),
         }
