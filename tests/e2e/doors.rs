@@ -176,14 +176,14 @@ fn with_listeners_unready(world: &World, name: &str, table: &str) -> (Place, Gat
 fn no_proxy(world: &World) {
     let table = "address = \"127.0.0.1:PORT\"\nplaintext = \"loopback\"\nproxy_protocol = true\nproxy_from = [\"127.0.0.5\", \"10.0.0.0/8\"]";
     let (place, _gateway, port) = with_listeners_unready(world, "straight", table);
-    let accepted = metric(&place, "wireward_connections_accepted_total");
     for hello in [header(0x21, 0x11, &V4_LOCAL), b"\0\0\0\x08\x04\xd2\x16\x2f".to_vec()] {
         let mut wire = Wire::connect(port);
         wire.raw(&hello);
         assert!(wire.is_ended() && wire.received.is_empty(), "{:?}", wire.received);
     }
     assert_eq!(metric(&place, "reason=\"proxy_from\""), 2.0);
-    assert_eq!(metric(&place, "wireward_connections_accepted_total"), accepted, "they are no sessions");
+    // One is the test's own, to see that the gateway is up.
+    assert!(metric(&place, "wireward_connections_accepted_total") <= 1.0, "they are no sessions");
 }
 
 fn header(command: u8, family: u8, block: &[u8]) -> Vec<u8> {
