@@ -3,15 +3,20 @@
 #         make clients      every client on PostgreSQL 15 and 18, by both drivers, with and without TLS
 #         make regress      PostgreSQL's regression suite through the gateway
 #         make conformance  the golden exchanges, cut at every single place (about a CPU hour)
+#         make simulate     SEEDS=100000 worlds of the simulation, from seed FROM=0 on
 #         make bench        criterion benches
 #         make bench-peers  beside pgbouncer and HAProxy on this machine
+#         make bench-engines  a relay on io_uring, epoll, tokio, monoio and glommio
 #         make fuzz         TARGET=… (all), TIME=seconds or RUNS=… each; needs a nightly toolchain
 #         make storm        thousands of sessions beside pgbouncer: memory, stalls, new connections, reloads
 #         make fmt          format
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/wireward/target
 
-.PHONY: help demo packages test clients regress build fmt-check conformance bench bench-peers bench-engines storm fuzz fmt
+.PHONY: help demo packages test clients regress build fmt-check conformance simulate bench bench-peers bench-engines storm fuzz fmt
+
+SEEDS ?= 100000
+FROM ?= 0
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -43,6 +48,10 @@ fmt-check:
 conformance:
 	WIREWARD_CUTS=every cargo test -p dataplane --lib golden_exchanges
 
+# Each seed once (CI runs its 2,000 twice); says where it is every 5,000, so that a run that was stopped goes on with FROM.
+simulate:
+	WIREWARD_SIM_SEEDS=$(SEEDS) WIREWARD_SIM_FROM=$(FROM) cargo test -q -p dataplane --test simulation -- --nocapture
+
 bench:
 	cargo bench -p benches
 
@@ -51,6 +60,7 @@ bench-peers:
 
 fuzz:
 	bash fuzz/run $(or $(TARGET),all)
+
 storm:
 	python3 benches/peers/storm.py
 

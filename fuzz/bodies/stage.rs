@@ -16,7 +16,7 @@ use dataplane::datapath::verdict::Judge;
 use dataplane::fault::{Fault, Side};
 use dataplane::io::Lent;
 use dataplane::protocol::Scratch;
-use dataplane::protocol::postgres::dissector::{Limits, NameKey, REPLY_BYTES_MAX};
+use dataplane::protocol::postgres::dissector::{Limits, NameKey, REPLY_BYTES_MAX, Shared};
 use dataplane::session::{
     Admission, Auth, CancelKey, Encryption, Input, Output, Request, Secured, Session, Settings, Shortage,
 };
@@ -142,8 +142,7 @@ pub struct Stage<'j> {
 impl<'j> Stage<'j> {
     pub fn new(listener: Listener, judge: Box<dyn Judge + 'j>, outside: Box<dyn Outside + 'j>) -> Self {
         let settings = Settings {
-            limits: Rc::new(LIMITS),
-            name_key: NameKey([1; 16]),
+            shared: Rc::new(Shared { limits: LIMITS, name_key: NameKey([1; 16]) }),
             token_bytes_max: TOKEN_BYTES_MAX,
             auth: listener.auth,
             encryption: listener.encryption,

@@ -54,15 +54,33 @@ impl Analyser {
         Ok(Self(sender))
     }
 
+    /// Without a thread: whoever holds the other end judges, one text a call. For the simulator.
+    pub fn by_hand() -> (Self, ByHand) {
+        let (sender, receiver) = bounded(QUEUE_MAX);
+        (Self(sender), ByHand(receiver))
+    }
+
     /// False if the queue is full.
     pub fn submit(&self, job: Job) -> bool {
         self.0.try_send(job).is_ok()
     }
 }
 
-fn run(jobs: &Receiver<Job>) {
-    for job in jobs {
-        let decision = job.subject.decide(&job.text);
-        (job.deliver)(Decided { session: job.session, index: job.index, key: job.key, decision });
+/// The texts that wait for [`Analyser::by_hand`].
+pub struct ByHand(Receiver<Job>);
+
+impl ByHand {
+    /// Judges the text that has waited longest. False if none waits.
+    pub fn judge_one(&self) -> bool {
+        self.0.try_recv().map(|job| judge(&job)).is_ok()
     }
+}
+
+fn run(jobs: &Receiver<Job>) {
+    jobs.iter().for_each(|job| judge(&job));
+}
+
+fn judge(job: &Job) {
+    let decision = job.subject.decide(&job.text);
+    (job.deliver)(Decided { session: job.session, index: job.index, key: job.key, decision });
 }

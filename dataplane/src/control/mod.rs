@@ -178,6 +178,11 @@ impl Control {
         }
     }
 
+    /// For the simulator: what each listener serves TLS with.
+    pub fn with_listeners(self, listeners: Vec<Option<Arc<ServerConfig>>>) -> Self {
+        Self { listeners, ..self }
+    }
+
     /// What a listener serves TLS with, if it does.
     pub fn listener_tls(&self, listener: usize) -> Option<&Arc<ServerConfig>> {
         self.listeners.get(listener)?.as_ref()

@@ -5,10 +5,11 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::mask::MaskView;
 use super::verdict::Plan;
 use crate::protocol::postgres::dissector::NameUse;
 
-/// Entries that a session may owe before its requests wait. 48 bytes each.
+/// Entries that a session may owe before its requests wait. 56 bytes each.
 pub const OWED_MAX: usize = 4096;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct Owed {
     pub ask: Ask,
     pub owner: Owner,
     pub plan: Option<Rc<Plan>>,
+    /// What was hidden when it was asked: a policy that comes meanwhile counts from the next statement on.
+    pub masks: Rc<MaskView>,
     /// The statement (of a Parse) or portal (of a Bind) that the answer will confirm.
     pub name: Option<NameUse>,
 }
@@ -59,12 +62,8 @@ impl Replies {
         self.0.len() >= OWED_MAX
     }
 
-    pub fn owe(&mut self, ask: Ask, owner: Owner, plan: Option<Rc<Plan>>) {
-        self.0.push_back(Owed { ask, owner, plan, name: None });
-    }
-
-    pub fn owe_name(&mut self, ask: Ask, name: NameUse) {
-        self.0.push_back(Owed { ask, owner: Owner::Client, plan: None, name: Some(name) });
+    pub fn owe(&mut self, owed: Owed) {
+        self.0.push_back(owed);
     }
 
     pub fn front(&self) -> Option<&Owed> {

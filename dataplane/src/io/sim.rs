@@ -103,6 +103,23 @@ pub struct Weather {
 
 /// Told of every send at its submission: the moment at which bytes leave the shard's hands.
 pub type OnSend = Box<dyn FnMut(Conn, &[u8])>;
+/// Told of every TLS handshake that the shard begins, with what it serves or asks for.
+pub type OnSecure = Box<dyn FnMut(Conn, &Role)>;
+/// A client that is still to come: when, from where, and who.
+pub type Arrival = (u64, SocketAddr, Box<dyn Peer>);
+
+/// How often each fault has really struck.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Struck {
+    pub late: u64,
+    pub short: u64,
+    pub stall: u64,
+    pub reset: u64,
+    pub cut: u64,
+    pub mute: u64,
+    pub refuse: u64,
+}
+
 /// Answers a connect; `None` refuses it.
 pub type OnDial = Box<dyn FnMut(Conn, &Address) -> Option<Box<dyn Peer>>>;
 
@@ -144,7 +161,9 @@ pub struct Sim {
     retired: Vec<u32>,
     /// Handshakes that are over at the next wait: the simulator runs above TLS.
     secured: Vec<Conn>,
-    arrivals: VecDeque<(u64, SocketAddr, Box<dyn Peer>)>,
+    arrivals: VecDeque<Arrival>,
+    pub struck: Struck,
+    on_secure: OnSecure,
     on_dial: OnDial,
     on_accept: Box<dyn FnMut(Conn, SocketAddr)>,
     on_send: OnSend,
@@ -164,6 +183,8 @@ impl Sim {
             retired: Vec::new(),
             secured: Vec::new(),
             arrivals: VecDeque::new(),
+            struck: Struck::default(),
+            on_secure: Box::new(|_, _| ()),
             on_dial: Box::new(|_, _| None),
             on_accept: Box::new(|_, _| ()),
             on_send: Box::new(|_, _| ()),
@@ -185,9 +206,13 @@ impl Sim {
         self.on_send = send;
     }
 
-    /// A client connects at `at_ns`; arrivals are added in order.
-    pub fn arrive(&mut self, at_ns: u64, address: SocketAddr, peer: Box<dyn Peer>) {
-        self.arrivals.push_back((at_ns, address, peer));
+    pub fn on_secure(&mut self, secure: OnSecure) {
+        self.on_secure = secure;
+    }
+
+    /// A client connects; arrivals are added in order.
+    pub fn arrive(&mut self, arrival: Arrival) {
+        self.arrivals.push_back(arrival);
     }
 
     /// A hash over everything that was delivered to the shard and everything that it sent.
@@ -207,6 +232,16 @@ impl Sim {
             connection.peer.faulted();
             connection.reset = true;
         }
+    }
+
+    /// The shard is gone, and all its connections with it. Who is still to come may come to its successor.
+    pub fn abandon(&mut self) -> impl Iterator<Item = Arrival> {
+        for connection in self.connections.iter_mut().filter_map(Option::take) {
+            let Connection { mut peer, .. } = connection;
+            peer.faulted();
+            peer.closed();
+        }
+        std::mem::take(&mut self.arrivals).into_iter()
     }
 
     fn fold(&mut self, tag: u8, conn: Conn, bytes: &[u8]) {
@@ -283,8 +318,9 @@ impl Sim {
             due.extend(ops.into_iter().filter(|(is, _)| *is).map(|(_, op)| (index as u32, op)));
         }
         self.random.shuffle(&mut due);
-        let late = self.weather.late;
+        let (late, all) = (self.weather.late, due.len());
         due.retain(|_| !self.random.per_mille(late));
+        self.struck.late += (all - due.len()) as u64;
         due
     }
 
@@ -304,19 +340,23 @@ impl Sim {
         let random = &mut self.random;
         let Some(connection) = &mut self.connections[index as usize] else { return };
         if random.per_mille(weather.stall) {
+            self.struck.stall += 1;
             connection.stalled_until_ns = self.clock_ns.get() + 1_000 * random.below(300_000) as u64;
         }
         if random.per_mille(weather.reset) {
+            self.struck.reset += 1;
             connection.peer.faulted();
             connection.reset = true;
         }
         if random.per_mille(weather.cut) && !connection.fin {
+            self.struck.cut += 1;
             connection.peer.faulted();
             let kept = random.below(connection.inbound.len() + 1);
             connection.inbound.truncate(kept);
             (connection.fin, connection.mute) = (true, true);
         }
         if random.per_mille(weather.mute) {
+            self.struck.mute += 1;
             connection.peer.faulted();
             connection.mute = true;
         }
@@ -329,6 +369,7 @@ impl Sim {
         if connection.closing {
             return;
         }
+        self.struck.refuse += u64::from(refused);
         let result = if refused || connection.reset { Err(Errno::CONNREFUSED) } else { Ok(()) };
         if result.is_err() {
             connection.peer.faulted();
@@ -377,6 +418,7 @@ impl Sim {
         };
         assert_eq!(now, sending.copy, "bytes were changed while they were lent to a send on {conn:?}");
         let n = now.len().min(limit);
+        self.struck.short += u64::from(n < now.len());
         let result = if connection.reset { Err(Errno::PIPE) } else { Ok(n) };
         sending.delivered = Some(result);
         if result.is_ok() {
@@ -452,7 +494,8 @@ impl Connection {
 }
 
 impl SecureIo for Sim {
-    fn secure(&mut self, _slab: &mut Slab, conn: Conn, _role: Role, early: &[u8]) {
+    fn secure(&mut self, _slab: &mut Slab, conn: Conn, role: Role, early: &[u8]) {
+        (self.on_secure)(conn, &role);
         let connection = self.submitting(conn);
         // What came early stays in front of what is still to come.
         early.iter().rev().for_each(|byte| connection.inbound.push_front(*byte));

@@ -42,7 +42,7 @@ mod tests {
     use crate::fault::{Fault, Side};
     use crate::io::Lent;
     use crate::protocol::Scratch;
-    use crate::protocol::postgres::dissector::{Limits, NameKey, REPLY_BYTES_MAX};
+    use crate::protocol::postgres::dissector::{Limits, NameKey, REPLY_BYTES_MAX, Shared};
     use crate::protocol::postgres::wire::{message, untagged};
     use crate::session::attempts::Target;
     use crate::session::{
@@ -119,8 +119,7 @@ mod tests {
                 prepared_bytes_max: 1 << 20,
             };
             let settings = Settings {
-                limits: Rc::new(limits),
-                name_key: NameKey([1; 16]),
+                shared: Rc::new(Shared { limits, name_key: NameKey([1; 16]) }),
                 token_bytes_max: 4096,
                 encryption: Encryption::None,
                 proxied: false,

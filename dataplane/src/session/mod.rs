@@ -36,7 +36,7 @@ use crate::datapath::mask::MaskView;
 use crate::datapath::relay::{Cx, Flow, Relay};
 use crate::datapath::tap::Note;
 use crate::fault::{Fault, Side};
-use crate::protocol::postgres::dissector::{Dissector, Limits, NameKey};
+use crate::protocol::postgres::dissector::{Dissector, Shared};
 use crate::protocol::postgres::handshake::{CancelRequest, Login, Startup};
 use attempts::{Attempts, Miss, Target};
 use cancel::{Cancelling, Grant};
@@ -184,8 +184,7 @@ pub struct Upstream {
 /// What a session is made of.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub limits: Rc<Limits>,
-    pub name_key: NameKey,
+    pub shared: Rc<Shared>,
     pub token_bytes_max: usize,
     pub encryption: Encryption,
     /// A proxy's header comes first.
@@ -321,7 +320,7 @@ pub struct CancelKey {
 
 impl Session {
     pub fn new(id: u64, settings: Settings, peer: Peer, cancel_key: CancelKey, now_unix_ns: u64) -> Self {
-        let dissector = Dissector::new(settings.limits, settings.name_key, Rc::new(MaskView::none()));
+        let dissector = Dissector::new(settings.shared, Rc::new(MaskView::none()));
         Self {
             state: if settings.proxied { State::Announcing } else { State::Greeting { negotiations: 0 } },
             relay: Relay::new(id, Lane::default(), Lane::default(), dissector, [0; 8]),
@@ -464,7 +463,7 @@ impl Session {
             Input::Secured { side: Side::Upstream, result: Err(_) } => return self.missed(Miss::TlsFailed, outputs),
             Input::End(fault) | Input::Secured { result: Err(fault), .. } => return Some(fault),
             Input::Policy { masks, epoch } => {
-                self.relay.dissector.set_masks(masks);
+                self.relay.dissector.renew_masks(masks);
                 self.relay.epoch = epoch;
             }
             Input::Again => {}

@@ -60,8 +60,7 @@ impl<I: SecureIo> Shard<I> {
         let id = self.next_session;
         self.next_session += SHARDS_MAX;
         let settings = Settings {
-            limits: self.session_limits.clone(),
-            name_key: self.name_key,
+            shared: self.shared.clone(),
             token_bytes_max: self.limits.token_bytes_max,
             encryption: door.encryption,
             proxied: door.proxy_from.is_some(),

@@ -101,7 +101,7 @@ impl<I: SecureIo> Shard<I> {
             counters: &self.counters,
             view: entry.view.as_ref(),
             pending: &mut entry.pending,
-            key: self.name_key,
+            key: self.shared.name_key,
             analyser: &self.analyser,
             postbox: self.mailbox.postbox(),
             session: entry.session.id(),

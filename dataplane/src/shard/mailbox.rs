@@ -1,7 +1,7 @@
 //! What other threads tell a shard: a channel, and a bell that ends its wait.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
@@ -40,6 +40,7 @@ pub enum Mail {
 }
 
 /// What a shard takes from a changed configuration.
+#[derive(Clone)]
 pub struct Reload {
     pub control: Arc<Control>,
     pub limits: Limits,
@@ -62,11 +63,20 @@ pub struct Leave {
     pub endpoint: Arc<Endpoint>,
 }
 
-/// The shard's end. A copy takes over the letters when a shard has to be started again.
+/// The shard's end. A copy takes over the letters when a shard has to be started again, and what was read before still holds.
 #[derive(Clone)]
 pub struct Mailbox {
     receiver: Receiver<Mail>,
     postbox: Postbox,
+    standing: Arc<Mutex<Standing>>,
+}
+
+/// Letters that hold for every shard that has this mailbox, also for one that is started after they were read.
+#[derive(Clone, Default)]
+pub struct Standing {
+    /// The configuration in force, if it is not that of the process's start.
+    pub reload: Option<Reload>,
+    pub stops: bool,
 }
 
 /// The others' end.
@@ -85,12 +95,27 @@ pub fn mailbox() -> std::io::Result<(Mailbox, Postbox, OwnedFd)> {
     let heard = bell.try_clone()?;
     let (sender, receiver) = unbounded();
     let postbox = Postbox { sender, bell: Arc::new(bell) };
-    Ok((Mailbox { receiver, postbox: postbox.clone() }, postbox, heard))
+    Ok((Mailbox { receiver, postbox: postbox.clone(), standing: Arc::default() }, postbox, heard))
 }
 
 impl Mailbox {
     pub fn next(&mut self) -> Option<Mail> {
-        self.receiver.try_recv().ok()
+        let mail = self.receiver.try_recv().ok()?;
+        match &mail {
+            Mail::Reload(reload) => self.stand().reload = Some(Reload::clone(reload)),
+            Mail::Stop => self.stand().stops = true,
+            _ => {}
+        }
+        Some(mail)
+    }
+
+    /// What was read before and holds for a shard that starts now.
+    pub fn standing(&self) -> Standing {
+        self.stand().clone()
+    }
+
+    fn stand(&self) -> std::sync::MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A way to write to oneself, to be handed to others.

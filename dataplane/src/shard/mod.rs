@@ -34,13 +34,13 @@ use crate::fault::Fault;
 use crate::io::tls::SecureIo;
 use crate::io::{Conn, Event};
 use crate::protocol::Scratch;
-use crate::protocol::postgres::dissector::{Limits as SessionLimits, NameKey};
+use crate::protocol::postgres::dissector::{NameKey, Shared};
 use crate::session::{Input, Output, Session, Shortage};
 use accept::Door;
 use cancel::Guesses;
 use census::Census;
 use judging::View;
-use mailbox::{Mail, Mailbox, Postbox};
+use mailbox::{Mail, Mailbox, Postbox, Reload};
 use refusals::Refusals;
 use resting::Resting;
 use timers::{Kind, Timers};
@@ -154,8 +154,7 @@ pub struct Shard<I> {
     census: Census,
     counters: Arc<Counters>,
     limits: Limits,
-    /// A part of them, as sessions share it.
-    session_limits: Rc<SessionLimits>,
+    shared: Rc<Shared>,
     /// By listener.
     doors: Vec<Door>,
     recorder_absent_max: Duration,
@@ -168,7 +167,6 @@ pub struct Shard<I> {
     views: HashMap<(RoleSet, usize), Rc<View>>,
     views_made: u64,
     scratch: Scratch,
-    name_key: NameKey,
     random: Box<dyn FnMut(&mut [u8])>,
     gathered: Gathered,
     /// Sessions that wait for the ring, the recorder or the budget.
@@ -217,32 +215,37 @@ impl<I: SecureIo> Shard<I> {
         random(&mut key);
         parts.census.tell(parts.number, 0);
         parts.counters.tls_sessions_open.set(0);
-        let shard = Self {
+        // After a panic the configuration in force is not the one that the thread was given.
+        let standing = parts.mailbox.standing();
+        let (control, limits, doors) = match standing.reload {
+            Some(Reload { control, limits, doors }) => (control, limits, doors),
+            None => (parts.control, parts.limits, parts.doors),
+        };
+        let mut shard = Self {
             io: parts.io,
             slab: parts.slab,
             tap: parts.tap,
-            control: parts.control,
+            control,
             analyser: parts.analyser,
             mailbox: parts.mailbox,
             siblings: parts.siblings,
             guesses: Guesses::default(),
             census: parts.census,
             counters: parts.counters,
-            session_limits: Rc::new(parts.limits.session),
-            limits: parts.limits,
-            doors: parts.doors,
+            shared: Rc::new(Shared { limits: limits.session, name_key: NameKey(key) }),
+            limits,
+            doors,
             recorder_absent_max: parts.recorder_absent_max,
             entries: Vec::new(),
             free: Vec::new(),
             connections: Vec::new(),
             timers: Timers::default(),
-            plans: PlanCache::new(parts.limits.plans_max),
+            plans: PlanCache::new(limits.plans_max),
             views: HashMap::new(),
             views_made: 0,
             scratch: Scratch::default(),
-            name_key: NameKey(key),
             random,
-            gathered: Gathered::new(parts.limits.gathered_bytes_max),
+            gathered: Gathered::new(limits.gathered_bytes_max),
             stalled: Vec::new(),
             refusals: Refusals::default(),
             resting: Resting::default(),
@@ -257,6 +260,11 @@ impl<I: SecureIo> Shard<I> {
             stopping: None,
             evicted_s: 0,
         };
+        if standing.stops {
+            shard.stop();
+        }
+        // The bell may have rung for the one before.
+        shard.on_mail();
         // It may sleep before its first turn, and is well.
         shard.publish();
         shard

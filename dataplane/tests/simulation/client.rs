@@ -4,18 +4,56 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use dataplane::config::TokenExpiry;
 use dataplane::io::sim::{Line, Peer};
 use dataplane::protocol::postgres::wire::{message, put_cstr, u32_at, untagged};
 
+use super::law::{Court, Outcome, token};
+use super::oracle::{contains, is_our_fatal, is_outdated, is_refusal};
 use super::script::Step;
-use super::server::{Mode, Server};
+use super::server::{Mode, Server, VAULTED, Vault};
+
+/// A statement on the vault: what became of it, and the oldest and newest law from its sending to its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Judged {
+    pub outcome: Outcome,
+    pub oldest: usize,
+    pub newest: usize,
+}
 
 /// What is known of a client, for the oracles.
 pub struct Account {
     pub number: u32,
+    /// Where it arrives.
+    pub shard: usize,
     pub masked: bool,
+    pub expires_unix_s: u64,
     /// Everything that it was sent.
     pub received: Vec<u8>,
+    /// Where the whole frames of it end, and how many of those after the login were asked for.
+    parsed: usize,
+    answered: usize,
+    /// How many frames of `expected` were asked for, and where they end.
+    expected_parsed: usize,
+    due: usize,
+    /// Process id and secret, to cancel with.
+    pub key: Option<[u8; 8]>,
+    /// It waits for the answer to a statement on the vault.
+    pub waits_for_vault: bool,
+    pub judged: Vec<Judged>,
+    /// Its session ended before the answer was whole, so the model was never asked.
+    pub vault_unseen: bool,
+    /// Its upstream has a slow statement under way; it has been cancelled so often.
+    pub slow: bool,
+    pub cancelled: u32,
+    /// What the gateway has told it at the end: SQLSTATE and reason.
+    pub fatal: Option<String>,
+    /// From here on nothing of what it has sent may be executed: its token had expired, and nothing was to be finished.
+    pub too_late_from: Option<usize>,
+    /// Its shard has panicked.
+    pub lost: bool,
+    /// It came when its shard had stopped.
+    pub turned_away: bool,
     /// Where its login ends in what it was sent.
     pub login_end: Option<usize>,
     /// What it has sent after its login.
@@ -48,6 +86,12 @@ pub struct Client {
     ending: Ending,
     asks_for_encryption: bool,
     stage: Stage,
+    court: Rc<Court>,
+    /// The statement on the vault that it waits for: its bytes, the frames that were there before it, and the oldest law.
+    vault: Option<(Vec<u8>, usize, usize)>,
+    now_ns: u64,
+    /// When its token has expired for so long that every shard must have noticed, on the simulator's clock.
+    expired_ns: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,11 +105,27 @@ enum Stage {
 }
 
 impl Account {
-    pub fn new(number: u32, masked: bool, stranger: bool) -> Self {
+    pub fn new(number: u32, shard: usize, masked: bool, stranger: bool) -> Self {
         Self {
             number,
+            shard,
             masked,
+            expires_unix_s: u64::MAX,
             received: Vec::new(),
+            parsed: 0,
+            answered: 0,
+            expected_parsed: 0,
+            due: 0,
+            key: None,
+            waits_for_vault: false,
+            judged: Vec::new(),
+            vault_unseen: false,
+            slow: false,
+            cancelled: 0,
+            fatal: None,
+            too_late_from: None,
+            lost: false,
+            turned_away: false,
             login_end: None,
             sent: Vec::new(),
             expected: Vec::new(),
@@ -75,6 +135,29 @@ impl Account {
             done: false,
             closed: false,
             stranger,
+        }
+    }
+
+    /// What it was sent after its login.
+    pub fn answers(&self) -> &[u8] {
+        self.login_end.map_or(&[], |at| &self.received[at..])
+    }
+
+    /// Takes in what has come, frame by frame; `greeting` bytes of it are none.
+    fn receive(&mut self, bytes: &[u8], greeting: usize) {
+        self.received.extend_from_slice(bytes);
+        self.parsed = self.parsed.max(greeting);
+        while let Some(length) = u32_at(&self.received, self.parsed + 1) {
+            let (from, end) = (self.parsed, self.parsed + length as usize + 1);
+            let Some(frame) = self.received.get(from..end) else { return };
+            self.parsed = end;
+            self.fatal = is_our_fatal(frame).then(|| frame.escape_ascii().to_string()).or(self.fatal.take());
+            match (self.login_end, frame[0]) {
+                (Some(_), _) => self.answered += usize::from(!is_unasked(frame)),
+                (None, b'Z') => self.login_end = Some(end),
+                (None, b'K') => self.key = frame[5..].try_into().ok(),
+                _ => {}
+            }
         }
     }
 
@@ -89,30 +172,75 @@ impl Account {
         told.iter().any(|frame| frame.starts_with(b"R") && u32_at(frame, 5) == Some(11))
     }
 
-    /// What it was sent after its login.
-    pub fn answers(&self) -> &[u8] {
-        self.login_end.map_or(&[], |at| &self.received[at..])
+    /// It has every answer that it waits for.
+    pub fn is_answered(&self) -> bool {
+        !self.waits_for_vault && self.answered >= self.due
     }
 
-    fn find_login_end(&mut self, from: usize) {
-        let mut at = from;
-        while let Some(length) = u32_at(&self.received, at + 1) {
-            let end = at + length as usize + 1;
-            if self.received.len() < end {
-                return;
-            }
-            if self.received[at] == b'Z' {
-                self.login_end = Some(end);
-                return;
-            }
-            at = end;
+    /// Something was cut off in what it was sent.
+    pub fn is_amid_frame(&self) -> bool {
+        self.parsed < self.received.len()
+    }
+
+    /// Its session is open.
+    pub fn is_in(&self) -> bool {
+        self.login_end.is_some() && !self.closed
+    }
+
+    /// It waits for an answer, or is asked for COPY data.
+    pub fn runs(&self) -> bool {
+        self.is_in() && (!self.is_answered() || self.model.is_copying())
+    }
+
+    /// What nobody has seen the answer to.
+    pub fn give_up(&mut self, unfed: &[u8]) {
+        self.vault_unseen = true;
+        self.model.vault = Vault { unknown: true, ..Vault::default() };
+        self.model.feed(unfed, &mut Vec::new());
+    }
+
+    fn feed(&mut self, bytes: &[u8]) {
+        let mut expected = std::mem::take(&mut self.expected);
+        self.model.feed(bytes, &mut expected);
+        self.expected = expected;
+        while let Some(length) = u32_at(&self.expected, self.expected_parsed + 1) {
+            let end = self.expected_parsed + length as usize + 1;
+            self.due += usize::from(!is_unasked(&self.expected[self.expected_parsed..end]));
+            self.expected_parsed = end;
         }
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.sent.extend_from_slice(bytes);
+        self.feed(bytes);
     }
 }
 
 impl Client {
-    pub fn new(account: Rc<RefCell<Account>>, steps: Vec<Step>, ending: Ending, asks_for_encryption: bool) -> Self {
-        Self { account, steps: steps.into(), ending, asks_for_encryption, stage: Stage::New }
+    pub fn new(
+        account: Rc<RefCell<Account>>,
+        steps: Vec<Step>,
+        ending: Ending,
+        asks_for_encryption: bool,
+        court: Rc<Court>,
+        wall_ns: u64,
+    ) -> Self {
+        let expires_ns = account.borrow().expires_unix_s.saturating_mul(1_000_000_000);
+        let expired_ns = expires_ns.saturating_sub(wall_ns).saturating_add(super::world::TURN_NS_MAX);
+        let (steps, stage) = (steps.into(), Stage::New);
+        Self { account, steps, ending, asks_for_encryption, stage, court, vault: None, now_ns: 0, expired_ns }
+    }
+
+    /// (j) Its token has expired, and it waits for nothing that it might have finished: what it sends now comes too late.
+    fn note_lateness(&self, account: &mut Account) {
+        let may_finish = match self.court.token_expiry {
+            TokenExpiry::End => false,
+            TokenExpiry::FinishStatement => account.runs(),
+            TokenExpiry::FinishTransaction => account.runs() || !account.model.is_idle(),
+        };
+        if self.now_ns > self.expired_ns && !may_finish {
+            account.too_late_from.get_or_insert(account.sent.len());
+        }
     }
 
     fn say_hello(&mut self, line: &mut Line) {
@@ -133,10 +261,9 @@ impl Client {
 
     fn give_token(&mut self, line: &mut Line) {
         let account = self.account.borrow();
-        let role = if account.masked { "masked" } else { "plain" };
         let token = match account.stranger {
-            true => "wrong".to_owned(),
-            false => format!("c{}.{role}", account.number),
+            true => "token-of-a-stranger".to_owned(),
+            false => token(account.number, account.masked, account.expires_unix_s),
         };
         let first = format!("n,,\x01auth=Bearer {token}\x01\x01");
         message(&mut line.out, b'p', |out| match account.by_oauth() {
@@ -155,13 +282,14 @@ impl Client {
     fn work(&mut self, line: &mut Line) {
         let account = self.account.clone();
         let mut account = account.borrow_mut();
-        if split(account.answers()).0.last().is_some_and(|f| super::oracle::is_our_fatal(f)) {
+        if account.fatal.is_some() {
             self.stage = Stage::Gone;
             line.fin = true;
             return;
         }
+        self.look_for_vault(&mut account);
         loop {
-            let answered = frames(account.answers()) >= frames(&account.expected);
+            let answered = account.is_answered();
             let Some(step) = self.steps.front() else {
                 if answered {
                     account.done = self.ending == Ending::Terminate;
@@ -169,16 +297,46 @@ impl Client {
                 }
                 return;
             };
-            if step.waits && !answered || step.pause_ticks > 0 {
+            if (step.waits || self.vault.is_some()) && !answered || step.pause_ticks > 0 {
                 return;
             }
+            self.note_lateness(&mut account);
+            let Some(step) = self.steps.pop_front() else { return };
             line.out.extend_from_slice(&step.bytes);
-            account.send(&step.bytes);
-            self.steps.pop_front();
+            match step.vault {
+                true => self.ask_for_vault(&mut account, step.bytes),
+                false => account.send(&step.bytes),
+            }
             if self.steps.is_empty() && self.ending != Ending::Terminate {
                 return self.leave(&mut account, line);
             }
         }
+    }
+
+    fn ask_for_vault(&mut self, account: &mut Account, bytes: Vec<u8>) {
+        account.sent.extend_from_slice(&bytes);
+        account.waits_for_vault = true;
+        let frames = split(account.answers()).0.len();
+        self.vault = Some((bytes, frames, self.court.law(account.shard).0));
+    }
+
+    /// When the whole answer is here it is known how the statement was judged, and so what the model has to say.
+    fn look_for_vault(&mut self, account: &mut Account) {
+        let Some((_, before, _)) = self.vault else { return };
+        let (all, _) = split(account.answers());
+        let frames: Vec<&[u8]> = all[before..].iter().copied().filter(|f| !is_unasked(f)).collect();
+        if !frames.iter().any(|f| f[0] == b'Z') {
+            return;
+        }
+        let Some((bytes, _, oldest)) = self.vault.take() else { return };
+        let (vault, outcome) = seen(&bytes, &frames);
+        let newest = self.court.law(account.shard).1;
+        account.judged.extend(outcome.map(|outcome| Judged { outcome, oldest, newest }));
+        self.court.judged.set(self.court.judged.get() + 1);
+        account.waits_for_vault = false;
+        account.model.vault = vault;
+        account.feed(&bytes);
+        account.model.vault = Vault::default();
     }
 
     fn leave(&mut self, account: &mut Account, line: &mut Line) {
@@ -197,25 +355,18 @@ impl Client {
     }
 }
 
-impl Account {
-    fn send(&mut self, bytes: &[u8]) {
-        self.sent.extend_from_slice(bytes);
-        let mut expected = std::mem::take(&mut self.expected);
-        self.model.feed(bytes, &mut expected);
-        self.expected = expected;
-    }
-}
-
 impl Peer for Client {
     fn received(&mut self, bytes: &[u8], line: &mut Line) {
-        self.account.borrow_mut().received.extend_from_slice(bytes);
+        let is_asked = self.asks_for_encryption;
+        // A farewell may come where the answer was due.
+        let first = self.account.borrow().received.first().or(bytes.first()).copied();
+        let greeting = usize::from(is_asked && first.is_some_and(|byte| b"NS".contains(&byte)));
+        self.account.borrow_mut().receive(bytes, greeting);
         let received = self.account.borrow().received.len();
-        let greeting = usize::from(self.asks_for_encryption);
         match self.stage {
             Stage::Encrypting => self.say_hello(line),
             Stage::Starting if received >= greeting + 9 => self.give_token(line),
             Stage::LoggingIn => {
-                self.account.borrow_mut().find_login_end(greeting);
                 if self.account.borrow().login_end.is_some() {
                     self.stage = Stage::Working;
                     self.work(line);
@@ -229,7 +380,8 @@ impl Peer for Client {
         }
     }
 
-    fn tick(&mut self, _now_ns: u64, line: &mut Line) {
+    fn tick(&mut self, now_ns: u64, line: &mut Line) {
+        self.now_ns = now_ns;
         if self.stage == Stage::New && self.asks_for_encryption {
             self.stage = Stage::Encrypting;
             untagged(&mut line.out, |out| out.extend_from_slice(&80_877_103u32.to_be_bytes()));
@@ -244,7 +396,11 @@ impl Peer for Client {
     }
 
     fn closed(&mut self) {
-        self.account.borrow_mut().closed = true;
+        let mut account = self.account.borrow_mut();
+        account.closed = true;
+        if let Some((bytes, ..)) = self.vault.take() {
+            account.give_up(&bytes);
+        }
     }
 
     fn faulted(&mut self) {
@@ -252,9 +408,19 @@ impl Peer for Client {
     }
 }
 
-/// How many whole frames there are that were asked for.
-pub fn frames(bytes: &[u8]) -> usize {
-    split(bytes).0.into_iter().filter(|f| !is_unasked(f)).count()
+/// How a statement on the vault was judged, by its answer; `None` if the server has failed it, or it reads nothing.
+fn seen(sent: &[u8], answer: &[&[u8]]) -> (Vault, Option<Outcome>) {
+    let (asked, _) = split(sent);
+    let of = |tag: u8| answer.iter().filter(move |f| f[0] == tag);
+    if let Some(error) = of(b'E').find(|f| is_refusal(f) || is_outdated(f)) {
+        // The first of Parse, Bind and Execute that has no answer of its own.
+        let confirmed = of(b'1').count() + of(b'2').count();
+        let refused_at = asked.iter().map(|f| f[0]).filter(|tag| b"QPBE".contains(tag)).nth(confirmed);
+        return (Vault { refused_at, ..Vault::default() }, is_refusal(error).then_some(Outcome::Refused));
+    }
+    let Some(row) = of(b'D').next() else { return (Vault::default(), None) };
+    let starred = !contains(row, VAULTED.as_bytes());
+    (Vault { starred, ..Vault::default() }, Some(if starred { Outcome::Starred } else { Outcome::Shown }))
 }
 
 /// A large notice, which the model server sends when nobody has asked: it may come before or after other answers.

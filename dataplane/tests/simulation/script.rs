@@ -9,6 +9,8 @@ pub struct Step {
     pub waits: bool,
     /// Rounds of the simulator that pass before it, so that it meets what comes late.
     pub pause_ticks: usize,
+    /// What becomes of it depends on the policy in force: the client awaits its whole answer to know.
+    pub vault: bool,
 }
 
 /// What a script may hold.
@@ -18,6 +20,10 @@ pub struct Taste {
     pub long: bool,
     /// Rows, parameters and COPY data larger than a slot.
     pub large: bool,
+    /// Statements that some policies allow, some mask and some refuse.
+    pub vault: bool,
+    /// Statements that take the server a while.
+    pub slow: bool,
 }
 
 /// Draws a script.
@@ -27,6 +33,7 @@ pub fn script(random: &mut Random, taste: Taste) -> Vec<Step> {
     for _ in 0..3 + random.below(12) {
         let mut writer = Writer { random, taste, sequence: &mut sequence, steps: &mut steps };
         match writer.random.below(10) {
+            _ if taste.vault && writer.random.per_mille(700) => writer.vault(),
             0..=3 => writer.simple(),
             4..=7 => writer.pipeline(),
             8 => writer.copy_in(),
@@ -47,7 +54,37 @@ impl Writer<'_> {
     fn push(&mut self, bytes: Vec<u8>) {
         let waits = self.random.per_mille(700);
         let pause_ticks = if self.random.per_mille(200) { 1 + self.random.below(60) } else { 0 };
-        self.steps.push(Step { bytes, waits, pause_ticks });
+        self.steps.push(Step { bytes, waits, pause_ticks, vault: false });
+    }
+
+    /// One message or pipeline that reads the vault: at once, prepared, or prepared before. In between the gateway may forget
+    /// what it knows of names (DEALLOCATE).
+    fn vault(&mut self) {
+        *self.sequence += 1;
+        let text = format!("SELECT id, note FROM vault WHERE k = {}", self.sequence);
+        let mut bytes = Vec::new();
+        match self.random.below(10) {
+            0..=1 => query(&text, &mut bytes),
+            2..=3 => {
+                name(&mut bytes, b'C', b'S', "v1");
+                parse("v1", &text, &mut bytes);
+            }
+            4 => {
+                parse("", &text, &mut bytes);
+                bind("", "", 20, &mut bytes);
+                execute("", 0, &mut bytes);
+            }
+            5..=6 => query("DEALLOCATE nothing", &mut bytes),
+            _ => {
+                bind("", "v1", 20, &mut bytes);
+                execute("", 0, &mut bytes);
+            }
+        }
+        if bytes[0] != b'Q' {
+            message(&mut bytes, b'S', |_| ());
+        }
+        let pause_ticks = if self.random.per_mille(500) { 1 + self.random.below(100) } else { 0 };
+        self.steps.push(Step { bytes, waits: true, pause_ticks, vault: true });
     }
 
     /// A statement; each is another text.
@@ -57,11 +94,13 @@ impl Writer<'_> {
         let aside = ["", "", "", " AND note <> 'notice'", " AND note <> 'status'", " AND note <> 'notify'"];
         let aside = aside[self.random.below(aside.len())];
         let big = if self.taste.large && self.random.per_mille(300) { " AND note <> 'big'" } else { "" };
-        let text = match self.random.below(if copies { 16 } else { 14 }) {
+        let kinds = if copies { 16 } else { 14 };
+        let kind = if self.taste.slow && self.random.per_mille(150) { 6 } else { self.random.below(kinds) };
+        let text = match kind {
             0..=2 => format!("SELECT id, note FROM items WHERE k = {k}{aside}{big}"),
             3..=4 => format!("SELECT name, ssn, note FROM people WHERE k = {k}{aside}{big}"),
             5 => format!("SELECT ssn || '' FROM people WHERE k = {k}"),
-            6 => format!("INSERT INTO items SELECT id, note FROM items WHERE k = {k}{aside}"),
+            6 => format!("INSERT INTO items SELECT id, note FROM items WHERE k = {k}{aside}{}", self.slow()),
             7 => "BEGIN".to_owned(),
             8 => "COMMIT".to_owned(),
             9 => "ROLLBACK".to_owned(),
@@ -72,6 +111,10 @@ impl Writer<'_> {
             _ => format!("COPY people (name, ssn, note) TO STDOUT{}", copied(big, k)),
         };
         self.lengthen(text)
+    }
+
+    fn slow(&mut self) -> &'static str {
+        if self.taste.slow && self.random.per_mille(700) { " AND note <> 'slow'" } else { "" }
     }
 
     /// Some texts are for the analyser thread, and some are larger than a slot.
@@ -112,7 +155,9 @@ impl Writer<'_> {
     }
 
     fn member(&mut self, out: &mut Vec<u8>) {
-        let statement = ["", "", "s1", "s2"][self.random.below(4)];
+        // After a reload a name that the gateway is not sure of is refused, which this client does not expect.
+        let names = if self.taste.vault { 2 } else { 4 };
+        let statement = ["", "", "s1", "s2"][self.random.below(names)];
         let portal = ["", "", "p1"][self.random.below(3)];
         // The unnamed statement may be a COPY FROM STDIN of before.
         let parses = statement.is_empty() || self.random.per_mille(600);

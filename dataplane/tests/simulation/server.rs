@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use dataplane::protocol::postgres::wire::{cstr_at, message, put_cstr, u32_at};
 
 /// Relations of the model: OID, name, columns.
-pub const TABLES: [(u32, &str, &[&str]); 2] =
-    [(16400, "items", &["id", "note"]), (16401, "people", &["name", "ssn", "note"])];
+pub const TABLES: [(u32, &str, &[&str]); 3] =
+    [(16400, "items", &["id", "note"]), (16401, "people", &["name", "ssn", "note"]), (16402, "vault", &["id", "note"])];
 
 /// Whom the server speaks with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,11 @@ const ADDRESS: &str = "CANARY-card@example.com";
 /// Marks the refusals of [`Mode::Direct`]; the gateway's own have its words in their place.
 pub const REFUSED: &[u8] = b"C42501\0";
 
+/// What a slow statement says that was cancelled: as many messages as if it was not, so that the client need not know.
+pub const CANCELLED: &str = "INSERT 0 0";
+/// Stands in every value of the vault.
+pub const VAULTED: &str = "VAULT-";
+
 struct Portal {
     text: String,
     next: usize,
@@ -45,6 +50,8 @@ pub struct Server {
     pending: Vec<u8>,
     status: u8,
     skipping: bool,
+    /// Messages have come since the last Sync.
+    pipeline_open: bool,
     /// The error that it skips after was a refusal, which the gateway may have given alone.
     skipping_refusal: bool,
     copying_extended: Option<bool>,
@@ -57,6 +64,25 @@ pub struct Server {
     pub terminated: bool,
     /// After a lie of its own a server may be asked anything; then it hangs up.
     pub lenient: bool,
+    /// What is known of the vault's statements that are fed now.
+    pub vault: Vault,
+    /// The gateway may refuse alone what the server would fail for the want of a name.
+    pub reloads: bool,
+    /// A slow statement is under way: nothing is read before [`Server::wake`].
+    pub sleeping: bool,
+    woken: bool,
+    /// The slow statement was cancelled.
+    cancelled: bool,
+}
+
+/// How a gateway treats statements that read the vault: in [`Mode::Direct`] the client tells, when it has seen it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Vault {
+    /// The kind of message that was refused.
+    pub refused_at: Option<u8>,
+    pub starred: bool,
+    /// Nobody knows: the answer was never seen.
+    pub unknown: bool,
 }
 
 impl Server {
@@ -67,6 +93,7 @@ impl Server {
             pending: Vec::new(),
             status: b'I',
             skipping: false,
+            pipeline_open: false,
             skipping_refusal: false,
             copying_extended: None,
             copied: 0,
@@ -76,7 +103,48 @@ impl Server {
             consumed: 0,
             terminated: false,
             lenient: false,
+            vault: Vault::default(),
+            reloads: false,
+            sleeping: false,
+            woken: false,
+            cancelled: false,
         }
+    }
+
+    /// An error of the server's that the gateway may have given in its own words.
+    pub fn may_be_outdated(&self, error: &[u8]) -> bool {
+        let unknown = |sqlstate: &[u8]| error.windows(sqlstate.len()).any(|w| w == sqlstate);
+        self.reloads && error[0] == b'E' && (unknown(b"C26000\0") || unknown(REFUSED))
+    }
+
+    /// No transaction and no pipeline is open.
+    pub fn is_idle(&self) -> bool {
+        self.status == b'I' && !self.pipeline_open && !self.is_copying()
+    }
+
+    /// COPY data is awaited.
+    pub fn is_copying(&self) -> bool {
+        self.copying_extended.is_some()
+    }
+
+    /// The slow statement is done, or was cancelled.
+    pub fn wake(&mut self, cancelled: bool, out: &mut Vec<u8>) {
+        (self.sleeping, self.woken, self.cancelled) = (false, true, cancelled);
+        self.feed(&[], out);
+    }
+
+    /// The next message runs a slow statement, and the client is not the one who asks.
+    fn is_slow(&self) -> bool {
+        if self.mode != Mode::Upstream || self.woken || self.skipping || self.copying_extended.is_some() {
+            return false;
+        }
+        let (tag, body) = (self.pending[0], &self.pending[5..]);
+        let text = match tag {
+            b'Q' => Some(text_at(body, 0).0),
+            b'E' => self.portals.get(cstr_at(body, 0).map_or(&[][..], |(name, _)| name)).map(|p| p.text.clone()),
+            _ => None,
+        };
+        self.status != b'E' && text.is_some_and(|text| text.contains("'slow'"))
     }
 
     /// Takes bytes after the login, cut anywhere.
@@ -84,17 +152,30 @@ impl Server {
         self.pending.extend_from_slice(bytes);
         while let Some(length) = u32_at(&self.pending, 1) {
             let total = length as usize + 1;
-            if self.pending.len() < total || self.terminated {
+            if self.pending.len() < total || self.terminated || self.sleeping {
+                return;
+            }
+            self.sleeping = self.is_slow();
+            if self.sleeping {
                 return;
             }
             let frame: Vec<u8> = self.pending.drain(..total).collect();
-            let class = self.take(frame[0], &frame[5..], out);
+            let class = match self.vault.unknown {
+                true => Class::May,
+                false => self.take(frame[0], &frame[5..], out),
+            };
+            (self.woken, self.cancelled) = (false, false);
             self.consumed += total;
             self.classes.push((self.consumed, class));
         }
     }
 
     fn take(&mut self, tag: u8, body: &[u8], out: &mut Vec<u8>) -> Class {
+        self.pipeline_open = match tag {
+            b'P' | b'B' | b'D' | b'E' | b'C' => true,
+            b'Q' | b'S' if !self.is_copying() => false,
+            _ => self.pipeline_open,
+        };
         if let Some(extended) = self.copying_extended {
             return self.take_copy(tag, extended, out);
         }
@@ -106,7 +187,7 @@ impl Server {
             b'P' => text_at(body, text_at(body, 0).1).0,
             _ => String::new(),
         };
-        let refused = text.contains("forbidden");
+        let refused = text.contains("forbidden") || self.vault.refused_at == Some(tag);
         assert!(!(refused && self.mode == Mode::Upstream), "a refused statement has reached the upstream: {text}");
         match tag {
             _ if refused => {
@@ -119,7 +200,13 @@ impl Server {
             }
             b'Q' => self.query(&text, out),
             b'P' => self.parse(body, text, out),
-            b'B' => self.bind(body, out),
+            b'B' => {
+                self.bind(body, out);
+                if self.reloads && self.skipping {
+                    self.skipping_refusal = true;
+                    return Class::May;
+                }
+            }
             b'D' => self.describe(body, out),
             b'E' => self.execute(body, out),
             b'C' => self.close(body, out),
@@ -317,7 +404,12 @@ impl Server {
             }
             _ => {}
         }
-        complete(if text.starts_with("INSERT") { "INSERT 0 1" } else { text.split(' ').next().unwrap_or(text) }, out);
+        let tag = match self.cancelled && text.contains("'slow'") {
+            true => CANCELLED,
+            false if text.starts_with("INSERT") => "INSERT 0 1",
+            false => text.split(' ').next().unwrap_or(text),
+        };
+        complete(tag, out);
         true
     }
 
@@ -365,6 +457,10 @@ impl Server {
         let masked = matches!(self.mode, Mode::Direct { masked: true });
         match column.name {
             "id" => row.to_string().into_bytes(),
+            _ if column.relation == 16402 => {
+                let value = format!("{VAULTED}tok-{place}-").into_bytes();
+                if self.vault.starred { vec![b'*'; value.len()] } else { value }
+            }
             "ssn" | "?column?" if masked => vec![b'*'; format!("CANARY-{place}-").len()],
             "ssn" | "?column?" => format!("CANARY-{place}-").into_bytes(),
             _ if text.contains("big") && row == 0 && column.name == "note" => {
@@ -431,6 +527,8 @@ const PEOPLE: [Column; 3] = [
     Column { name: "ssn", relation: 16401, number: 2, type_oid: 25 },
     Column { name: "note", relation: 16401, number: 3, type_oid: 25 },
 ];
+const VAULT: [Column; 2] =
+    [Column { relation: 16402, ..ID }, Column { name: "note", relation: 16402, number: 2, type_oid: 25 }];
 const UNSOURCED: [Column; 1] = [Column { name: "?column?", relation: 0, number: 0, type_oid: 25 }];
 
 fn columns(text: &str) -> Option<&'static [Column]> {
@@ -438,6 +536,7 @@ fn columns(text: &str) -> Option<&'static [Column]> {
         _ if !text.starts_with("SELECT") || text.starts_with("SELECT 1 / 0") => None,
         _ if text.contains("||") => Some(&UNSOURCED),
         _ if text.contains("people") => Some(&PEOPLE),
+        _ if text.contains("FROM vault") => Some(&VAULT),
         _ => Some(&ITEMS),
     }
 }

@@ -4,9 +4,11 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use dataplane::io::sim::{Line, Peer, Random};
-use dataplane::protocol::postgres::wire::{cstr_at, message, put_cstr, u32_at};
+use dataplane::protocol::postgres::wire::{CANCEL_REQUEST, cstr_at, message, put_cstr, u32_at};
 
+use super::cancel::{self, Asks};
 use super::client::Account;
+use super::law::Court;
 use super::server::{Mode, Server};
 
 /// What a lying upstream does, once.
@@ -51,12 +53,31 @@ pub struct Intake {
     pub login_end: usize,
     /// Of each send: where it ends in `received`, and how many bytes of requests were recorded then.
     pub sends: Vec<(usize, usize)>,
+    /// The password that it was given, if it asked for one.
+    pub password: Option<String>,
+    pub closed: bool,
+    /// It was asked to cancel what it runs.
+    pub cancelled: bool,
+}
+
+/// What all upstream connections know of each other: the server's side.
+#[derive(Clone)]
+pub struct House {
+    pub intakes: Rc<RefCell<Vec<Rc<RefCell<Intake>>>>>,
+    pub accounts: Rc<Vec<Rc<RefCell<Account>>>>,
+    pub asks: Asks,
+    pub court: Rc<Court>,
 }
 
 pub struct UpstreamPeer {
     intake: Rc<RefCell<Intake>>,
-    accounts: Rc<Vec<Rc<RefCell<Account>>>>,
+    house: House,
+    /// Its place in the house, which is its process id.
+    number: u32,
     server: Option<Server>,
+    /// How long a slow statement takes, and until when this one does.
+    slow_ns: u64,
+    slow_until_ns: Option<u64>,
     /// After how many bursts the lie comes.
     lie: Option<(Lie, usize)>,
     asks_for_password: bool,
@@ -64,14 +85,36 @@ pub struct UpstreamPeer {
 }
 
 impl UpstreamPeer {
-    pub fn new(
-        intake: Rc<RefCell<Intake>>,
-        accounts: Rc<Vec<Rc<RefCell<Account>>>>,
-        random: &mut Random,
-        lies_per_mille: usize,
-    ) -> Self {
+    pub fn new(intake: Rc<RefCell<Intake>>, house: House, random: &mut Random, lies_per_mille: usize) -> Self {
         let lie = random.per_mille(lies_per_mille).then(|| (LIES[random.below(LIES.len())], 1 + random.below(8)));
-        Self { intake, accounts, server: None, lie, asks_for_password: random.per_mille(500), fed: 0 }
+        let slow_ns = [1, 20, 300][random.below(3)] * 1_000_000;
+        let number = house.intakes.borrow().len() as u32;
+        house.intakes.borrow_mut().push(intake.clone());
+        let asks_for_password = random.per_mille(500);
+        let (server, slow_until_ns) = (None, None);
+        Self { intake, house, number, server, slow_ns, slow_until_ns, lie, asks_for_password, fed: 0 }
+    }
+
+    /// Process id and secret; the secret follows from the number.
+    fn key(number: u32) -> [u8; 8] {
+        let secret = (number ^ 0x5bd1_e995).wrapping_mul(0x9e37_79b1);
+        let mut key = [0; 8];
+        key[..4].copy_from_slice(&number.to_be_bytes());
+        key[4..].copy_from_slice(&secret.to_be_bytes());
+        key
+    }
+
+    /// It came only to cancel: what it names is told, and it is gone.
+    fn cancel(&mut self, key: &[u8], line: &mut Line) {
+        let number = u32_at(key, 0).expect("a process id");
+        assert_eq!(key, Self::key(number), "the upstream got a cancel with a wrong key");
+        let intakes = self.house.intakes.borrow();
+        let mut named = intakes[number as usize].borrow_mut();
+        let client = named.client.expect("a key is given after the login");
+        let account = self.house.accounts[client as usize].borrow();
+        cancel::lands(&self.house.asks, &account);
+        named.cancelled = account.slow;
+        line.fin = true;
     }
 
     /// The login, then everything that came behind it.
@@ -80,6 +123,11 @@ impl UpstreamPeer {
         let Some(length) = u32_at(&intake.received, 0).map(|n| n as usize) else { return };
         if intake.received.len() < length {
             return;
+        }
+        if u32_at(&intake.received, 4) == Some(CANCEL_REQUEST) {
+            let key = intake.received[8..].to_vec();
+            drop(intake);
+            return self.cancel(&key, line);
         }
         if intake.client.is_none() {
             intake.client = Some(client_of(&intake.received[..length]));
@@ -94,10 +142,14 @@ impl UpstreamPeer {
             if intake.received.len() < end {
                 return;
             }
-            assert_eq!(&intake.received[length + 5..end], b"upstream secret\0");
+            let given = std::str::from_utf8(&intake.received[length + 5..end - 1]).expect("text");
+            let client = intake.client.expect("set");
+            let known = self.house.court.since(client, |generation| generation.password() == given);
+            assert!(known, "the upstream was given {given} for client {client}, which was not in force since it came");
+            intake.password = Some(given.to_owned());
             intake.login_end = end;
         }
-        welcome(intake.is_standby, &mut line.out);
+        welcome(intake.is_standby, Self::key(self.number), &mut line.out);
         self.server = Some(Server::new(intake.client.expect("set"), Mode::Upstream));
         self.fed = intake.login_end;
     }
@@ -109,6 +161,29 @@ impl UpstreamPeer {
         server.feed(&intake.received[self.fed..], &mut answer);
         self.fed = intake.received.len();
         drop(intake);
+        self.answer(answer, line);
+    }
+
+    /// A slow statement goes on until its time is over or it is cancelled.
+    fn pass_time(&mut self, now_ns: u64, line: &mut Line) {
+        let Some(server) = self.server.as_mut().filter(|server| server.sleeping) else { return };
+        let until_ns = *self.slow_until_ns.get_or_insert(now_ns + self.slow_ns);
+        let mut account = self.house.accounts[server.client as usize].borrow_mut();
+        let cancelled = std::mem::take(&mut self.intake.borrow_mut().cancelled);
+        account.slow = !cancelled && now_ns < until_ns;
+        if account.slow {
+            return;
+        }
+        account.cancelled += u32::from(cancelled);
+        drop(account);
+        self.slow_until_ns = None;
+        let mut answer = Vec::new();
+        server.wake(cancelled, &mut answer);
+        self.answer(answer, line);
+    }
+
+    fn answer(&mut self, answer: Vec<u8>, line: &mut Line) {
+        let Some(server) = &mut self.server else { return };
         line.fin |= server.terminated;
         let Some((lie, bursts)) = &mut self.lie else { return line.out.extend(answer) };
         *bursts -= usize::from(!answer.is_empty() && *bursts > 0);
@@ -118,7 +193,7 @@ impl UpstreamPeer {
         let lie = *lie;
         self.lie = None;
         server.lenient = true;
-        let mut account = self.accounts[server.client as usize].borrow_mut();
+        let mut account = self.house.accounts[server.client as usize].borrow_mut();
         (account.faulted, account.lied_to) = (true, true);
         drop(account);
         tell(lie, answer, line);
@@ -134,21 +209,28 @@ impl Peer for UpstreamPeer {
         self.serve(line);
     }
 
-    fn tick(&mut self, _now_ns: u64, _line: &mut Line) {}
+    fn tick(&mut self, now_ns: u64, line: &mut Line) {
+        self.pass_time(now_ns, line);
+    }
 
-    fn closed(&mut self) {}
+    fn closed(&mut self) {
+        self.intake.borrow_mut().closed = true;
+        if let Some(server) = &self.server {
+            self.house.accounts[server.client as usize].borrow_mut().slow = false;
+        }
+    }
 
     fn faulted(&mut self) {
         // Before the startup message is read nobody knows whose it is; then all may miss an answer.
         match self.intake.borrow().client {
-            Some(client) => self.accounts[client as usize].borrow_mut().faulted = true,
-            None => self.accounts.iter().for_each(|a| a.borrow_mut().faulted = true),
+            Some(client) => self.house.accounts[client as usize].borrow_mut().faulted = true,
+            None => self.house.accounts.iter().for_each(|a| a.borrow_mut().faulted = true),
         }
     }
 }
 
 /// All that follows a login.
-fn welcome(is_standby: bool, out: &mut Vec<u8>) {
+fn welcome(is_standby: bool, key: [u8; 8], out: &mut Vec<u8>) {
     message(out, b'R', |out| out.extend_from_slice(&[0; 4]));
     for (name, value) in [
         ("client_encoding", "UTF8"),
@@ -161,7 +243,7 @@ fn welcome(is_standby: bool, out: &mut Vec<u8>) {
             put_cstr(out, value.as_bytes());
         });
     }
-    message(out, b'K', |out| out.extend_from_slice(&[1; 8]));
+    message(out, b'K', |out| out.extend_from_slice(&key));
     message(out, b'Z', |out| out.push(b'I'));
 }
 

@@ -1,456 +1,417 @@
-//! One seed's world: a shard over the simulator, its clients, their upstreams, a recorder, and a clock.
+//! One seed's world: shards over simulators, their clients, the upstream, a recorder, and a clock; and what is done to them.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
-use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use dataplane::address::Address;
 use dataplane::buffer::{Slab, budget};
-use dataplane::config::{Limits, Resource};
-use dataplane::control::Control;
-use dataplane::control::analyser::{Analyser, Job};
-use dataplane::control::catalogue::Snapshot;
-use dataplane::control::credential::{Secret, Source};
-use dataplane::control::identity::Identity;
-use dataplane::io::Conn;
-use dataplane::io::sim::{Peer, Random, Sim};
-use dataplane::protocol::postgres::dissector;
-use dataplane::session::attempts::Target;
-use dataplane::shard::mailbox::mailbox;
+use dataplane::control::analyser::{Analyser, ByHand};
+use dataplane::io::sim::{Arrival, Random, Sim};
+use dataplane::shard::census::Census;
+use dataplane::shard::mailbox::{Mail, Mailbox, Postbox, mailbox};
 use dataplane::shard::{Now, Parts, Shard};
-use policy_compiler::artifact::Policy;
 
+use super::cancel::{Asks, Canceller};
 use super::client::{Account, Client, Ending};
-use super::ledger::{self, Evidence, Ledger};
-use super::oracle;
-use super::scenario::{Outage, Scenario};
+use super::law::{Court, Rule};
+use super::ledger::Ledger;
+use super::recorder::Recorder;
+use super::scenario::{Due, Outage, Panic, Scenario};
 use super::script::script;
-use super::server::TABLES;
-use super::upstream::{Dead, Intake, UpstreamPeer};
+use super::tally::Tally;
+use super::upstream::House;
+use super::wires::{self, Armed, Ends, Injected, Wires};
 
 /// Client n comes from this port plus n.
 pub const FIRST_PORT: u32 = 10_000;
-const EPOCH_NS: u64 = 1_800_000_000_000_000_000;
-const TURNS_MAX: usize = 200_000;
+/// Cancel requests come from here on.
+pub const CANCEL_PORT: u32 = 20_000;
+pub const EPOCH_NS: u64 = 1_800_000_000_000_000_000;
+/// The longest turn of a shard, and a little more.
+pub const TURN_NS_MAX: u64 = 25_000_000;
+const TURNS_MAX: usize = 400_000;
 /// When the world ends for whoever is left: longer than every time limit of a session.
 const DOOMSDAY_NS: u64 = 60_000_000_000;
 pub const RECORDER_ABSENT_MAX: Duration = Duration::from_secs(5);
+/// How long a shard may take to stop: `drain_timeout` (1 s), farewells to peers that do not read (2 s), and starts after panics.
+pub const STOP_NS_MAX: u64 = 3_500_000_000;
+/// What a shard that has panicked waits before it is started again (`shard/spawn.rs`).
+const RESTART_PAUSE_NS: u64 = 100_000_000;
 
-/// The upstream's addresses are ports from here on; a session can be had at the last of them.
-const FIRST_ADDRESS: u16 = 5432;
-const ADDRESSES: u16 = 3;
-
-/// As much as one session may hold, a request and a notice, so that two must wait for each other.
-const GATHERED_BYTES_MAX: usize = 210_000;
-
-const POLICY: &str = r#"
-[[role]]
-name = "plain"
-[[role]]
-name = "masked"
-[[grant]]
-to = ["plain", "masked"]
-resources = ["shop"]
-effects = ["read", "insert"]
-[[rule]]
-name = "no-drop"
-action = "block"
-to = ["plain", "masked"]
-effects = ["ddl"]
-[[mask]]
-name = "numbers"
-columns = ["people.ssn"]
-action = "redact"
-except = ["plain"]
-resources = ["shop"]
-[[detect]]
-name = "content"
-kinds = ["*"]
-action = "redact"
-except = ["plain"]
-resources = ["shop"]
-"#;
-
-type Accounts = Rc<Vec<Rc<RefCell<Account>>>>;
-
-/// Who is at the other end of each connection.
-#[derive(Default)]
-struct Ends {
-    clients: HashMap<Conn, u32>,
-    upstreams: HashMap<Conn, Rc<RefCell<Intake>>>,
-    intakes: Vec<Rc<RefCell<Intake>>>,
-    /// Clients whose farewell has been lent to a send.
-    farewells: HashMap<u32, usize>,
+/// A shard's thread: the shard, and what outlives it.
+pub struct Place {
+    pub shard: Shard<Sim>,
+    pub wires: Wires,
+    mailbox: Mailbox,
+    bell: OwnedFd,
+    /// It was told to stop, and has.
+    pub has_stopped: bool,
+    /// Wall clock of its last panic.
+    pub panicked_ns: Option<u64>,
+    trace: u64,
 }
 
 pub struct World {
-    shard: Shard<Sim>,
-    scenario: Scenario,
-    accounts: Accounts,
-    ends: Rc<RefCell<Ends>>,
-    ledger: Rc<RefCell<Ledger>>,
-    clock_ns: Rc<Cell<u64>>,
+    pub places: Vec<Place>,
+    pub scenario: Scenario,
+    pub shared: wires::World,
+    pub recorder: Option<Recorder>,
+    pub census: Census,
+    pub slots: usize,
+    postboxes: Vec<Postbox>,
     analyser: Analyser,
-    control: Arc<Control>,
-    slots: usize,
+    texts: ByHand,
+    random: Random,
+    generation: usize,
+    panics: std::vec::IntoIter<Panic>,
+    next_panic: Option<Panic>,
+    outage: Option<Outage>,
+    is_stopping: bool,
+    /// Records that there were when the recorder was last started again.
+    pub recorded_before: Option<usize>,
 }
 
-/// Runs one seed; the trace's hash.
-pub fn run(seed: u64, analyser: &Analyser) -> u64 {
-    let mut world = World::new(seed, analyser.clone());
+/// Runs one seed; the trace's hash, and what has happened.
+pub fn run(seed: u64) -> (u64, Tally) {
+    let mut world = World::new(seed);
     world.turn_until_over();
     if std::env::var_os("WIREWARD_SIM_SEED").is_some() {
         world.dump();
     }
     world.check();
-    world.shard.io().trace()
+    let trace = world
+        .places
+        .iter_mut()
+        .fold(0, |all: u64, place| (all ^ place.trace ^ place.shard.io().trace()).wrapping_mul(0x0100_0000_01b3));
+    let tally = world.shared.tally.borrow().clone();
+    (trace, tally)
 }
 
 impl World {
-    fn new(seed: u64, analyser: Analyser) -> Self {
+    fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let scenario = Scenario::draw(&mut random);
-        let (producer, ledger) = ledger::ring(1 << 20);
-        let ledger = Rc::new(RefCell::new(ledger));
-        let clock_ns = Rc::new(Cell::new(0));
-        let (mailbox, _, bell) = mailbox().expect("an event descriptor");
-        let slots = budget::slots(scenario.clients as u32) - budget::KERNEL_SLOTS;
-        let slab = Slab::new(slots).expect("memory");
-        let mut sim = Sim::new(random.next(), scenario.weather, bell, clock_ns.clone());
+        let wall_ns = wires::wall_ns(scenario.wall_offset_ns);
         let accounts = accounts(&mut random, &scenario);
-        let ends = Rc::new(RefCell::new(Ends::default()));
-        arrivals(&mut sim, &mut random, &scenario, &accounts);
-        connect_world(&mut sim, &mut random, &scenario, &accounts, &ends, &ledger);
-        let control = control();
-        let mut bytes = Random::new(random.next());
-        let shard = Shard::new(Parts {
+        let expiries = accounts.iter().map(|a| a.borrow().expires_unix_s).collect();
+        let court = Rc::new(Court::new(&scenario, expiries));
+        let witness = scenario.real_recorder;
+        let ledger = Rc::new(RefCell::new(Ledger::new(scenario.shards, witness, court.clone())));
+        let (intakes, asks) = (Rc::default(), Rc::default());
+        let house = House { intakes, accounts: Rc::new(accounts), asks, court: court.clone() };
+        let (tally, lies, dead_addresses) = (Rc::default(), scenario.lies, scenario.dead_addresses);
+        let shared = wires::World { court, house, ledger, tally, wall_ns, lies, dead_addresses };
+        let recorder =
+            witness.then(|| Recorder::start(&shared.ledger.borrow(), scenario.shards, scenario.wall_offset_ns));
+        let (analyser, texts) = Analyser::by_hand();
+        let mut mailboxes: Vec<_> = (0..scenario.shards).map(|_| mailbox().expect("an event descriptor")).collect();
+        let postboxes = mailboxes.iter().map(|(_, postbox, _)| postbox.clone()).collect();
+        let slots = budget::slots((scenario.clients + scenario.cancels.len()) as u32) - budget::KERNEL_SLOTS;
+        let mut panics = scenario.panics.clone().into_iter();
+        let mut world = Self {
+            places: Vec::new(),
+            shared,
+            recorder,
+            census: Census::default(),
+            slots: slots as usize,
+            postboxes,
+            analyser,
+            texts,
+            generation: 0,
+            next_panic: panics.next(),
+            panics,
+            outage: None,
+            is_stopping: false,
+            recorded_before: None,
+            random,
+            scenario,
+        };
+        let arrivals = world.arrivals();
+        for (shard, arrivals) in arrivals.into_iter().enumerate() {
+            let (mailbox, _, bell) = mailboxes.remove(0);
+            let wires = Wires { shard, ..Wires::default() };
+            let started = world.start(&wires, &mailbox, &bell, arrivals);
+            let (has_stopped, panicked_ns, trace) = (false, None, 0);
+            world.places.push(Place { shard: started, wires, mailbox, bell, has_stopped, panicked_ns, trace });
+        }
+        world
+    }
+
+    /// What `shard/spawn.rs` does, at the first start and at every other.
+    fn start(&mut self, wires: &Wires, mailbox: &Mailbox, bell: &OwnedFd, arrivals: Vec<Arrival>) -> Shard<Sim> {
+        let bell = bell.try_clone().expect("a descriptor");
+        let mut sim = Sim::new(self.random.next(), self.scenario.weather, bell, wires.clock_ns.clone());
+        arrivals.into_iter().for_each(|arrival| sim.arrive(arrival));
+        wires.tie(&mut sim, &self.shared, self.random.next());
+        let mut bytes = Random::new(self.random.next());
+        let first = self.shared.court.reload(0);
+        let producer = self.shared.ledger.borrow().producer(wires.shard);
+        Shard::new(Parts {
             io: sim,
-            slab,
+            slab: Slab::new(self.slots as u32).expect("memory"),
             tap: Box::new(producer),
-            control: control.clone(),
-            analyser: analyser.clone(),
-            mailbox,
-            limits: limits(),
-            siblings: Vec::new(),
-            census: dataplane::shard::census::Census::default(),
+            control: first.control,
+            analyser: self.analyser.clone(),
+            mailbox: mailbox.clone(),
+            limits: first.limits,
+            siblings: self.postboxes.clone(),
+            census: self.census.clone(),
             counters: Arc::default(),
-            doors: Vec::new(),
+            doors: first.doors,
             recorder_absent_max: RECORDER_ABSENT_MAX,
             random: Box::new(move |out| out.iter_mut().for_each(|b| *b = bytes.next() as u8)),
-            number: 0,
-            now: Now { unix_ns: EPOCH_NS, monotonic_ns: 0 },
-        });
-        let slots = slots as usize;
-        Self { shard, scenario, accounts, ends, ledger, clock_ns, analyser, control, slots }
+            number: wires.shard as u8,
+            now: now(self.shared.wall_ns, wires.clock_ns.get()),
+        })
+    }
+
+    /// Who comes to which shard, and when.
+    fn arrivals(&mut self) -> Vec<Vec<Arrival>> {
+        let (scenario, random) = (&self.scenario, &mut self.random);
+        let mut arrivals: Vec<Vec<Arrival>> = (0..scenario.shards).map(|_| Vec::new()).collect();
+        let from = |port: u32| SocketAddr::from((Ipv4Addr::LOCALHOST, port as u16));
+        let mut at_ns = 0;
+        for account in self.shared.house.accounts.iter() {
+            let ending = match random.below(1000) {
+                n if n < scenario.leavers / 2 => Ending::Fin,
+                n if n < scenario.leavers => Ending::Reset,
+                _ => Ending::Terminate,
+            };
+            let steps = script(random, scenario.taste);
+            let (asks, court) = (random.per_mille(300), self.shared.court.clone());
+            let client = Client::new(account.clone(), steps, ending, asks, court, self.shared.wall_ns);
+            at_ns += random.below(scenario.arrival_spread_ns) as u64;
+            let (shard, port) = (account.borrow().shard, FIRST_PORT + account.borrow().number);
+            arrivals[shard].push((at_ns, from(port), Box::new(client)));
+        }
+        let asks: &Asks = &self.shared.house.asks;
+        for (n, plan) in scenario.cancels.iter().enumerate() {
+            let target = self.shared.house.accounts[plan.target as usize].clone();
+            let canceller = Canceller::new(*plan, target, asks.clone());
+            arrivals[plan.shard].push((at_ns, from(CANCEL_PORT + n as u32), Box::new(canceller)));
+        }
+        arrivals
     }
 
     fn turn_until_over(&mut self) {
-        let mut doomed = false;
+        let mut is_doomed = false;
         for _ in 0..TURNS_MAX {
-            self.record();
-            self.turn();
-            if self.shard.io().open() == 0 && self.shard.sessions() == 0 {
+            let Some(behind) = self.behind() else { return };
+            let now_ns = self.places[behind].wires.clock_ns.get();
+            self.strike(now_ns);
+            self.record(now_ns);
+            self.turn(behind);
+            if self.is_over() {
                 return;
             }
-            if self.clock_ns.get() > DOOMSDAY_NS && !doomed {
-                doomed = true;
-                self.shard.io().reset_all();
+            if now_ns > DOOMSDAY_NS && !is_doomed {
+                is_doomed = true;
+                self.places.iter_mut().for_each(|place| place.shard.io().reset_all());
             }
         }
-        panic!("not over after {TURNS_MAX} turns: {} sessions are left", self.shard.sessions());
+        let left: Vec<usize> = self.places.iter().map(|place| place.shard.sessions()).collect();
+        panic!("not over after {TURNS_MAX} turns: {left:?} sessions are left");
+    }
+
+    /// The shard whose clock is behind has the next turn.
+    fn behind(&self) -> Option<usize> {
+        let running = (0..self.places.len()).filter(|n| !self.places[*n].has_stopped);
+        running.min_by_key(|n| self.places[*n].wires.clock_ns.get())
+    }
+
+    fn is_over(&mut self) -> bool {
+        let stops = self.is_stopping;
+        let over = |p: &mut Place| p.has_stopped || !stops && p.shard.io().open() == 0 && p.shard.sessions() == 0;
+        let is_late = |p: &Place| p.wires.stopping_ns.get().is_some_and(|at| p.wires.clock_ns.get() > at + STOP_NS_MAX);
+        self.places.iter_mut().all(over) || self.places.iter().any(is_late)
+    }
+
+    /// What is due by now is done.
+    fn strike(&mut self, now_ns: u64) {
+        let judged = self.shared.court.judged.get();
+        let is_amid = || self.shared.house.accounts.iter().any(|a| a.borrow().waits_for_vault);
+        let is_due = |due: &Due| due.at_ns <= now_ns || due.judged <= judged && (!due.amid || is_amid());
+        if self.scenario.reloads.get(self.generation).is_some_and(is_due) {
+            self.generation += 1;
+            self.reload();
+        }
+        if self.scenario.stop_ns.is_some_and(|at_ns| at_ns <= now_ns) && !self.is_stopping {
+            self.is_stopping = true;
+            self.stop();
+        }
+        if let Some(panic) = self.next_panic.take_if(|panic| panic.at_ns <= now_ns) {
+            let place = if panic.in_a_send { Armed::Send } else { Armed::Clock };
+            self.places[panic.shard].wires.armed.set(Some(place));
+            self.next_panic = self.panics.next();
+        }
+    }
+
+    fn reload(&mut self) {
+        for (shard, postbox) in self.postboxes.iter().enumerate() {
+            self.shared.court.mailed(shard, self.generation);
+            postbox.send(Mail::Reload(Box::new(self.shared.court.reload(self.generation))));
+        }
+        let runs = self.shared.house.accounts.iter().filter(|a| a.borrow().runs()).count();
+        let mut tally = self.shared.tally.borrow_mut();
+        tally.add("reload", 1);
+        tally.add("reload under a running statement", usize::from(runs > 0));
+    }
+
+    fn stop(&mut self) {
+        for (place, postbox) in self.places.iter().zip(&self.postboxes) {
+            let runs = self.shared.house.accounts.iter().map(|a| a.borrow()).filter(|a| a.runs());
+            *place.wires.running.borrow_mut() = runs.map(|account| account.number).collect();
+            place.wires.stopping_ns.set(Some(place.wires.clock_ns.get()));
+            postbox.send(Mail::Stop);
+        }
+        self.shared.tally.borrow_mut().add("stop", 1);
     }
 
     /// The recorder's turn: it beats and frees room, unless the scenario has it dead or its disk stuck.
-    fn record(&mut self) {
-        let now_ns = self.clock_ns.get();
-        let mut ledger = self.ledger.borrow_mut();
-        let outage = self.scenario.outage.filter(|o| (o.from_ns..o.to_ns).contains(&now_ns));
-        if outage.is_none_or(|o| o.beats) {
-            ledger.beat(EPOCH_NS + now_ns);
-        }
-        if outage.is_none() {
-            ledger.release();
-        }
-    }
-
-    /// One turn. The analyser is a thread of its own: it is held up during the turn and awaited after it, so that its
-    /// letters come at the same turn whenever a seed is run.
-    fn turn(&mut self) {
-        let clock_ns = self.clock_ns.clone();
-        let mut clock = move || Now { unix_ns: EPOCH_NS + clock_ns.get(), monotonic_ns: clock_ns.get() };
-        if !self.scenario.taste.long {
-            return self.shard.turn(&mut clock);
-        }
-        let (open, gate) = channel::<()>();
-        let gate = Mutex::new(gate);
-        self.submit(move || assert!(gate.lock().expect("one holder").recv().is_err()));
-        self.shard.turn(&mut clock);
-        drop(open);
-        let (done, wait) = channel();
-        self.submit(move || done.send(()).expect("it waits"));
-        wait.recv().expect("the analyser lives");
-    }
-
-    /// Has the analyser thread do something, after all that it was given before.
-    fn submit(&self, work: impl Fn() + Send + Sync + 'static) {
-        let subject = self.control.subject(policy().roles_for(["plain"].into_iter()), 0);
-        let deliver = Arc::new(move |_| work());
-        let job = Job { session: 0, index: 0, key: 0, subject, text: Box::default(), deliver };
-        assert!(self.analyser.submit(job), "the analyser's queue is full");
-    }
-
-    /// Everything that was said, for whoever repeats a seed.
-    fn dump(&self) {
-        let lines = |title: &str, bytes: &[u8]| {
-            eprintln!("--- {title}");
-            super::client::split(bytes).0.iter().for_each(|f| eprintln!("{} {}", f[0] as char, oracle::show(f)));
-        };
-        eprintln!("{:?}", self.scenario);
-        for account in self.accounts.iter().map(|a| a.borrow()) {
-            let number = account.number;
-            eprintln!(
-                "=== client {number} masked={} faulted={} done={}",
-                account.masked, account.faulted, account.done
-            );
-            lines("sent", &account.sent);
-            lines("received", account.answers());
-            lines("expected", &account.expected);
-            for intake in self.ends.borrow().intakes.iter().map(|i| i.borrow()).filter(|i| i.client == Some(number)) {
-                lines("upstream received", &intake.received[intake.login_end..]);
-            }
-        }
-    }
-
-    fn check(&mut self) {
-        let mut ledger = self.ledger.borrow_mut();
+    fn record(&mut self, now_ns: u64) {
+        let outage = self.scenario.outages.iter().copied().find(|o| (o.from_ns..o.to_ns).contains(&now_ns));
+        let began = outage.filter(|o| self.outage.is_none_or(|before| before.from_ns != o.from_ns));
+        self.outage = outage;
+        let wall_offset_ns = self.shared.wall_ns - EPOCH_NS;
+        let mut ledger = self.shared.ledger.borrow_mut();
         ledger.read();
-        for account in self.accounts.iter() {
-            let account = account.borrow();
-            let evidence = ledger.evidence.get(&account.number);
-            oracle::nothing_strays(&account, evidence);
-            if account.stranger {
-                assert!(evidence.is_none(), "a stranger has a session");
-                assert!(account.login_end.is_none(), "a stranger was let in");
-                continue;
-            }
-            self.check_end(&account);
-            let Some(evidence) = evidence else { continue };
-            oracle::answers_are_the_servers(&account, self.is_outage_long());
-            oracle::the_record_is_complete(&account, evidence);
-            self.check_patience(evidence);
-            for intake in &self.ends.borrow().intakes {
-                let intake = intake.borrow();
-                if intake.is_standby {
-                    // A login that was cut off has no end.
-                    let is_cut_off = intake.login_end == 0;
-                    assert!(
-                        is_cut_off || intake.received.len() == intake.login_end,
-                        "a standby was sent more than a login"
-                    );
-                } else if intake.client == Some(account.number) {
-                    oracle::requests_are_the_clients(&account, &intake, evidence);
+        match &mut self.recorder {
+            Some(recorder) => {
+                if let Some(outage) = began {
+                    recorder.die(outage.crash, wall_offset_ns + now_ns);
+                    self.shared.tally.borrow_mut().add("death of the recorder", 1);
                 }
+                if outage.is_none() && !recorder.is_alive() {
+                    recorder.live(wall_offset_ns + now_ns);
+                    self.recorded_before = Some(ledger.records());
+                }
+                recorder.step(wall_offset_ns + now_ns);
+            }
+            None => {
+                if outage.is_none_or(|o| o.beats) {
+                    ledger.beat(self.shared.wall_ns + now_ns);
+                }
+                if outage.is_none() {
+                    ledger.release();
+                }
+                let stuck = began.is_some_and(|outage| outage.beats);
+                self.shared.tally.borrow_mut().add("stuck disk", usize::from(stuck));
             }
         }
-        assert_eq!(self.shard.sessions(), 0, "a session is left");
-        assert_eq!(self.shard.slots_free(), self.slots, "a slot is lost");
-        assert_eq!(self.shard.gathered_bytes_free(), GATHERED_BYTES_MAX, "gathered bytes are lost");
     }
 
-    /// (f) Nobody has waited for the recorder for longer than the limit. What is slow by itself does not count.
-    fn check_patience(&self, evidence: &Evidence) {
-        let Scenario { weather, taste, outage: Some(outage), .. } = self.scenario else { return };
-        let is_slow = weather.stall > 0 || weather.mute > 0 || taste.large || self.scenario.dead_addresses > 0;
-        if outage.beats || !self.is_outage_long() || is_slow {
-            return;
-        }
-        let waited =
-            evidence.opened_ns < EPOCH_NS + outage.from_ns && evidence.last_request_ns > EPOCH_NS + outage.to_ns;
-        assert!(!waited, "a session has waited for the recorder for {RECORDER_ABSENT_MAX:?} and gone on");
-    }
-
-    fn is_outage_long(&self) -> bool {
-        let outage_ns = self.scenario.outage.map_or(0, |o: Outage| o.to_ns - o.from_ns);
-        u128::from(outage_ns) > RECORDER_ABSENT_MAX.as_nanos()
-    }
-
-    /// (e), (f) Without a fault a client reaches its end; with a long outage it may end with 57P01 instead.
-    fn check_end(&self, account: &Account) {
-        if account.faulted || account.done {
-            return;
-        }
-        let (frames, rest) = super::client::split(account.answers());
-        let told = frames.last().is_some_and(|f| oracle::is_our_fatal(f) && oracle::contains(f, b"C57P01\0"));
-        // In its login it has no frames to count, and in the midst of a row there is no place for a reason.
-        let told = told || !rest.is_empty() || oracle::contains(&account.received, b"C57P01\0");
-        assert!(
-            self.is_outage_long() && told,
-            "client {} has no fault and did not come to its end; last: {}",
-            account.number,
-            frames.last().map_or(String::new(), |f| oracle::show(f))
-        );
-    }
-}
-
-fn accounts(random: &mut Random, scenario: &Scenario) -> Accounts {
-    let account = |number| Account::new(number, random.per_mille(500), random.per_mille(scenario.strangers));
-    Rc::new((0..scenario.clients as u32).map(account).map(RefCell::new).map(Rc::new).collect())
-}
-
-fn arrivals(sim: &mut Sim, random: &mut Random, scenario: &Scenario, accounts: &Accounts) {
-    let mut at_ns = 0;
-    for account in accounts.iter() {
-        let ending = match random.below(1000) {
-            n if n < scenario.leavers / 2 => Ending::Fin,
-            n if n < scenario.leavers => Ending::Reset,
-            _ => Ending::Terminate,
+    /// One turn of one shard; then long texts are judged, so that their letters come at the same turn whenever a seed is run.
+    fn turn(&mut self, shard: usize) {
+        let place = &mut self.places[shard];
+        let (wall_ns, wires) = (self.shared.wall_ns, place.wires.clone());
+        let mut clock = move || {
+            Armed::strike(&wires.armed, Armed::Clock);
+            now(wall_ns, wires.clock_ns.get())
         };
-        let steps = script(random, scenario.taste);
-        let client = Client::new(account.clone(), steps, ending, random.per_mille(300));
-        let port = FIRST_PORT + account.borrow().number;
-        at_ns += random.below(scenario.arrival_spread_ns) as u64;
-        sim.arrive(at_ns, SocketAddr::from((Ipv4Addr::LOCALHOST, port as u16)), Box::new(client));
-    }
-}
-
-/// Ties the connections to who is behind them, and checks every send at its submission.
-fn connect_world(
-    sim: &mut Sim,
-    random: &mut Random,
-    scenario: &Scenario,
-    accounts: &Accounts,
-    ends: &Rc<RefCell<Ends>>,
-    ledger: &Rc<RefCell<Ledger>>,
-) {
-    let (mut random, lies, dead) = (Random::new(random.next()), scenario.lies, scenario.dead_addresses as u16);
-    let (of_dial, of_accept, of_send) = (ends.clone(), ends.clone(), ends.clone());
-    let (accounts, accounts_of_send) = (accounts.clone(), accounts.clone());
-    sim.on_dial(Box::new(move |conn, address| {
-        let Address::Tcp(address) = address else { panic!("no upstream is at {address}") };
-        let is_dead = address.port() < FIRST_ADDRESS + dead;
-        // Unanswered, silent, closing, a hot standby, or refused.
-        let how = if is_dead { random.below(5) } else { usize::MAX };
-        if how == 4 {
-            return None;
+        let turned = catch_unwind(AssertUnwindSafe(|| place.shard.turn(&mut clock)));
+        if let Err(why) = turned {
+            if !why.is::<Injected>() {
+                resume_unwind(why);
+            }
+            return self.start_again(shard);
         }
-        let intake = Rc::new(RefCell::new(Intake { is_standby: how == 3, ..Intake::default() }));
-        of_dial.borrow_mut().dialed(conn, intake.clone());
-        Some(match Dead::drawn(how) {
-            Some(dead) => Box::new(dead) as Box<dyn Peer>,
-            None => Box::new(UpstreamPeer::new(intake, accounts.clone(), &mut random, lies)),
-        })
-    }));
-    sim.on_accept(Box::new(move |conn, peer| {
-        let mut ends = of_accept.borrow_mut();
-        ends.upstreams.remove(&conn);
-        ends.clients.insert(conn, u32::from(peer.port()) - FIRST_PORT);
-    }));
-    let ledger = ledger.clone();
-    sim.on_send(Box::new(move |conn, bytes| {
-        let mut ledger = ledger.borrow_mut();
-        ledger.read();
-        of_send.borrow_mut().check_send(conn, bytes, &accounts_of_send, &ledger);
-    }));
-}
-
-impl Ends {
-    fn dialed(&mut self, conn: Conn, intake: Rc<RefCell<Intake>>) {
-        self.intakes.push(intake.clone());
-        self.clients.remove(&conn);
-        self.upstreams.insert(conn, intake);
-    }
-
-    /// (c) Nothing leaves before its record is in the ring.
-    fn check_send(&mut self, conn: Conn, bytes: &[u8], accounts: &Accounts, ledger: &Ledger) {
-        if let Some(intake) = self.upstreams.get(&conn) {
-            let mut intake = intake.borrow_mut();
-            let recorded = intake.client.and_then(|c| ledger.evidence.get(&c)).map_or(0, |e| e.requests.len());
-            let end = intake.received.len() + bytes.len();
-            intake.sends.push((end, recorded));
-            return;
+        self.shared.ledger.borrow_mut().read();
+        while self.texts.judge_one() {}
+        self.settle(shard);
+        if self.places[shard].shard.has_stopped() {
+            self.end(shard);
         }
-        let number = self.clients[&conn];
-        let account = accounts[number as usize].borrow();
-        let Some(login_end) = account.login_end else { return };
-        let from = account.received.len() - login_end;
-        let recorded = ledger.evidence.get(&number).map_or(&[][..], |e| &e.responses);
-        let known = recorded.get(from..).unwrap_or_default();
-        let same = bytes.len().min(known.len());
-        assert_eq!(&bytes[..same], &known[..same], "client {number} is sent what is not in its record");
-        let rest = &bytes[same..];
-        if rest.is_empty() {
-            return;
+    }
+
+    /// What was mailed before the turn holds now.
+    fn settle(&mut self, shard: usize) {
+        let (court, accounts) = (&self.shared.court, &self.shared.house.accounts);
+        let (oldest, newest) = court.law(shard);
+        court.settled(shard);
+        let mut ledger = self.shared.ledger.borrow_mut();
+        if (oldest + 1..=newest).any(|n| court.generations[n].rule == Rule::NoPlain) {
+            ledger.bar(|client| {
+                let account = accounts[client as usize].borrow();
+                account.shard == shard && !account.masked
+            });
         }
-        let farewell_from = *self.farewells.entry(number).or_insert(from + same);
-        let begins = from + same == farewell_from;
-        assert!(
-            farewell_from == recorded.len() && (!begins || oracle::is_our_fatal(rest)),
-            "client {number} is sent {} before it is recorded",
-            oracle::show(rest)
-        );
+        ledger.stopped[shard] |= self.is_stopping;
+    }
+
+    /// The shard's thread has ended, and with it its listeners.
+    fn end(&mut self, shard: usize) {
+        let place = &mut self.places[shard];
+        place.has_stopped = true;
+        for (_, address, _) in place.shard.io().abandon() {
+            if u32::from(address.port()) < CANCEL_PORT {
+                let number = u32::from(address.port()) - FIRST_PORT;
+                self.shared.house.accounts[number as usize].borrow_mut().turned_away = true;
+            }
+        }
+    }
+
+    /// All that the shard owned is gone; what outlives it is given to the next.
+    fn start_again(&mut self, shard: usize) {
+        let (wires, accounts) = (self.places[shard].wires.clone(), self.shared.house.accounts.clone());
+        let here = |account: &Account| account.shard == shard;
+        let beside = accounts.iter().filter(|a| !here(&a.borrow()) && a.borrow().is_in()).count();
+        let before = self.shared.ledger.borrow().lost.len();
+        self.shared.ledger.borrow_mut().lose(shard, |client| here(&accounts[client as usize].borrow()));
+        for number in wires.ends.borrow().clients.values() {
+            let mut account = accounts[*number as usize].borrow_mut();
+            account.lost |= !account.closed;
+        }
+        *wires.ends.borrow_mut() = Ends::default();
+        let place = &mut self.places[shard];
+        let arrivals: Vec<Arrival> = place.shard.io().abandon().collect();
+        place.trace = (place.trace ^ place.shard.io().trace()).wrapping_mul(0x0100_0000_01b3);
+        place.panicked_ns = Some(self.shared.wall_ns + wires.clock_ns.get());
+        wires.clock_ns.set(wires.clock_ns.get() + RESTART_PAUSE_NS);
+        let (mailbox, bell) = (place.mailbox.clone(), place.bell.try_clone().expect("a descriptor"));
+        self.count_struck(shard);
+        let mut tally = self.shared.tally.borrow_mut();
+        tally.add("panic in a turn", 1);
+        tally.add("session lost by a panic", self.shared.ledger.borrow().lost.len() - before);
+        tally.add("session beside a panic", beside);
+        drop(tally);
+        let started = self.start(&wires, &mailbox, &bell, arrivals);
+        self.places[shard].shard = started;
+    }
+
+    /// What the simulator has done to a shard.
+    pub fn count_struck(&mut self, shard: usize) {
+        let struck = self.places[shard].shard.io().struck;
+        let counts = [
+            ("late completion", struck.late),
+            ("short send", struck.short),
+            ("stalled peer", struck.stall),
+            ("reset", struck.reset),
+            ("cut", struck.cut),
+            ("silent peer", struck.mute),
+            ("refused connect", struck.refuse),
+        ];
+        let mut tally = self.shared.tally.borrow_mut();
+        counts.into_iter().for_each(|(what, times)| tally.add(what, times));
     }
 }
 
-fn policy() -> Policy {
-    static COMPILED: OnceLock<Policy> = OnceLock::new();
-    let compile = || {
-        let source = policy_compiler::policy::Source { name: "simulation".into(), text: POLICY.into() };
-        let bytes = policy_compiler::build::compile(&[source]).expect("a sound policy");
-        Policy::from_bytes(bytes).expect("a sound artifact")
-    };
-    COMPILED.get_or_init(compile).clone()
+fn now(wall_ns: u64, clock_ns: u64) -> Now {
+    Now { unix_ns: wall_ns + clock_ns, monotonic_ns: clock_ns }
 }
 
-fn control() -> Arc<Control> {
-    let verify = |token: &[u8], _: u64| {
-        let text = std::str::from_utf8(token).map_err(|_| "not a token")?;
-        let (name, role) = text.split_once('.').filter(|(n, _)| n.starts_with('c')).ok_or("not a token")?;
-        Ok(Identity {
-            subject: name.to_owned(),
-            name: name.to_owned(),
-            roles: vec![role.to_owned()],
-            actors: Vec::new(),
-            expires_unix_s: u64::MAX,
-        })
+fn accounts(random: &mut Random, scenario: &Scenario) -> Vec<Rc<RefCell<Account>>> {
+    let mut account = |number| {
+        let (shard, masked) = (random.below(scenario.shards), random.per_mille(500));
+        let mut account = Account::new(number, shard, masked, random.per_mille(scenario.strangers));
+        account.model.reloads = !scenario.reloads.is_empty();
+        if random.per_mille(scenario.expiring) {
+            account.expires_unix_s = EPOCH_NS / 1_000_000_000 + 1;
+        }
+        Rc::new(RefCell::new(account))
     };
-    let resource = Resource {
-        name: "shop".into(),
-        hosts: (0..ADDRESSES).map(|n| SocketAddr::from((Ipv4Addr::LOCALHOST, FIRST_ADDRESS + n)).into()).collect(),
-        target_session_attrs: Target::ReadWrite,
-        connect_timeout: Duration::from_secs(4),
-        database: "shop".into(),
-        user: "gateway".into(),
-        credential: Source::Env("NONE".into()),
-        allow_md5: false,
-        allow_cleartext: true,
-        role: None,
-        tls: None,
-        oauth_issuer: None,
-    };
-    let guarded = (resource, Secret::new(b"upstream secret"), Snapshot::of(&TABLES));
-    Arc::new(Control::new(Box::new(verify), policy(), vec![guarded]))
-}
-
-fn limits() -> Limits {
-    Limits {
-        max_client_conn: 100,
-        active_sessions_max: 100,
-        login_timeout: Duration::from_secs(30),
-        drain_timeout: Duration::from_secs(1),
-        token_expiry: dataplane::config::TokenExpiry::FinishTransaction,
-        token_bytes_max: 4096,
-        session: dissector::Limits {
-            statement_bytes_max: 1 << 20,
-            bind_bytes_max: 1 << 20,
-            row_bytes_max: 1 << 20,
-            prepared_statements_max: 100,
-            prepared_bytes_max: 1 << 20,
-        },
-        gathered_bytes_max: GATHERED_BYTES_MAX,
-        plans_max: 64,
-    }
+    (0..scenario.clients as u32).map(&mut account).collect()
 }

@@ -27,6 +27,13 @@ pub struct Limits {
     pub prepared_bytes_max: usize,
 }
 
+/// What the sessions of a shard have in common.
+#[derive(Debug)]
+pub struct Shared {
+    pub limits: Limits,
+    pub name_key: NameKey,
+}
+
 /// The longest message of the upstream that is neither a row nor COPY data, bytes.
 pub const REPLY_BYTES_MAX: usize = 1 << 20;
 
@@ -49,8 +56,7 @@ pub(super) enum CopyIn {
 
 #[derive(Debug)]
 pub struct Dissector {
-    /// Shared by the sessions of a shard.
-    pub(super) limits: Rc<Limits>,
+    pub(super) shared: Rc<Shared>,
     pub(super) replies: Replies,
     /// The transaction status of the last ReadyForQuery: `I`, `T` or `E`.
     pub(super) status: u8,
@@ -63,6 +69,7 @@ pub struct Dissector {
     pub(super) portals: Names,
     /// The portal whose RowDescription is the last one asked for, if an Execute of it may follow.
     pub(super) described: Option<NameId>,
+    /// Of what is asked from now on.
     pub(super) masks: Rc<MaskView>,
     pub(super) rows: RowPlan,
     /// The row that is masked while it passes.
@@ -71,26 +78,37 @@ pub struct Dissector {
     pub(super) farewell: bool,
     /// Counts Syncs and simple queries: a pipeline's number.
     pub(super) pipeline: u32,
+    /// Statements may be there that were judged under another policy or catalogue.
+    pub(super) renewed: bool,
 }
 
 impl Dissector {
-    pub fn new(limits: Rc<Limits>, key: NameKey, masks: Rc<MaskView>) -> Self {
+    pub fn new(shared: Rc<Shared>, masks: Rc<MaskView>) -> Self {
         Self {
-            limits,
+            shared,
             replies: Replies::default(),
             status: b'I',
             pipeline_open: false,
             skip: Skip::No,
             copy_in: CopyIn::No,
             copying_out: None,
-            statements: Names::new(key),
-            portals: Names::new(key),
+            statements: Names::default(),
+            portals: Names::default(),
             described: None,
             masks,
             rows: RowPlan::default(),
             streamed: None,
             farewell: false,
             pipeline: 0,
+            renewed: false,
+        }
+    }
+
+    /// What a statement's or portal's name is known by.
+    pub(super) fn id(&self, name: &[u8]) -> NameId {
+        match name {
+            b"" => NameId::UNNAMED,
+            _ => NameId(self.shared.name_key.hash(&[name])),
         }
     }
 
@@ -116,6 +134,19 @@ impl Dissector {
 
     pub fn set_masks(&mut self, masks: Rc<MaskView>) {
         self.masks = masks;
+    }
+
+    /// Other masks count from the next statement on. What is owed keeps those that it was asked under; a portal that was
+    /// described under others is described again.
+    pub fn renew_masks(&mut self, masks: Rc<MaskView>) {
+        self.masks = masks;
+        self.described = None;
+        self.renewed = true;
+    }
+
+    /// The masks of what passes now: those of the statement whose answer it is.
+    pub(super) fn masks_of_answer(&self) -> Rc<MaskView> {
+        self.replies.front().map_or(&self.masks, |owed| &owed.masks).clone()
     }
 }
 
@@ -192,9 +223,8 @@ impl std::fmt::Debug for NameKey {
 /// What the server holds under a name can differ from what was last sent: a Parse that fails, or that is skipped after an
 /// error, leaves the old statement in place. So an entry counts only when the server has confirmed it, or in the very
 /// pipeline that made it (an error there skips the use as well). A name without a sure entry gets the strictest masks.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Names {
-    key: NameKey,
     entries: HashMap<NameId, Entry, Taken>,
     /// What stands under the empty name, which most clients use for every portal: it needs no table.
     unnamed: Option<Entry>,
@@ -228,17 +258,6 @@ pub struct NameUse {
 }
 
 impl Names {
-    fn new(key: NameKey) -> Self {
-        Self { key, entries: HashMap::with_hasher(Taken), unnamed: None, generation: 0, bytes: 0 }
-    }
-
-    pub(super) fn id(&self, name: &[u8]) -> NameId {
-        match name {
-            b"" => NameId::UNNAMED,
-            _ => NameId(self.key.hash(&[name])),
-        }
-    }
-
     fn entry(&mut self, id: NameId) -> Option<&mut Entry> {
         match id {
             NameId::UNNAMED => self.unnamed.as_mut(),

@@ -3,11 +3,11 @@
 
 use std::rc::Rc;
 
-use super::dissector::{CopyIn, Dissector, Skip};
+use super::dissector::{CopyIn, Dissector, NameUse, Skip};
 use super::function_call;
 use super::responder;
 use super::wire::{HEAD_BYTES, cstr_at, frontend, u16_at, u32_at};
-use crate::datapath::replies::{Ask, Owner};
+use crate::datapath::replies::{Ask, Owed, Owner};
 use crate::datapath::verdict::{Judge, Judged, Plan, Verdict};
 use crate::fault::{Fault, Side};
 use crate::protocol::{Large, Scratch, Step};
@@ -64,10 +64,10 @@ impl Dissector {
         }
         match tag {
             frontend::QUERY | frontend::PARSE => {
-                limited(self.limits.statement_bytes_max, "the statement is longer than statement_bytes_max")
+                limited(self.shared.limits.statement_bytes_max, "the statement is longer than statement_bytes_max")
             }
             frontend::BIND | frontend::FUNCTION_CALL => {
-                limited(self.limits.bind_bytes_max, "the parameters are longer than bind_bytes_max")
+                limited(self.shared.limits.bind_bytes_max, "the parameters are longer than bind_bytes_max")
             }
             frontend::COPY_DATA => match self.copy_data() {
                 Step::Pass => Large::Stream,
@@ -75,7 +75,7 @@ impl Dissector {
                 _ => Large::Wait,
             },
             frontend::DESCRIBE | frontend::EXECUTE | frontend::CLOSE | frontend::COPY_FAIL => {
-                limited(self.limits.statement_bytes_max, "a name is longer than statement_bytes_max")
+                limited(self.shared.limits.statement_bytes_max, "a name is longer than statement_bytes_max")
             }
             _ => Large::End(Fault::Protocol(Side::Client, UNKNOWN)),
         }
@@ -108,11 +108,11 @@ impl Dissector {
             Err(step) => return step,
         };
         // A simple query drops the unnamed statement and portal.
-        let unnamed = self.statements.id(b"");
+        let unnamed = self.id(b"");
         self.statements.remove(unnamed);
         self.portals.remove(unnamed);
         self.forget_names(&plan);
-        self.replies.owe(Ask::Query, Owner::Client, Some(plan));
+        self.owe_to(Ask::Query, Owner::Client, Some(plan));
         self.end_pipeline();
         Step::Pass
     }
@@ -129,7 +129,7 @@ impl Dissector {
             }
         };
         match plan {
-            Ok(plan) => self.replies.owe(Ask::FunctionCall, Owner::Client, Some(plan)),
+            Ok(plan) => self.owe_to(Ask::FunctionCall, Owner::Client, Some(plan)),
             Err(step) => return step,
         }
         self.end_pipeline();
@@ -178,23 +178,23 @@ impl Dissector {
             Ok(plan) => plan,
             Err(step) => return step,
         };
-        if self.statements.len() >= self.limits.prepared_statements_max {
+        if self.statements.len() >= self.shared.limits.prepared_statements_max {
             return Step::End(Fault::Limit("the session has more prepared statements than prepared_statements_max"));
         }
         if self.holds_too_much(&plan) {
             return TOO_MUCH;
         }
-        let id = self.statements.id(name);
+        let id = self.id(name);
         let name = self.statements.set(id, plan, self.pipeline);
         self.pipeline_open = true;
-        self.replies.owe_name(Ask::Parse, name);
+        self.owe_name(Ask::Parse, name);
         Step::Pass
     }
 
     /// What names keep is bounded in bytes too: each may stand for a text of some kilobytes.
     fn holds_too_much(&self, more: &Plan) -> bool {
         let held_bytes = self.statements.bytes() + self.portals.bytes();
-        held_bytes + more.bytes() as usize > self.limits.prepared_bytes_max
+        held_bytes + more.bytes() as usize > self.shared.limits.prepared_bytes_max
     }
 
     /// A plan that was made under another policy or catalogue is made again before anything runs by it.
@@ -219,8 +219,12 @@ impl Dissector {
             return Step::End(Fault::Protocol(Side::Client, "this portal name is reserved"));
         }
         self.described = None;
-        let (portal, statement) = (self.portals.id(portal), self.statements.id(statement));
+        let (portal, statement) = (self.id(portal), self.id(statement));
         let plan = self.statements.get(statement, self.pipeline);
+        // The server may hold one under this name that we have forgotten, and that another policy has let through.
+        if plan.is_none() && self.renewed {
+            return self.refuse(Rc::new(responder::outdated(judge.view())), Ask::Bind, scratch);
+        }
         let plan = match plan.map(|plan| self.judged_again(plan, Ask::Bind, judge, scratch)).transpose() {
             Ok(plan) => plan,
             Err(step) => return step,
@@ -231,15 +235,15 @@ impl Dissector {
             Some(plan) => {
                 self.statements.renew(statement, plan.clone());
                 let name = self.portals.set(portal, plan, self.pipeline);
-                self.replies.owe_name(Ask::Bind, name);
+                self.owe_name(Ask::Bind, name);
             }
             // The server will say that there is no such statement, or it holds one that we are not sure of.
             None => {
                 self.portals.remove(portal);
-                self.replies.owe(Ask::Bind, Owner::Client, None);
+                self.owe_to(Ask::Bind, Owner::Client, None);
             }
         }
-        if self.portals.len() > self.limits.prepared_statements_max {
+        if self.portals.len() > self.shared.limits.prepared_statements_max {
             return Step::End(Fault::Limit("the session has more portals than prepared_statements_max"));
         }
         Step::Pass
@@ -251,12 +255,12 @@ impl Dissector {
             _ if end != body.len() => MALFORMED,
             b'S' => {
                 self.described = None;
-                let id = self.statements.id(name);
+                let id = self.id(name);
                 let plan = self.statements.get(id, self.pipeline);
                 self.owe(Ask::DescribeStatement, plan)
             }
             b'P' => {
-                let id = self.portals.id(name);
+                let id = self.id(name);
                 self.described = Some(id);
                 let plan = self.portals.get(id, self.pipeline);
                 self.owe(Ask::DescribePortal, plan)
@@ -271,7 +275,7 @@ impl Dissector {
         if at + 4 != body.len() {
             return MALFORMED;
         }
-        let id = self.portals.id(name);
+        let id = self.id(name);
         let plan = self.portals.get(id, self.pipeline);
         let described = self.described;
         let plan = match plan.map(|plan| self.judged_again(plan, Ask::Execute, judge, scratch)).transpose() {
@@ -284,7 +288,7 @@ impl Dissector {
         self.described = described;
         if self.masks.active && self.described != Some(id) {
             responder::describe_portal(&mut scratch.before, name);
-            self.replies.owe(Ask::DescribePortal, Owner::Ours, plan);
+            self.owe_to(Ask::DescribePortal, Owner::Ours, plan);
             self.pipeline_open = true;
             self.described = Some(id);
             return Step::After;
@@ -299,7 +303,7 @@ impl Dissector {
 
     fn close(&mut self, body: &[u8]) -> Step {
         let Some((name, end)) = cstr_at(body, 1) else { return MALFORMED };
-        let id = self.statements.id(name);
+        let id = self.id(name);
         match body[0] {
             _ if end != body.len() => return MALFORMED,
             b'S' => self.statements.remove(id),
@@ -317,13 +321,22 @@ impl Dissector {
             return Step::Pass;
         }
         self.end_pipeline();
-        self.replies.owe(Ask::Sync, Owner::Client, None);
+        self.owe_to(Ask::Sync, Owner::Client, None);
         Step::Pass
+    }
+
+    fn owe_to(&mut self, ask: Ask, owner: Owner, plan: Option<Rc<Plan>>) {
+        self.replies.owe(Owed { ask, owner, plan, masks: self.masks.clone(), name: None });
+    }
+
+    fn owe_name(&mut self, ask: Ask, name: NameUse) {
+        let masks = self.masks.clone();
+        self.replies.owe(Owed { ask, owner: Owner::Client, plan: None, masks, name: Some(name) });
     }
 
     fn owe(&mut self, ask: Ask, plan: Option<Rc<Plan>>) -> Step {
         self.pipeline_open = true;
-        self.replies.owe(ask, Owner::Client, plan);
+        self.owe_to(ask, Owner::Client, plan);
         Step::Pass
     }
 
@@ -359,11 +372,11 @@ impl Dissector {
             return Step::Drop;
         }
         responder::execute_refused(&mut scratch.before);
-        self.replies.owe(Ask::Execute, Owner::Refused, Some(plan));
+        self.owe_to(Ask::Execute, Owner::Refused, Some(plan));
         self.pipeline_open = true;
         if simple {
             responder::sync(&mut scratch.before);
-            self.replies.owe(Ask::Sync, Owner::Client, None);
+            self.owe_to(Ask::Sync, Owner::Client, None);
             self.end_pipeline();
         } else {
             self.skip = Skip::ToUpstreamSync;

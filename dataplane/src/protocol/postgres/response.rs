@@ -3,7 +3,7 @@
 use super::dissector::{CopyIn, Dissector, REPLY_BYTES_MAX, Skip};
 use super::request::COPY_DISTURBED;
 use super::wire::{HEAD_BYTES, backend, cstr_at, fields, u16_at, u32_at};
-use crate::datapath::mask::{self, Column, CopyOut};
+use crate::datapath::mask::{self, Column, CopyOut, MaskView};
 use crate::datapath::replies::{Ask, Owner};
 use crate::datapath::stream::StreamedFrame;
 use crate::fault::{Fault, Side};
@@ -53,21 +53,24 @@ impl Dissector {
     pub(super) fn on_large_response(&mut self, tag: u8, bytes: usize) -> Large {
         let limited = |max, name| if bytes > max { Large::End(Fault::Limit(name)) } else { Large::Collect };
         let in_result = self.owes(&[Ask::Query, Ask::Execute], Step::Pass) == Step::Pass;
+        let masks = self.masks_of_answer();
         let called = self.owes(&[Ask::FunctionCall], Step::Pass) == Step::Pass;
         match tag {
-            backend::DATA_ROW if in_result && !self.rows_to_mask() => Large::Stream,
-            backend::COPY_DATA if self.copying_out.is_some() && !self.masks.active => Large::Stream,
-            backend::DATA_ROW if in_result && self.rows.streams(&self.masks) => {
-                self.streamed = Some(Box::new(StreamedFrame::row(self.masks.clone(), bytes)));
+            backend::DATA_ROW if in_result && (!masks.active || self.rows.passes_all()) => Large::Stream,
+            backend::COPY_DATA if self.copying_out.is_some() && !masks.active => Large::Stream,
+            backend::DATA_ROW if in_result && self.rows.streams(&masks) => {
+                self.streamed = Some(Box::new(StreamedFrame::row(masks, bytes)));
                 Large::Mask
             }
             backend::COPY_DATA if let Some(act) = self.copying_out.as_ref().and_then(CopyOut::streams) => {
-                self.streamed = Some(Box::new(StreamedFrame::copy_data(self.masks.clone(), bytes, act)));
+                self.streamed = Some(Box::new(StreamedFrame::copy_data(masks, bytes, act)));
                 Large::Mask
             }
-            backend::FUNCTION_CALL_RESPONSE if called && !self.masks.active => Large::Stream,
-            backend::FUNCTION_CALL_RESPONSE if called => limited(self.limits.row_bytes_max, ROW_TOO_LONG),
-            backend::DATA_ROW | backend::COPY_DATA if in_result => limited(self.limits.row_bytes_max, ROW_TOO_LONG),
+            backend::FUNCTION_CALL_RESPONSE if called && !masks.active => Large::Stream,
+            backend::FUNCTION_CALL_RESPONSE if called => limited(self.shared.limits.row_bytes_max, ROW_TOO_LONG),
+            backend::DATA_ROW | backend::COPY_DATA if in_result => {
+                limited(self.shared.limits.row_bytes_max, ROW_TOO_LONG)
+            }
             backend::DATA_ROW | backend::COPY_DATA => unasked_large(),
             _ => limited(REPLY_BYTES_MAX, "a message of the upstream is longer than 1 MiB"),
         }
@@ -80,10 +83,6 @@ impl Dissector {
             self.streamed = None;
         }
         Ok(bytes)
-    }
-
-    fn rows_to_mask(&self) -> bool {
-        self.masks.active && !self.rows.passes_all()
     }
 
     /// `step` if the answer that is due now is to one of `asks`.
@@ -161,36 +160,24 @@ impl Dissector {
             return UNASKED;
         }
         self.rows.clear();
+        let (plan, masks) = (owed.plan.clone(), owed.masks.clone());
         // What Describe says of a statement has no formats yet; rows follow only the description of their own execution.
-        if self.masks.active && ask != Ask::DescribeStatement {
-            let plan = owed.plan.clone();
+        if masks.active && ask != Ask::DescribeStatement {
             let Some(body) = frame.get(HEAD_BYTES + 2..) else { return MALFORMED };
             let mut columns = Columns { body, left: count(frame) };
-            self.rows.fill(&self.masks, plan.as_deref(), &mut columns);
+            self.rows.fill(&masks, plan.as_deref(), &mut columns);
             if columns.left != 0 || !columns.body.is_empty() {
                 return MALFORMED;
             }
         }
-        self.scrub_names(frame);
+        scrub_names(&masks, frame);
         if ask == Ask::Query { Step::Pass } else { self.described() }
-    }
-
-    /// A column's name can carry a value: `EXECUTE format('… as %I', email)`.
-    fn scrub_names(&self, frame: &mut [u8]) {
-        if !self.masks.active {
-            return;
-        }
-        let mut at = HEAD_BYTES + 2;
-        for _ in 0..count(frame) {
-            let Some((_, end)) = cstr_at(frame, at) else { return };
-            self.masks.scrub(&mut frame[at..end - 1]);
-            at = end + 18;
-        }
     }
 
     fn data_row(&mut self, frame: &mut [u8], scratch: &mut Scratch) -> Step {
         let step = self.owes(&[Ask::Query, Ask::Execute], Step::Pass);
-        if step != Step::Pass || !self.masks.active {
+        let masks = self.masks_of_answer();
+        if step != Step::Pass || !masks.active {
             return step;
         }
         if !self.rows.is_known() {
@@ -200,7 +187,7 @@ impl Dissector {
             return Step::Pass;
         }
         scratch.masked_rows += 1;
-        match self.rows.mask(&self.masks, frame) {
+        match self.rows.mask(&masks, frame) {
             Some(bytes) if bytes == frame.len() => Step::Pass,
             Some(bytes) => Step::Shrink(bytes),
             None => MALFORMED,
@@ -211,11 +198,11 @@ impl Dissector {
     fn function_result(&mut self, frame: &mut [u8], scratch: &mut Scratch) -> Step {
         let Some(owed) = self.replies.front().filter(|owed| owed.ask == Ask::FunctionCall) else { return UNASKED };
         let Some(value) = frame.get_mut(HEAD_BYTES + 4..) else { return MALFORMED };
-        if self.masks.active {
+        if owed.masks.active {
             scratch.masked_rows += 1;
             match owed.plan.as_ref().is_none_or(|plan| plan.mask_unsourced) {
                 true => value.fill(b'*'),
-                false => self.masks.scrub(value),
+                false => owed.masks.scrub(value),
             }
         }
         Step::Pass
@@ -238,7 +225,7 @@ impl Dissector {
         let step = self.owes(&[Ask::Query, Ask::Execute], Step::Pass);
         let plan = self.replies.front().and_then(|owed| owed.plan.clone());
         let Some(format) = frame.get(HEAD_BYTES) else { return MALFORMED };
-        if self.masks.active && *format != 0 {
+        if self.masks_of_answer().active && *format != 0 {
             return BINARY_COPY;
         }
         let fields = u16_at(frame, HEAD_BYTES + 1).map(usize::from);
@@ -248,12 +235,13 @@ impl Dissector {
 
     fn copy_row(&mut self, frame: &mut [u8], scratch: &mut Scratch) -> Step {
         let Some(copy) = &self.copying_out else { return UNASKED };
-        if !self.masks.active {
+        let masks = self.masks_of_answer();
+        if !masks.active {
             return Step::Pass;
         }
         scratch.masked_rows += 1;
         let body = &mut frame[HEAD_BYTES..];
-        let bytes = HEAD_BYTES + copy.mask(&self.masks, body);
+        let bytes = HEAD_BYTES + copy.mask(&masks, body);
         if bytes == frame.len() {
             return Step::Pass;
         }
@@ -276,7 +264,7 @@ impl Dissector {
         self.copy_in = CopyIn::No;
         let Some(owed) = self.replies.front().cloned() else {
             // Unasked errors exist: the server is being shut down, say. They hold no data of a statement.
-            self.scrub_report(frame, false);
+            scrub_report(&self.masks, frame, false);
             return Step::Pass;
         };
         if !matches!(owed.ask, Ask::Query | Ask::FunctionCall) {
@@ -296,22 +284,14 @@ impl Dissector {
             scratch.before.extend_from_slice(owed.plan.as_ref().and_then(|p| p.refusal.as_deref()).unwrap_or_default());
             return Step::Drop;
         }
-        self.scrub_report(frame, owed.plan.as_ref().is_none_or(|p| p.mask_unsourced));
+        scrub_report(&owed.masks, frame, owed.plan.as_ref().is_none_or(|p| p.mask_unsourced));
         Step::Pass
     }
 
     fn notice(&mut self, frame: &mut [u8]) -> Step {
         let protected = self.replies.front().is_some_and(|o| o.plan.as_ref().is_none_or(|p| p.mask_unsourced));
-        self.scrub_report(frame, protected);
+        scrub_report(&self.masks_of_answer(), frame, protected);
         Step::Pass
-    }
-
-    /// Values stand in errors and notices too: detectors go over every field, and where the statement reads what is masked,
-    /// the quoted parts of the message and the whole of detail, context and query are starred.
-    fn scrub_report(&self, frame: &mut [u8], protected: bool) {
-        if self.masks.active {
-            mask::scrub_report(&self.masks, &mut frame[HEAD_BYTES..], protected);
-        }
     }
 
     fn notification(&mut self, frame: &mut [u8]) -> Step {
@@ -337,8 +317,29 @@ impl Dissector {
     }
 }
 
+/// Values stand in errors and notices too: detectors go over every field, and where the statement reads what is masked,
+/// the quoted parts of the message and the whole of detail, context and query are starred.
+fn scrub_report(masks: &MaskView, frame: &mut [u8], protected: bool) {
+    if masks.active {
+        mask::scrub_report(masks, &mut frame[HEAD_BYTES..], protected);
+    }
+}
+
 fn unasked_large() -> Large {
     Large::End(Fault::Protocol(Side::Upstream, "the upstream sent a row that nobody asked for"))
+}
+
+/// A column's name can carry a value: `EXECUTE format('… as %I', email)`.
+fn scrub_names(masks: &MaskView, frame: &mut [u8]) {
+    if !masks.active {
+        return;
+    }
+    let mut at = HEAD_BYTES + 2;
+    for _ in 0..count(frame) {
+        let Some((_, end)) = cstr_at(frame, at) else { return };
+        masks.scrub(&mut frame[at..end - 1]);
+        at = end + 18;
+    }
 }
 
 fn count(frame: &[u8]) -> u16 {
