@@ -22,8 +22,11 @@ apt=(apt-get -q -o Dir::Etc::SourceList="$work/sources.list" -o Dir::Etc::Source
     -o Dir::Cache="$work/cache" -o APT::Sandbox::User=root)
 cd "$work"
 "${apt[@]}" update >/dev/null
-"${apt[@]}" source --download-only "postgresql-15=$version" >/dev/null
-"${apt[@]}" download "postgresql-server-dev-15=$version" "libpq-dev=$version" >/dev/null
+# A mirror keeps the newest release only: if the installed one is gone there, that one's tests will do.
+exact="=$version"
+"${apt[@]}" source --download-only "postgresql-15$exact" >/dev/null 2>&1 || exact=
+[ -n "$exact" ] || "${apt[@]}" source --download-only postgresql-15 >/dev/null
+"${apt[@]}" download "postgresql-server-dev-15$exact" "libpq-dev$exact" >/dev/null
 tar xjf postgresql-15_*.orig.tar.bz2 --wildcards '*/src/test/regress' '*/src/test/modules/libpq_pipeline'
 for package in *.deb; do dpkg -x "$package" headers; done
 
