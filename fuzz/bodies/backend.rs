@@ -14,7 +14,7 @@ use dataplane::session::{Admission, Request, Secured};
 
 use super::input::{Input, bursts, contains, messages};
 use super::server::row_description;
-use super::stage::{Cut, Outside, PLAIN, Record, Stage};
+use super::stage::{Cut, Outside, PLAIN, Ran, Stage};
 use super::startup::{Masks, admission, log_in};
 
 struct Gate(Masks);
@@ -93,14 +93,6 @@ fn ask(kind: u8) -> Vec<u8> {
     out
 }
 
-#[derive(Debug, PartialEq, Eq)]
-struct Ran {
-    to_upstream: Vec<u8>,
-    to_client: Vec<u8>,
-    record: Record,
-    closed: Option<String>,
-}
-
 pub fn run(bytes: &[u8]) {
     let mut input = Input(bytes);
     let flags = input.byte();
@@ -132,10 +124,7 @@ fn play(bursts: &[Vec<u8>], flags: u8, masks: Masks, cut: Cut) -> Ran {
         stage.say(Side::Upstream, burst);
     }
     stage.end(Side::Upstream);
-    let [to_client, to_upstream] = std::mem::take(&mut stage.left);
-    let ran = Ran { to_upstream, to_client, record: stage.record().clone(), closed: stage.close_reason() };
-    stage.finish();
-    ran
+    stage.ran()
 }
 
 fn check(ran: &Ran) {

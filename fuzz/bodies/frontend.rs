@@ -19,7 +19,7 @@ use policy_compiler::policy::Source;
 
 use super::input::{Input, bursts, contains, messages};
 use super::server::{CANARY, COMPUTED, PEOPLE, Server};
-use super::stage::{Cut, Outside, PLAIN, Record, Stage};
+use super::stage::{Cut, Outside, PLAIN, Ran, Stage};
 use super::startup::{Masks, admission, log_in};
 
 /// Grants nothing that a session could ask for.
@@ -95,15 +95,6 @@ impl Outside for Gate {
     }
 }
 
-/// What one run has come to.
-#[derive(Debug, PartialEq, Eq)]
-struct Ran {
-    to_upstream: Vec<u8>,
-    to_client: Vec<u8>,
-    record: Record,
-    closed: Option<String>,
-}
-
 pub fn run(bytes: &[u8]) {
     let mut input = Input(bytes);
     let flags = input.byte();
@@ -133,10 +124,7 @@ fn play(bursts: &[Vec<u8>], bench: Bench, masks: Masks, cut: Cut) -> Ran {
         }
     }
     stage.end(Side::Client);
-    let [to_client, to_upstream] = std::mem::take(&mut stage.left);
-    let ran = Ran { to_upstream, to_client, record: stage.record().clone(), closed: stage.close_reason() };
-    stage.finish();
-    ran
+    stage.ran()
 }
 
 fn check(ran: &Ran, bursts: &[Vec<u8>], bench: Bench, masks: Masks) {

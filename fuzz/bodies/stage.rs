@@ -135,15 +135,23 @@ pub struct Stage<'j> {
     coming: [VecDeque<Vec<u8>>; 2],
     /// What has left, by side.
     pub left: [Vec<u8>; 2],
-    /// What has come and was taken, by side.
+    /// Why the login was refused.
     pub fault: Option<Fault>,
+}
+
+/// What a session behind its login has come to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ran {
+    pub to_upstream: Vec<u8>,
+    pub to_client: Vec<u8>,
+    pub record: Record,
+    pub closed: Option<String>,
 }
 
 impl<'j> Stage<'j> {
     pub fn new(listener: Listener, judge: Box<dyn Judge + 'j>, outside: Box<dyn Outside + 'j>) -> Self {
         let settings = Settings {
-            shared: Rc::new(Shared { limits: LIMITS, name_key: NameKey([1; 16]) }),
-            token_bytes_max: TOKEN_BYTES_MAX,
+            shared: Rc::new(Shared { limits: LIMITS, token_bytes_max: TOKEN_BYTES_MAX, name_key: NameKey([1; 16]) }),
             auth: listener.auth,
             encryption: listener.encryption,
             proxied: listener.proxied,
@@ -280,10 +288,18 @@ impl<'j> Stage<'j> {
     }
 
     /// Why the session was closed, as its record says.
-    pub fn close_reason(&self) -> Option<String> {
+    fn close_reason(&self) -> Option<String> {
         let (_, close) = self.record().events.iter().find(|(kind, _)| *kind == Kind::Close)?;
         let close: serde_json::Value = serde_json::from_slice(close).expect("JSON");
         Some(close["reason"].as_str().expect("a reason").to_owned())
+    }
+
+    /// Ends the session, and says what it has come to.
+    pub fn ran(mut self) -> Ran {
+        let [to_client, to_upstream] = std::mem::take(&mut self.left);
+        let ran = Ran { to_upstream, to_client, record: self.record().clone(), closed: self.close_reason() };
+        self.finish();
+        ran
     }
 
     /// Ends the session; nothing may be lost with it.

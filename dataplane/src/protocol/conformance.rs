@@ -119,8 +119,7 @@ mod tests {
                 prepared_bytes_max: 1 << 20,
             };
             let settings = Settings {
-                shared: Rc::new(Shared { limits, name_key: NameKey([1; 16]) }),
-                token_bytes_max: 4096,
+                shared: Rc::new(Shared { limits, token_bytes_max: 4096, name_key: NameKey([1; 16]) }),
                 encryption: Encryption::None,
                 proxied: false,
                 auth,

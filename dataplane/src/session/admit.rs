@@ -51,7 +51,7 @@ impl Session {
             Err(fault) => return self.not_admitted(fault, outputs).map_or(Ok(false), Err),
         };
         match answer {
-            Answer::Token(token) if token.reveal().len() > self.token_bytes_max as usize => Err(TOO_LONG),
+            Answer::Token(token) if token.reveal().len() > self.token_bytes_max() => Err(TOO_LONG),
             Answer::Token(token) => {
                 let Some(startup) = &self.pending_startup else { return Ok(false) };
                 let (user, database) = (startup.user.clone(), startup.database.clone());
@@ -68,8 +68,13 @@ impl Session {
         }
     }
 
+    fn token_bytes_max(&self) -> usize {
+        self.relay.dissector.shared().token_bytes_max
+    }
+
     /// What `read` finds in the client's answer, when its message is whole. The message leaves no trace in the slot.
     fn answer<T>(&mut self, cx: &mut Cx<'_>, read: impl FnOnce(&[u8]) -> Result<T, Fault>) -> Result<Option<T>, Fault> {
+        let bytes_max = HEAD_BYTES + self.token_bytes_max() + oauth::BESIDE_TOKEN_BYTES_MAX;
         let lane = &mut self.relay.requests;
         if lane.collecting() {
             let mut frame = lane.gather(cx.slab);
@@ -86,7 +91,7 @@ impl Session {
         if tag != frontend::PASSWORD {
             return Err(Fault::Protocol(Side::Client, "a message came where the password was expected"));
         }
-        if bytes > HEAD_BYTES + self.token_bytes_max as usize + oauth::BESIDE_TOKEN_BYTES_MAX {
+        if bytes > bytes_max {
             return Err(TOO_LONG);
         }
         if bytes > window.len() {

@@ -185,7 +185,6 @@ pub struct Upstream {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub shared: Rc<Shared>,
-    pub token_bytes_max: usize,
     pub encryption: Encryption,
     /// A proxy's header comes first.
     pub proxied: bool,
@@ -292,7 +291,6 @@ enum DialStep {
 pub struct Session {
     state: State,
     relay: Relay<Dissector>,
-    token_bytes_max: u32,
     encryption: Encryption,
     auth: Auth,
     /// The upstream's own process id and secret.
@@ -324,7 +322,6 @@ impl Session {
         Self {
             state: if settings.proxied { State::Announcing } else { State::Greeting { negotiations: 0 } },
             relay: Relay::new(id, Lane::default(), Lane::default(), dissector, [0; 8]),
-            token_bytes_max: settings.token_bytes_max as u32,
             encryption: settings.encryption,
             auth: settings.auth,
             upstream_key: None,

@@ -61,7 +61,6 @@ impl<I: SecureIo> Shard<I> {
         self.next_session += SHARDS_MAX;
         let settings = Settings {
             shared: self.shared.clone(),
-            token_bytes_max: self.limits.token_bytes_max,
             encryption: door.encryption,
             proxied: door.proxy_from.is_some(),
             auth: self.control.challenges().auth(listener),

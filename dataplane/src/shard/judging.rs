@@ -17,7 +17,7 @@ use crate::datapath::verdict::{Judge, Judged};
 use crate::fault::Fault;
 use crate::io::tls::SecureIo;
 use crate::log;
-use crate::protocol::postgres::dissector::{NameKey, Shared};
+use crate::protocol::postgres::dissector::NameKey;
 use crate::session::Input;
 
 /// What one subject may do and see of one resource, as a shard shares it among its sessions.
@@ -135,7 +135,7 @@ impl<I: SecureIo> Shard<I> {
     /// any more end.
     pub(super) fn reload(&mut self, reload: Reload) {
         self.control = reload.control;
-        self.shared = Rc::new(Shared { limits: reload.limits.session, name_key: self.shared.name_key });
+        self.shared = super::shared(&reload.limits, self.shared.name_key);
         self.limits = reload.limits;
         self.doors = reload.doors;
         self.renew_views();

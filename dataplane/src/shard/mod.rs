@@ -111,6 +111,11 @@ pub struct Entry {
     cancelled_ns: u64,
 }
 
+/// What sessions that begin from now on have in common.
+fn shared(limits: &Limits, name_key: NameKey) -> Rc<Shared> {
+    Rc::new(Shared { limits: limits.session, token_bytes_max: limits.token_bytes_max, name_key })
+}
+
 impl Entry {
     fn new(session: Session, client: Conn, listener: usize) -> Self {
         Self {
@@ -232,7 +237,7 @@ impl<I: SecureIo> Shard<I> {
             guesses: Guesses::default(),
             census: parts.census,
             counters: parts.counters,
-            shared: Rc::new(Shared { limits: limits.session, name_key: NameKey(key) }),
+            shared: shared(&limits, NameKey(key)),
             limits,
             doors,
             recorder_absent_max: parts.recorder_absent_max,

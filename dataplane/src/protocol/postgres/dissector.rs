@@ -31,6 +31,7 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Shared {
     pub limits: Limits,
+    pub token_bytes_max: usize,
     pub name_key: NameKey,
 }
 
@@ -102,6 +103,10 @@ impl Dissector {
             pipeline: 0,
             renewed: false,
         }
+    }
+
+    pub fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// What a statement's or portal's name is known by.
