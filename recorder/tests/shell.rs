@@ -4,25 +4,12 @@ mod support;
 
 use recorder::segment::format::{End, Part};
 use recorder::segment::reader::Reader;
-use recorder::segment::writer::Limits;
 use recorder::shell::choice::Choice;
-use recorder::{RunConfig, RunError, run};
+use recorder::{RunError, run};
 use ring::{Flags, Kind, Level, Producer};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use support::{Directory, problems, read_all};
-
-fn config(directory: &Directory, ring: &std::os::fd::OwnedFd, shell: Choice) -> RunConfig {
-    RunConfig {
-        rings: vec![ring.try_clone().unwrap()],
-        directory: directory.recordings(),
-        key_path: directory.key(),
-        limits: Limits::default(),
-        shell,
-        settled: |_, why| assert_eq!(why, None),
-        report: |_| {},
-    }
-}
 
 #[test]
 fn a_woken_recorder_confirms_and_a_stopped_one_drains_and_ends_its_segment() {
@@ -43,7 +30,7 @@ fn confirm_and_drain(shell: Choice) {
         claim.commit(Kind::Note, Flags::WHOLE, 1, 1)
     };
     std::thread::scope(|scope| {
-        let recorder = scope.spawn(|| run(config(&directory, &ring, shell), &stop));
+        let recorder = scope.spawn(|| run(directory.config(&ring, shell), &stop));
         let receipt = put(&mut producer);
         producer.memory().wake();
         let until = Instant::now() + Duration::from_secs(10);
@@ -53,7 +40,7 @@ fn confirm_and_drain(shell: Choice) {
         }
         assert!(producer.recorder_heartbeat_ns() > 0);
         let fresh = ring::create(1 << 20).unwrap();
-        let second = run(config(&directory, &fresh, shell), &AtomicBool::new(true));
+        let second = run(directory.config(&fresh, shell), &AtomicBool::new(true));
         assert!(matches!(second, Err(RunError::Locked(_))), "{second:?}");
         for _ in 0..500 {
             let _ = put(&mut producer);

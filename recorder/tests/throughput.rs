@@ -116,15 +116,7 @@ fn to_disk(shell: Choice, percent: usize) -> String {
     let ring = ring::create(RING_BYTES).unwrap();
     let mut producer = Producer::attach(ring::map(&ring).unwrap()).unwrap();
     let stop = AtomicBool::new(false);
-    let config = RunConfig {
-        rings: vec![ring.try_clone().unwrap()],
-        directory: directory.recordings(),
-        key_path: directory.key(),
-        limits: Limits::default(),
-        shell,
-        settled: |_, why| assert_eq!(why, None),
-        report: |line| println!("{line}"),
-    };
+    let config = RunConfig { report: |line| println!("{line}"), ..directory.config(&ring, shell) };
     let (began, cpu) = (Instant::now(), seconds(ClockId::ProcessCPUTime));
     let (ring_bytes, producing) = std::thread::scope(|scope| {
         scope.spawn(|| run(config, &stop).unwrap());

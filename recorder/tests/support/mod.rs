@@ -1,14 +1,17 @@
 //! A recorder whose disk and clock the test holds: real files, real rings on the heap, no thread.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+use recorder::RunConfig;
 use recorder::checkpoint::Checkpoints;
 use recorder::core::{Core, Failure, Resume, Step};
 use recorder::recover::recover;
 use recorder::segment;
 use recorder::segment::writer::{Batch, Limits, Now};
+use recorder::shell::choice::Choice;
 use ring::{Consumer, Flags, Kind, Producer, Words};
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -34,6 +37,19 @@ impl Directory {
 
     pub fn key(&self) -> PathBuf {
         self.0.join("key.pem")
+    }
+
+    /// For a recorder of one ring that writes here, through this shell and no other.
+    pub fn config(&self, ring: &OwnedFd, shell: Choice) -> RunConfig {
+        RunConfig {
+            rings: vec![ring.try_clone().unwrap()],
+            directory: self.recordings(),
+            key_path: self.key(),
+            limits: Limits::default(),
+            shell,
+            settled: |_, why| assert_eq!(why, None),
+            report: |_| {},
+        }
     }
 
     /// Another directory with the same files.
