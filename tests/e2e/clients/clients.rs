@@ -12,73 +12,22 @@ pub struct Client {
     pub offers: &'static [&'static str],
 }
 
+const WITH_CURSORS: &[&str] =
+    &["introspection", "prepared", "binary", "copy", "cancel", "notify", "large objects", "cursors", "errors"];
+const WITH_PIPELINES: &[&str] =
+    &["introspection", "prepared", "binary", "copy", "cancel", "notify", "large objects", "pipeline", "errors"];
+
 pub const CLIENTS: &[Client] = &[
-    Client {
-        name: "psql",
-        command: |binaries| shell("psql.sh", binaries),
-        offers: &[
-            "introspection",
-            "prepared",
-            "binary",
-            "copy",
-            "cancel",
-            "notify",
-            "large objects",
-            "cursors",
-            "errors",
-        ],
-    },
+    Client { name: "psql", command: |binaries| shell("psql.sh", binaries), offers: WITH_CURSORS },
     Client {
         name: "pgbench",
         command: |binaries| shell("pgbench.sh", binaries),
         offers: &["copy", "prepared", "pipeline"],
     },
     Client { name: "libpq", command: |binaries| shell("libpq.sh", binaries), offers: &["pipeline"] },
-    Client {
-        name: "psycopg2",
-        command: |_| script("psycopg2_client.py"),
-        offers: &[
-            "introspection",
-            "prepared",
-            "binary",
-            "copy",
-            "cancel",
-            "notify",
-            "large objects",
-            "cursors",
-            "errors",
-        ],
-    },
-    Client {
-        name: "psycopg3",
-        command: |_| script("psycopg3_client.py"),
-        offers: &[
-            "introspection",
-            "prepared",
-            "binary",
-            "copy",
-            "cancel",
-            "notify",
-            "large objects",
-            "pipeline",
-            "errors",
-        ],
-    },
-    Client {
-        name: "asyncpg",
-        command: |_| script("asyncpg_client.py"),
-        offers: &[
-            "introspection",
-            "prepared",
-            "binary",
-            "copy",
-            "cancel",
-            "notify",
-            "large objects",
-            "pipeline",
-            "errors",
-        ],
-    },
+    Client { name: "psycopg2", command: |_| script("psycopg2_client.py"), offers: WITH_CURSORS },
+    Client { name: "psycopg3", command: |_| script("psycopg3_client.py"), offers: WITH_PIPELINES },
+    Client { name: "asyncpg", command: |_| script("asyncpg_client.py"), offers: WITH_PIPELINES },
     Client {
         name: "sqlalchemy",
         command: |_| script("sqlalchemy_client.py"),
@@ -89,36 +38,8 @@ pub const CLIENTS: &[Client] = &[
         command: |_| script("django_client.py"),
         offers: &["introspection", "prepared", "copy", "cursors", "transactions"],
     },
-    Client {
-        name: "jdbc",
-        command: |_| jdbc(),
-        offers: &[
-            "introspection",
-            "prepared",
-            "binary",
-            "copy",
-            "cancel",
-            "notify",
-            "large objects",
-            "cursors",
-            "errors",
-        ],
-    },
-    Client {
-        name: "node-postgres",
-        command: |_| node(),
-        offers: &[
-            "introspection",
-            "prepared",
-            "binary",
-            "copy",
-            "cancel",
-            "notify",
-            "large objects",
-            "cursors",
-            "errors",
-        ],
-    },
+    Client { name: "jdbc", command: |_| jdbc(), offers: WITH_CURSORS },
+    Client { name: "node-postgres", command: |_| node(), offers: WITH_CURSORS },
 ];
 
 /// Client, case, and why its outcome is not the one that it has directly. A case that is listed must differ.
