@@ -157,6 +157,23 @@ impl Lane {
         }
     }
 
+    /// All that has come was taken, nothing more will be of this lane's, and a receive that is armed chooses its own slot.
+    pub fn has_come(&self) -> bool {
+        let is_empty = self.fill.as_ref().is_none_or(|seg| seg.framed == seg.filled && !self.receiving);
+        is_empty && self.collected.is_none() && self.parked.is_none() && self.streaming() == 0 && !self.ended
+    }
+
+    /// Nothing waits to be sent or is being sent, and what has left are whole frames.
+    pub fn has_left(&self) -> bool {
+        self.is_flushed() && !self.is_sending() && !self.is_amid_frame()
+    }
+
+    /// The connection that it comes from is somebody else's from now on: whether a receive is armed there.
+    pub fn let_go(&mut self) -> bool {
+        self.ended = true;
+        std::mem::take(&mut self.receiving)
+    }
+
     pub fn ended(&self) -> bool {
         self.ended
     }

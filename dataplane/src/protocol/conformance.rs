@@ -104,6 +104,13 @@ mod tests {
         events: String,
     }
 
+    const LIMITS: Limits = Limits {
+        statement_bytes_max: 1 << 16,
+        bind_bytes_max: 1 << 16,
+        row_bytes_max: 1 << 17,
+        prepared_statements_max: 10,
+        prepared_bytes_max: 1 << 20,
+    };
     impl Stage {
         fn new(login: Login, cut: Cut) -> Self {
             Self::behind(Auth::Password, login, cut)
@@ -111,15 +118,9 @@ mod tests {
 
         fn behind(auth: Auth, login: Login, cut: Cut) -> Self {
             let words: std::sync::Arc<[_]> = Words::heap(1 << 20, 1).0.into();
-            let limits = Limits {
-                statement_bytes_max: 1 << 16,
-                bind_bytes_max: 1 << 16,
-                row_bytes_max: 1 << 17,
-                prepared_statements_max: 10,
-                prepared_bytes_max: 1 << 20,
-            };
+            let name_key = NameKey([1; 16]);
             let settings = Settings {
-                shared: Rc::new(Shared { limits, token_bytes_max: 4096, name_key: NameKey([1; 16]) }),
+                shared: Rc::new(Shared { limits: LIMITS, token_bytes_max: 4096, keeps_upstreams: false, name_key }),
                 encryption: Encryption::None,
                 proxied: false,
                 auth,
@@ -211,7 +212,7 @@ mod tests {
                         let challenge = format!(r#"{{"status":"invalid_token","scope":"of {database}"}}"#);
                         self.feed(Input::Challenge(challenge.into()));
                     }
-                    Output::Dial(_) => {
+                    Output::Dial { .. } => {
                         self.dialed = true;
                         self.feed(Input::Dialed(Ok(())));
                     }
@@ -223,6 +224,7 @@ mod tests {
                         let _ = writeln!(self.events, "recorded refusal of \"{user}\" at \"{database}\": {reason}");
                     }
                     Output::Part | Output::NotReached(_) => panic!("the upstream was given up"),
+                    Output::UpstreamIsFull => {}
                     Output::Close => self.closed = true,
                 }
             }

@@ -2,12 +2,13 @@
 //! do is left for the next ([`super::attempts`]).
 
 use super::attempts::Miss;
+use super::lease::Lease;
 use super::{DialStep, Output, Secured, Session, State};
 use crate::control::certificate;
 use crate::datapath::relay::Cx;
 use crate::fault::{Fault, Side};
 use crate::protocol::postgres::framer::{self, Framed};
-use crate::protocol::postgres::handshake::{self, Login, Progress, Ready};
+use crate::protocol::postgres::handshake::{self, Login, Progress};
 use crate::protocol::postgres::responder::Report;
 
 /// Why nothing goes on at an address.
@@ -36,7 +37,10 @@ impl Session {
         let State::Dialing(dialing) = &mut self.state else { return None };
         dialing.step = DialStep::Connecting;
         match dialing.attempts.current() {
-            Some(address) => outputs.push(Output::Dial(address)),
+            Some(address) => {
+                let key = dialing.key(self.relay.dissector.shared().name_key);
+                outputs.push(Output::Dial { address, key: Some(key) });
+            }
             None => return Some(self.give_up(outputs)),
         }
         None
@@ -118,7 +122,7 @@ impl Session {
         let moved = match &dialing.step {
             DialStep::Connecting | DialStep::Handshake | DialStep::Parting => return Ok(false),
             DialStep::AskedTls => self.read_tls_answer(cx, outputs),
-            DialStep::Login(_) => self.step_login(cx),
+            DialStep::Login(_) => self.step_login(cx, outputs),
         };
         match moved {
             Ok(moved) => Ok(moved),
@@ -153,7 +157,7 @@ impl Session {
         Ok(true)
     }
 
-    fn step_login(&mut self, cx: &mut Cx<'_>) -> Result<bool, Stop> {
+    fn step_login(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Result<bool, Stop> {
         let State::Dialing(dialing) = &mut self.state else { return Ok(false) };
         let DialStep::Login(login) = &mut dialing.step else { return Ok(false) };
         let window = self.relay.replies.window(cx.slab);
@@ -177,25 +181,29 @@ impl Session {
             Progress::Refused { is_away: true, .. } if dialing.attempts.has_next() => {
                 return Err(Miss::StartingUp.into());
             }
-            Progress::Refused { report, .. } => {
+            Progress::Refused { report, is_full, .. } => {
+                outputs.extend(is_full.then_some(Output::UpstreamIsFull));
                 self.relay.replies.insert_unrecorded(&report);
                 self.relay.dissector.say_farewell();
                 return Err(Fault::Unreachable("the upstream refused the login").into());
             }
             Progress::Ready(ready) => {
                 dialing.attempts.judge(ready.traits)?;
-                self.let_in(ready, cx);
+                let key = dialing.key(self.relay.dissector.shared().name_key);
+                self.let_in(Box::new(Lease { key, ready }), cx);
+                cx.counters.upstream_logins.add(1);
             }
         }
         Ok(true)
     }
 
-    fn let_in(&mut self, ready: Ready, cx: &mut Cx<'_>) {
+    pub(super) fn let_in(&mut self, lease: Box<Lease>, cx: &mut Cx<'_>) {
         let State::Dialing(dialing) = &self.state else { return };
         let mut welcome = Vec::new();
-        handshake::welcome(&mut welcome, &dialing.startup, &ready.parameters, self.cancel_key);
+        handshake::welcome(&mut welcome, &dialing.startup, &lease.ready.parameters, self.cancel_key);
         self.relay.replies.insert_unrecorded(&welcome);
-        self.upstream_key = ready.cancel_key;
+        self.upstream_key = lease.ready.cancel_key;
+        self.lease = self.relay.dissector.shared().keeps_upstreams.then_some(lease);
         self.state = State::Relaying;
         cx.counters.logins.admitted.add(1);
     }

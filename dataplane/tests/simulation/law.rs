@@ -285,6 +285,8 @@ fn limits(generation: Generation, token_expiry: TokenExpiry) -> Limits {
         drain_timeout: DRAIN_TIMEOUT,
         token_expiry,
         token_bytes_max: 4096,
+        idle_upstreams_max: 0,
+        server_idle_timeout: Duration::from_secs(60),
         session: dissector::Limits {
             statement_bytes_max: 1 << 20,
             bind_bytes_max: 1 << 20,
