@@ -5,7 +5,7 @@
 #         make conformance  the golden exchanges, cut at every single place (about a CPU hour)
 #         make simulate     SEEDS=100000 worlds of the simulation, from seed FROM=0 on
 #         make bench        criterion benches
-#         make bench-peers  beside pgbouncer and HAProxy on this machine
+#         make bench-peers  beside pgbouncer and HAProxy on this machine: transactions, TLS, bulk, memory, new connections
 #         make bench-engines  a relay on io_uring, epoll, tokio, monoio and glommio
 #         make fuzz         TARGET=… (all), TIME=seconds or RUNS=… each; needs a nightly toolchain
 #         make storm        thousands of sessions beside pgbouncer: memory, stalls, new connections, reloads
@@ -57,6 +57,7 @@ bench:
 
 bench-peers:
 	python3 benches/peers/run.py
+	python3 benches/peers/storm.py --only memory --only connects
 
 fuzz:
 	bash fuzz/run $(or $(TARGET),all)
