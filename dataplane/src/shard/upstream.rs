@@ -28,6 +28,8 @@ struct Spare {
     lease: Box<Lease>,
     step: Step,
     receiving: bool,
+    /// From which byte on the question is being sent; nobody gets a connection with a send in flight.
+    sending_from: Option<usize>,
     /// Since when it stands as it does, and until when it may, monotonic ns.
     since_ns: u64,
     until_ns: u64,
@@ -97,7 +99,17 @@ impl<I: SecureIo> Shard<I> {
         let address = entry.address;
         let (since_ns, step) = (self.now.monotonic_ns, Step::Resetting(Reset::default()));
         let until_ns = since_ns + RESET_MAX.as_nanos() as u64;
-        let at = self.spares.add(Spare { conn, endpoint, address, lease, step, receiving, since_ns, until_ns });
+        let at = self.spares.add(Spare {
+            conn,
+            endpoint,
+            address,
+            lease,
+            step,
+            receiving,
+            sending_from: Some(0),
+            since_ns,
+            until_ns,
+        });
         self.attach(conn, at, End::Spare);
         self.io.send(&mut self.slab, conn, Lent::Heap { bytes: Reset::question(), from: 0 });
         self.listen_to_spare(at);
@@ -115,6 +127,7 @@ impl<I: SecureIo> Shard<I> {
         let fits = |spare: &Spare| {
             matches!(spare.step, Step::Kept)
                 && spare.receiving
+                && spare.sending_from.is_none()
                 && (spare.lease.key, spare.address) == (key, address)
                 && Arc::ptr_eq(&spare.endpoint, endpoint)
         };
@@ -165,13 +178,12 @@ impl<I: SecureIo> Shard<I> {
     /// The question has left, or part of it.
     pub(super) fn spare_sent(&mut self, at: u32, sent: Option<(usize, Vec<u8>)>) {
         let Some(spare) = self.spares.get(at) else { return };
-        match sent {
-            Some((n, bytes)) if n < bytes.len() && !matches!(spare.step, Step::Closing) => {
-                let conn = spare.conn;
-                self.io.send(&mut self.slab, conn, Lent::Heap { bytes, from: n });
-            }
-            Some(_) => {}
-            None => self.close_spare(at),
+        let Some((n, bytes)) = sent else { return self.close_spare(at) };
+        let left_from = spare.sending_from.map(|from| from + n).filter(|from| *from < bytes.len());
+        spare.sending_from = left_from;
+        if let (Some(from), Step::Resetting(_)) = (left_from, &spare.step) {
+            let conn = spare.conn;
+            self.io.send(&mut self.slab, conn, Lent::Heap { bytes, from });
         }
     }
 
