@@ -25,7 +25,7 @@ use dataplane::protocol::postgres::wire::{cstr_at, message, put_cstr, u32_at, un
 use dataplane::session::attempts::Target;
 use dataplane::shard::accept::Door;
 use dataplane::shard::census::Census;
-use dataplane::shard::mailbox::{Mail, mailbox};
+use dataplane::shard::mailbox::{Mail, Mailbox, mailbox};
 use dataplane::shard::{Now, Parts, Shard};
 use policy_compiler::artifact::Policy;
 use ring::{Consumer, Producer, Words};
@@ -37,6 +37,8 @@ const STATEMENTS_MAX: usize = 4;
 const TURNS_MAX: usize = 100_000;
 const POLICY: &str =
     "[[role]]\nname = \"plain\"\n[[grant]]\nto = [\"plain\"]\nresources = [\"shop\"]\neffects = [\"*\"]\n";
+
+type Ring = Words<Arc<[AtomicU64]>>;
 
 /// What has happened in all seeds, by name: what never happens is not tested.
 type Tally = Rc<RefCell<HashMap<&'static str, u64>>>;
@@ -368,23 +370,21 @@ fn limits(idle_upstreams_max: u32) -> Limits {
     }
 }
 
-/// Runs one seed; the hash of all that has moved.
-fn run(seed: u64, tally: &Tally) -> u64 {
-    let mut random = Random::new(seed);
-    let stormy = random.per_mille(300);
-    let weather = Weather {
+fn weather(random: &mut Random) -> Weather {
+    let fault = if random.per_mille(300) { 5 } else { 0 };
+    Weather {
         late: random.below(500),
         chunk_bytes_max: [0, 1, 7, 60][random.below(4)],
         lingering: random.per_mille(500),
-        stall: if stormy { 5 } else { 0 },
-        reset: if stormy { 5 } else { 0 },
-        cut: if stormy { 5 } else { 0 },
-        mute: 0,
-        refuse: 0,
-    };
-    let clock_ns = Rc::new(Cell::new(0u64));
-    let (mailbox, postbox, bell) = mailbox().expect("an event descriptor");
-    let mut sim = Sim::new(random.next(), weather, bell, clock_ns.clone());
+        stall: fault,
+        reset: fault,
+        cut: fault,
+        ..Weather::default()
+    }
+}
+
+/// All clients of a world, and when the last one comes.
+fn send_clients(sim: &mut Sim, random: &mut Random, tally: &Tally) -> u64 {
     let mut at_ns = 0;
     for number in 0..CLIENTS {
         let spread_ns = [50_000_000, 1_500_000_000][random.below(2)];
@@ -404,46 +404,64 @@ fn run(seed: u64, tally: &Tally) -> u64 {
         let from = SocketAddr::from((Ipv4Addr::LOCALHOST, 10_000 + number as u16));
         sim.arrive((at_ns, from, Box::new(client)));
     }
-    let (of_backends, mut drawn) = (tally.clone(), Random::new(random.next()));
-    sim.on_dial(Box::new(move |_, _| {
-        let answer = if drawn.per_mille(300) { ANSWERS[drawn.below(ANSWERS.len())] } else { Answer::Well };
-        Some(Box::new(Backend {
-            identity: None,
-            heard: Vec::new(),
-            used_by: None,
-            in_transaction: false,
-            answer,
-            owed: VecDeque::new(),
-            now_ns: 0,
-            restless: drawn.per_mille(100),
-            tally: of_backends.clone(),
-        }))
-    }));
-    let counters: Arc<Counters> = Arc::default();
-    let words: Arc<[AtomicU64]> = Words::heap(1 << 20, 1).0.into();
-    let mut consumer = Consumer::attach(Words(words.clone())).expect("a fresh ring");
-    let slots = budget::slots(CLIENTS as u32);
+    at_ns
+}
+
+fn backend(random: &mut Random, tally: &Tally) -> Backend {
+    let answer = if random.per_mille(300) { ANSWERS[random.below(ANSWERS.len())] } else { Answer::Well };
+    Backend {
+        identity: None,
+        heard: Vec::new(),
+        used_by: None,
+        in_transaction: false,
+        answer,
+        owed: VecDeque::new(),
+        now_ns: 0,
+        restless: random.per_mille(100),
+        tally: tally.clone(),
+    }
+}
+
+fn now(at_ns: u64) -> Now {
+    Now { unix_ns: EPOCH_NS + at_ns, monotonic_ns: 1 + at_ns }
+}
+
+fn shard(io: Sim, mailbox: Mailbox, ring: Ring, counters: Arc<Counters>, random: &mut Random) -> Shard<Sim> {
     let mut bytes = Random::new(random.next());
-    let now = |at_ns: u64| Now { unix_ns: EPOCH_NS + at_ns, monotonic_ns: 1 + at_ns };
-    consumer.beat(EPOCH_NS);
-    let mut shard = Shard::new(Parts {
-        io: sim,
-        slab: Slab::new(slots).expect("memory"),
-        tap: Box::new(Producer::attach(Words(words)).expect("a fresh ring")),
+    Shard::new(Parts {
+        io,
+        slab: Slab::new(budget::slots(CLIENTS as u32)).expect("memory"),
+        tap: Box::new(Producer::attach(ring).expect("a fresh ring")),
         control: control().into(),
         analyser: Analyser::by_hand().0,
         mailbox,
         siblings: Vec::new(),
         census: Census::default(),
-        counters: counters.clone(),
+        counters,
         limits: limits([2, 16][random.below(2)]),
         doors: vec![Door::default()],
         recorder_absent_max: Duration::from_secs(5),
         random: Box::new(move |out| out.iter_mut().for_each(|b| *b = bytes.next() as u8)),
         number: 0,
         now: now(0),
-    });
-    let (stop_ns, mut is_stopping, mut record) = (at_ns + 1_000_000_000, false, Vec::new());
+    })
+}
+
+/// Runs one seed; the hash of all that has moved.
+fn run(seed: u64, tally: &Tally) -> u64 {
+    let mut random = Random::new(seed);
+    let weather = weather(&mut random);
+    let clock_ns = Rc::new(Cell::new(0));
+    let (mailbox, postbox, bell) = mailbox().expect("an event descriptor");
+    let mut sim = Sim::new(random.next(), weather, bell, clock_ns.clone());
+    let stop_ns = send_clients(&mut sim, &mut random, tally) + 1_000_000_000;
+    let (of_backends, mut drawn) = (tally.clone(), Random::new(random.next()));
+    sim.on_dial(Box::new(move |_, _| Some(Box::new(backend(&mut drawn, &of_backends)))));
+    let (counters, words): (Arc<Counters>, Arc<[AtomicU64]>) = (Arc::default(), Words::heap(1 << 20, 1).0.into());
+    let mut consumer = Consumer::attach(Words(words.clone())).expect("a fresh ring");
+    consumer.beat(EPOCH_NS);
+    let mut shard = shard(sim, mailbox, Words(words), counters.clone(), &mut random);
+    let (mut is_stopping, mut record) = (false, Vec::new());
     for _ in 0..TURNS_MAX {
         consumer.beat(EPOCH_NS + clock_ns.get());
         shard.turn(&mut || now(clock_ns.get()));
@@ -460,7 +478,7 @@ fn run(seed: u64, tally: &Tally) -> u64 {
     }
     assert!(shard.has_stopped(), "the shard does not stop: {} sessions are left", shard.sessions());
     assert_eq!(shard.io().open(), 0, "a connection is left");
-    assert_eq!(shard.slots_free(), slots as usize, "a slot is lost");
+    assert_eq!(shard.slots_free(), budget::slots(CLIENTS as u32) as usize, "a slot is lost");
     *tally.borrow_mut().entry("lent").or_default() += counters.upstream_leases.get();
     shard.io().trace()
 }

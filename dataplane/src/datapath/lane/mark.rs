@@ -8,8 +8,6 @@ use crate::buffer::SLOT_BYTES;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Mark(u16);
 
-const _: () = assert!(SLOT_BYTES <= u16::MAX as usize);
-
 impl Mark {
     pub(super) fn new(at: usize) -> Self {
         debug_assert!(at <= SLOT_BYTES);
@@ -31,5 +29,15 @@ impl Add<usize> for Mark {
 impl AddAssign<usize> for Mark {
     fn add_assign(&mut self, n: usize) {
         *self = *self + n;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_place_of_a_slot_has_a_mark_of_its_own() {
+        assert_eq!([0, 1, SLOT_BYTES - 1, SLOT_BYTES].map(|at| Mark::new(at).at()), [0, 1, SLOT_BYTES - 1, SLOT_BYTES]);
     }
 }
