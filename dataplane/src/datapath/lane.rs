@@ -90,7 +90,7 @@ pub struct Lane {
     parked: Option<Box<Parked>>,
     /// The peer will send no more.
     ended: bool,
-    /// A whole frame waits for something else than bytes.
+    /// What is here waits for something else than bytes, or nobody has looked at it yet.
     held: bool,
 }
 
@@ -130,7 +130,8 @@ impl Lane {
         }
     }
 
-    /// Whether the frame at the head of the window waits for something else than bytes: then none are asked for.
+    /// Whether what is in the window waits for something else than bytes: then none are asked for, and it keeps its slot.
+    /// It does from the moment that it comes, until somebody has looked at it.
     pub fn hold(&mut self, held: bool) {
         self.held = held;
     }
@@ -161,6 +162,7 @@ impl Lane {
         } else if let Some(seg) = &mut self.fill {
             seg.filled += n;
             seg.invariants();
+            self.held = true;
         }
     }
 

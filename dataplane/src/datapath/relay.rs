@@ -120,10 +120,11 @@ impl<D: Dissector> Relay<D> {
                 _ if self.lane(direction).collecting() => self.gather(direction, cx),
                 _ => self.run(direction, cx),
             };
-            match flow {
-                Some(flow) => return flow,
-                None => continue,
+            let Some(flow) = flow else { continue };
+            if flow != Flow::Idle {
+                self.lane(direction).hold(true);
             }
+            return flow;
         }
     }
 

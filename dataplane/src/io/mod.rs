@@ -105,7 +105,8 @@ pub trait Io {
     /// Receives into `slot[from..]`, which the caller neither reads nor writes until the event.
     fn receive_into(&mut self, slab: &Slab, conn: Conn, slot: &Slot, from: usize);
     fn send(&mut self, slab: &mut Slab, conn: Conn, lent: Lent<'_>);
-    /// Somebody waits for a send to complete. Without it a driver may tell of completed sends together with the next event.
+    /// Somebody waits for a send to complete. Without it a wait need not end for sends that were taken whole: they are told
+    /// when it ends. One that was short, or has failed, ends it.
     fn hurry(&mut self) {}
     /// Opens a connection; its `Connected` follows.
     ///

@@ -87,7 +87,7 @@ pub struct Weather {
     pub late: usize,
     /// Most bytes of one completion; 0 is no limit.
     pub chunk_bytes_max: usize,
-    /// Completed sends are told together with the next event only, where the shard allows it, as io_uring does.
+    /// Sends that were taken whole do not end a wait, where the shard allows it: they are told at its end, as by io_uring.
     pub lingering: bool,
     /// A completion after which the peer reads nothing for up to 300 ms.
     pub stall: usize,
@@ -441,9 +441,11 @@ impl Sim {
         }
     }
 
+    /// A completed send that is told at once: somebody waits for it, or not all was taken.
     fn is_hurried(&self, index: u32) -> bool {
+        let told = |s: &Sending| s.hurried || s.delivered.is_some_and(|result| result != Ok(s.copy.len()));
         let connection = self.connections[index as usize].as_ref();
-        connection.is_some_and(|c| c.closing || c.sending.as_ref().is_none_or(|s| s.hurried))
+        connection.is_some_and(|c| c.closing || c.sending.as_ref().is_none_or(told))
     }
 
     fn chunk_bytes(&mut self) -> usize {
@@ -553,12 +555,14 @@ impl Io for Sim {
         self.accept_arrivals(events);
         self.tick_peers();
         let due = self.due(slab);
-        let alone = events.is_empty() && due.iter().all(|(index, op)| *op == Op::Send && !self.is_hurried(*index));
-        for (index, op) in due {
-            match self.weather.lingering && alone {
-                true => self.deliver(Conn(index), slab),
-                false => self.complete(index, op, slab, events),
-            }
+        let alone = events.is_empty() && due.iter().all(|(_, op)| *op == Op::Send);
+        if self.weather.lingering && alone {
+            due.iter().for_each(|(index, _)| self.deliver(Conn(*index), slab));
+        }
+        let lingers = self.weather.lingering && alone && !due.iter().any(|(index, _)| self.is_hurried(*index));
+        let (told, lingering) = if lingers { (Vec::new(), due) } else { (due, Vec::new()) };
+        for (index, op) in told {
+            self.complete(index, op, slab, events);
         }
         self.tell_closed(events);
         self.listen_to_bell(events);
@@ -568,5 +572,9 @@ impl Io for Sim {
             false => 1_000 + self.random.below(100_000) as u64,
         };
         self.clock_ns.set(self.clock_ns.get() + passed_ns);
+        // What has lingered is told when the wait is over, whatever has ended it.
+        for (index, op) in lingering {
+            self.complete(index, op, slab, events);
+        }
     }
 }

@@ -18,6 +18,7 @@
 mod tests {
     mod notation;
     mod table;
+    mod waiting;
 
     use std::collections::VecDeque;
     use std::fmt::Write as _;

@@ -515,8 +515,10 @@ impl Session {
                 Err(fault) => self.end(fault, cx, outputs),
             }
         }
-        self.relay.requests.settle(cx.slab);
-        self.relay.replies.settle(cx.slab);
+        for lane in [&mut self.relay.requests, &mut self.relay.replies] {
+            lane.hold(false);
+            lane.settle(cx.slab);
+        }
         None
     }
 

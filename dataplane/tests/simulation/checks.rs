@@ -1,12 +1,15 @@
 //! What must hold when a world is over.
 
 use super::client::{Account, split};
-use super::law::{GATHERED_BYTES_MAX, Outcome, Rule};
+use super::law::{ADDRESSES, CONNECT_TIMEOUT, GATHERED_BYTES_MAX, Outcome, Rule};
 use super::ledger::Evidence;
 use super::oracle;
 use super::scenario::{Key, When};
 use super::upstream::Intake;
-use super::world::{RECORDER_ABSENT_MAX, STOP_NS_MAX, World};
+use super::world::{RECORDER_ABSENT_MAX, STOP_NS_MAX, TURN_NS_MAX, World};
+
+/// How long a peer that reads slowly is waited for at the end (`shard/drive.rs`).
+const FAREWELL_NS_MAX: u64 = 2_000_000_000;
 
 impl World {
     pub fn check(&mut self) {
@@ -20,6 +23,14 @@ impl World {
         assert_eq!(self.census.total(), 0, "the census counts who is gone");
         self.check_recorder();
         self.count();
+    }
+
+    /// (e) Every wait of a session has its limit: who is left when all are over waits for ever.
+    pub fn check_nobody_hangs(&self) {
+        for account in self.shared.house.accounts.iter().map(|a| a.borrow()) {
+            let is_through = account.closed || account.faulted || account.lost || account.turned_away;
+            assert!(is_through, "client {} hangs: {} of {} answers", account.number, account.answered, account.due);
+        }
     }
 
     fn check_client(&self, account: &Account) {
@@ -39,14 +50,20 @@ impl World {
         self.check_patience(evidence);
         let late = account.too_late_from.is_some_and(|from| evidence.requests.len() > from);
         assert!(!late, "client {} went on when its token had expired and nothing was to be finished", account.number);
-        for intake in self.shared.house.intakes.borrow().iter().map(|i| i.borrow()) {
-            if intake.is_standby {
-                // A login that was cut off has no end.
-                let is_whole = intake.login_end == 0 || intake.received.len() == intake.login_end;
-                assert!(is_whole, "a standby was sent more than a login");
-            } else if intake.client == Some(account.number) {
-                oracle::requests_are_the_clients(account, &intake, evidence);
-            }
+        self.check_upstreams(account, evidence);
+    }
+
+    /// (b) One upstream serves a client. The others that were tried, standbys and those that were too slow, got a login at most.
+    fn check_upstreams(&self, account: &Account, evidence: &Evidence) {
+        let intakes = self.shared.house.intakes.borrow();
+        let dialed: Vec<_> = intakes.iter().map(|i| i.borrow()).filter(|i| i.client == Some(account.number)).collect();
+        let Some((served, left)) = dialed.split_last() else { return };
+        // A login that was cut off has no end.
+        let has_more = |intake: &Intake| intake.login_end.is_some_and(|end| intake.received.len() > end);
+        assert!(!left.iter().any(|i| has_more(i)), "an upstream that was left got more than a login");
+        assert!(!served.is_standby || !has_more(served), "a standby was sent more than a login");
+        if !served.is_standby {
+            oracle::requests_are_the_clients(account, served, evidence);
         }
     }
 
@@ -122,11 +139,14 @@ impl World {
         }
         let number = account.number;
         let stops = self.scenario.stop_ns.is_some();
-        let explained = match &account.fatal {
-            Some(fatal) => self.explains(fatal, account),
-            // Nobody waits for ever until a slow network has taken the reason.
-            None if account.login_end.is_none() => stops && (account.received.len() <= 1 || account.is_amid_frame()),
-            None => self.may_be_cut(account) && !split(account.answers()).1.is_empty(),
+        let explained = match (&account.fatal, &account.farewell) {
+            (Some(fatal), _) => self.explains(fatal, account),
+            // A slow network has its time to take the reason, and no more.
+            (None, Some((at_ns, words))) if account.seen_ns + TURN_NS_MAX >= at_ns + FAREWELL_NS_MAX => {
+                self.explains(words, account)
+            }
+            (None, _) if account.login_end.is_none() => stops && account.received.len() <= 1,
+            (None, _) => self.may_be_cut(account) && !split(account.answers()).1.is_empty(),
         };
         assert!(explained, "client {number} has no fault and did not come to its end; told: {:?}", account.fatal);
     }
@@ -142,10 +162,24 @@ impl World {
             ("C28000", "no role of the token may reach", lost_role),
             ("C28000", "the token has expired", expires),
             ("C53300", "too many clients", few),
+            ("C08001", "the upstream cannot be reached", self.was_too_slow(account, fatal)),
             // The budget is small here: a few long tokens that come in pieces fill their half of it.
             ("C54000", "too many logins are held whole", true),
         ];
         reasons.into_iter().any(|(state, words, so)| so && fatal.contains(state) && fatal.contains(words))
+    }
+
+    /// Every address at which a session can be had is told to have been late, and was.
+    fn was_too_slow(&self, account: &Account, fatal: &str) -> bool {
+        let live = self.scenario.dead_addresses + 1..=ADDRESSES.into();
+        let told =
+            live.clone().all(|n| fatal.contains(&format!("address {n} did not answer within connect_timeout_s")));
+        let intakes = self.shared.house.intakes.borrow();
+        // Whoever was cut off in its startup message has not said for whom it came.
+        let of =
+            |i: &Intake| !i.is_standby && !i.is_canceller && i.client.is_none_or(|client| client == account.number);
+        let is_late = |i: &Intake| i.seen_ns + TURN_NS_MAX >= i.dialed_ns + CONNECT_TIMEOUT.as_nanos() as u64;
+        told && intakes.iter().map(|i| i.borrow()).filter(|i| of(i) && is_late(i)).count() >= live.count()
     }
 
     /// What has happened in this world, beside what was counted when it did.
@@ -201,6 +235,7 @@ impl World {
             split(bytes).0.iter().for_each(|f| eprintln!("{} {}", f[0] as char, oracle::show(f)));
         };
         eprintln!("{:#?}", self.scenario);
+        let ledger = self.shared.ledger.borrow();
         for account in self.shared.house.accounts.iter().map(|a| a.borrow()) {
             let number = account.number;
             eprintln!(
@@ -213,13 +248,23 @@ impl World {
                 account.fatal,
                 account.judged
             );
+            if let Some(e) = ledger.evidence.get(&number) {
+                let since = |at_ns: u64| at_ns.saturating_sub(self.shared.wall_ns);
+                eprintln!(
+                    "opened at {}, last request at {}, {:?}",
+                    since(e.opened_ns),
+                    since(e.last_request_ns),
+                    e.close
+                );
+            }
             lines("sent", &account.sent);
             eprintln!("all: {}", account.received[..account.received.len().min(600)].escape_ascii());
             lines("received", account.answers());
             lines("expected", &account.expected);
             for intake in self.shared.house.intakes.borrow().iter().map(|i| i.borrow()) {
                 if intake.client == Some(number) {
-                    lines("upstream received", &intake.received[intake.login_end..]);
+                    let login_end = intake.login_end.unwrap_or(intake.received.len());
+                    lines("upstream received", &intake.received[login_end..]);
                 }
             }
         }

@@ -32,10 +32,10 @@ pub struct Account {
     pub received: Vec<u8>,
     /// Where the whole frames of it end, and how many of those after the login were asked for.
     parsed: usize,
-    answered: usize,
+    pub answered: usize,
     /// How many frames of `expected` were asked for, and where they end.
     expected_parsed: usize,
-    due: usize,
+    pub due: usize,
     /// Process id and secret, to cancel with.
     pub key: Option<[u8; 8]>,
     /// It waits for the answer to a statement on the vault.
@@ -48,6 +48,10 @@ pub struct Account {
     pub cancelled: u32,
     /// What the gateway has told it at the end: SQLSTATE and reason.
     pub fatal: Option<String>,
+    /// The same as it was sent, perhaps in vain, and when.
+    pub farewell: Option<(u64, String)>,
+    /// When it was last there, on the simulator's clock.
+    pub seen_ns: u64,
     /// From here on nothing of what it has sent may be executed: its token had expired, and nothing was to be finished.
     pub too_late_from: Option<usize>,
     /// Its shard has panicked.
@@ -61,6 +65,8 @@ pub struct Account {
     /// What a server would have answered to that.
     pub expected: Vec<u8>,
     pub model: Server,
+    /// Which parts of `sent` the model was given, and what was known of the vault then.
+    fed: Vec<(usize, Vault)>,
     /// Not all that was sent arrives: its connection, or its upstream's, has a fault, or its upstream lies.
     pub faulted: bool,
     /// Its upstream has said what it was not asked.
@@ -87,11 +93,24 @@ pub struct Client {
     asks_for_encryption: bool,
     stage: Stage,
     court: Rc<Court>,
-    /// The statement on the vault that it waits for: its bytes, the frames that were there before it, and the oldest law.
-    vault: Option<(Vec<u8>, usize, usize)>,
+    /// The statement on the vault that it waits for.
+    vault: Option<Asked>,
     now_ns: u64,
     /// When its token has expired for so long that every shard must have noticed, on the simulator's clock.
     expired_ns: u64,
+}
+
+/// A statement on the vault that has no whole answer yet.
+struct Asked {
+    bytes: Vec<u8>,
+    /// The end of its pipeline is still to come, after so many rounds.
+    rest: Vec<u8>,
+    rest_ticks: usize,
+    /// The frames that were there before it.
+    frames: usize,
+    /// The oldest law when it was sent, and when its Execute was.
+    oldest: usize,
+    oldest_run: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +142,8 @@ impl Account {
             slow: false,
             cancelled: 0,
             fatal: None,
+            farewell: None,
+            seen_ns: 0,
             too_late_from: None,
             lost: false,
             turned_away: false,
@@ -130,6 +151,7 @@ impl Account {
             sent: Vec::new(),
             expected: Vec::new(),
             model: Server::new(number, Mode::Direct { masked }),
+            fed: Vec::new(),
             faulted: false,
             lied_to: false,
             done: false,
@@ -153,7 +175,12 @@ impl Account {
             self.parsed = end;
             self.fatal = is_our_fatal(frame).then(|| frame.escape_ascii().to_string()).or(self.fatal.take());
             match (self.login_end, frame[0]) {
-                (Some(_), _) => self.answered += usize::from(!is_unasked(frame)),
+                (Some(login_end), _) => {
+                    self.answered += usize::from(!is_unasked(frame));
+                    if is_outdated(frame) && !self.lied_to {
+                        self.look_for_outdated(&self.received[login_end..end].to_vec());
+                    }
+                }
                 (None, b'Z') => self.login_end = Some(end),
                 (None, b'K') => self.key = frame[5..].try_into().ok(),
                 _ => {}
@@ -177,11 +204,6 @@ impl Account {
         !self.waits_for_vault && self.answered >= self.due
     }
 
-    /// Something was cut off in what it was sent.
-    pub fn is_amid_frame(&self) -> bool {
-        self.parsed < self.received.len()
-    }
-
     /// Its session is open.
     pub fn is_in(&self) -> bool {
         self.login_end.is_some() && !self.closed
@@ -199,9 +221,38 @@ impl Account {
         self.model.feed(unfed, &mut Vec::new());
     }
 
-    fn feed(&mut self, bytes: &[u8]) {
+    /// The last of the answers is a refusal because the policy has changed. If no model would have failed there, the gateway could
+    /// not judge a long text again: then the model refuses that message too, and what follows from it is as sure as before.
+    fn look_for_outdated(&mut self, answers: &[u8]) {
+        let asked = |bytes| split(bytes).0.into_iter().filter(|frame| !is_unasked(frame));
+        let number = asked(answers).count() - 1;
+        let Some(due) = asked(&self.expected).nth(number) else { return };
+        if due[0] == b'E' && (is_outdated(due) || self.model.may_be_outdated(due)) {
+            return;
+        }
+        let at = due.as_ptr() as usize - self.expected.as_ptr() as usize;
+        let message = self.model.answers.partition_point(|end| *end <= at);
+        let mut model = Server::new(self.number, Mode::Direct { masked: self.masked });
+        model.reloads = self.model.reloads;
+        model.outdated = std::mem::take(&mut self.model.outdated);
+        model.outdated.insert(message);
+        self.model = model;
+        (self.expected, self.expected_parsed, self.due) = (Vec::new(), 0, 0);
+        let (sent, mut from) = (self.sent.clone(), 0);
+        for (to, vault) in std::mem::take(&mut self.fed) {
+            self.feed(&sent[from..to], vault);
+            from = to;
+        }
+    }
+
+    /// Lets the model answer what was sent next.
+    fn feed(&mut self, bytes: &[u8], vault: Vault) {
+        let from = self.fed.last().map_or(0, |(to, _)| *to);
+        self.fed.push((from + bytes.len(), vault));
         let mut expected = std::mem::take(&mut self.expected);
+        self.model.vault = vault;
         self.model.feed(bytes, &mut expected);
+        self.model.vault = Vault::default();
         self.expected = expected;
         while let Some(length) = u32_at(&self.expected, self.expected_parsed + 1) {
             let end = self.expected_parsed + length as usize + 1;
@@ -212,7 +263,7 @@ impl Account {
 
     fn send(&mut self, bytes: &[u8]) {
         self.sent.extend_from_slice(bytes);
-        self.feed(bytes);
+        self.feed(bytes, Vault::default());
     }
 }
 
@@ -304,7 +355,7 @@ impl Client {
             let Some(step) = self.steps.pop_front() else { return };
             line.out.extend_from_slice(&step.bytes);
             match step.vault {
-                true => self.ask_for_vault(&mut account, step.bytes),
+                true => self.ask_for_vault(&mut account, step),
                 false => account.send(&step.bytes),
             }
             if self.steps.is_empty() && self.ending != Ending::Terminate {
@@ -313,30 +364,51 @@ impl Client {
         }
     }
 
-    fn ask_for_vault(&mut self, account: &mut Account, bytes: Vec<u8>) {
+    fn ask_for_vault(&mut self, account: &mut Account, step: Step) {
+        let Step { bytes, rest, rest_ticks, .. } = step;
         account.sent.extend_from_slice(&bytes);
         account.waits_for_vault = true;
         let frames = split(account.answers()).0.len();
-        self.vault = Some((bytes, frames, self.court.law(account.shard).0));
+        let oldest = self.court.law(account.shard).0;
+        self.vault = Some(Asked { bytes, rest, rest_ticks, frames, oldest, oldest_run: oldest });
+    }
+
+    /// The end of a pipeline follows, if its time has come.
+    fn send_rest(&mut self, line: &mut Line) {
+        let account = self.account.clone();
+        let mut account = account.borrow_mut();
+        let Some(asked) = self.vault.as_mut().filter(|asked| !asked.rest.is_empty()) else { return };
+        asked.rest_ticks = asked.rest_ticks.saturating_sub(1);
+        if asked.rest_ticks > 0 || account.fatal.is_some() {
+            return;
+        }
+        self.note_lateness(&mut account);
+        let Some(asked) = &mut self.vault else { return };
+        asked.oldest_run = self.court.law(account.shard).0;
+        account.sent.extend_from_slice(&asked.rest);
+        line.out.extend_from_slice(&asked.rest);
+        asked.bytes.append(&mut asked.rest);
     }
 
     /// When the whole answer is here it is known how the statement was judged, and so what the model has to say.
     fn look_for_vault(&mut self, account: &mut Account) {
-        let Some((_, before, _)) = self.vault else { return };
+        let Some(before) = self.vault.as_ref().filter(|asked| asked.rest.is_empty()).map(|asked| asked.frames) else {
+            return;
+        };
         let (all, _) = split(account.answers());
         let frames: Vec<&[u8]> = all[before..].iter().copied().filter(|f| !is_unasked(f)).collect();
         if !frames.iter().any(|f| f[0] == b'Z') {
             return;
         }
-        let Some((bytes, _, oldest)) = self.vault.take() else { return };
+        let Some(Asked { bytes, oldest, oldest_run, .. }) = self.vault.take() else { return };
         let (vault, outcome) = seen(&bytes, &frames);
+        // What an Execute does is judged when it comes, whatever was bound before.
+        let oldest = if vault.refused_at.is_some_and(|tag| tag != b'E') { oldest } else { oldest_run };
         let newest = self.court.law(account.shard).1;
         account.judged.extend(outcome.map(|outcome| Judged { outcome, oldest, newest }));
         self.court.judged.set(self.court.judged.get() + 1);
         account.waits_for_vault = false;
-        account.model.vault = vault;
-        account.feed(&bytes);
-        account.model.vault = Vault::default();
+        account.feed(&bytes, vault);
     }
 
     fn leave(&mut self, account: &mut Account, line: &mut Line) {
@@ -382,12 +454,16 @@ impl Peer for Client {
 
     fn tick(&mut self, now_ns: u64, line: &mut Line) {
         self.now_ns = now_ns;
+        self.account.borrow_mut().seen_ns = now_ns;
         if self.stage == Stage::New && self.asks_for_encryption {
             self.stage = Stage::Encrypting;
             untagged(&mut line.out, |out| out.extend_from_slice(&80_877_103u32.to_be_bytes()));
         } else if self.stage == Stage::New {
             self.say_hello(line);
-        } else if self.stage == Stage::Working
+            return;
+        }
+        self.send_rest(line);
+        if self.stage == Stage::Working
             && let Some(step) = self.steps.front_mut().filter(|s| s.pause_ticks > 0)
         {
             step.pause_ticks -= 1;
@@ -398,8 +474,8 @@ impl Peer for Client {
     fn closed(&mut self) {
         let mut account = self.account.borrow_mut();
         account.closed = true;
-        if let Some((bytes, ..)) = self.vault.take() {
-            account.give_up(&bytes);
+        if let Some(asked) = self.vault.take() {
+            account.give_up(&asked.bytes);
         }
     }
 

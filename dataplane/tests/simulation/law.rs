@@ -28,7 +28,8 @@ use super::world::TURN_NS_MAX;
 pub const GATHERED_BYTES_MAX: usize = 210_000;
 /// The upstream's addresses are ports from here on; a session can be had at the last of them.
 pub const FIRST_ADDRESS: u16 = 5432;
-const ADDRESSES: u16 = 3;
+pub const ADDRESSES: u16 = 3;
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 const POLICY: &str = r#"
@@ -264,7 +265,7 @@ fn guarded(generation: Generation) -> (Resource, Secret, Snapshot) {
         name: "shop".into(),
         hosts: (0..ADDRESSES).map(|n| SocketAddr::from((Ipv4Addr::LOCALHOST, FIRST_ADDRESS + n)).into()).collect(),
         target_session_attrs: Target::ReadWrite,
-        connect_timeout: Duration::from_secs(4),
+        connect_timeout: CONNECT_TIMEOUT,
         database: "shop".into(),
         user: "gateway".into(),
         credential: Source::Env("NONE".into()),

@@ -16,7 +16,7 @@ pub fn contains(bytes: &[u8], part: &[u8]) -> bool {
     position(bytes, part).is_some()
 }
 
-fn position(bytes: &[u8], part: &[u8]) -> Option<usize> {
+pub fn position(bytes: &[u8], part: &[u8]) -> Option<usize> {
     let mut from = 0;
     while let Some(at) = memchr::memchr(part[0], &bytes[from..]) {
         if bytes[from + at..].starts_with(part) {
@@ -48,12 +48,9 @@ pub fn answers_are_the_servers(account: &Account, may_be_cut: bool, may_be_starr
         let alike = expected.get(i).is_some_and(|e| {
             let starred = is_starred(e, frame, account.masked, may_be_starred);
             let refused = is_refusal(e) && is_refusal(frame) || is_outdated(frame) && account.model.may_be_outdated(e);
-            e == frame || refused || starred || account.cancelled > 0 && is_cut_short(e, frame)
+            let outdated = is_outdated(e) && is_outdated(frame);
+            e == frame || refused || outdated || starred || account.cancelled > 0 && is_cut_short(e, frame)
         });
-        // A long text is not kept, so a reload between its Parse and its Bind refuses it, and what follows in its pipeline.
-        if !alike && is_outdated(frame) && account.model.reloads && has_long_text(&account.sent) {
-            return;
-        }
         // A lie, or the server's own farewell, may stand where the model has another answer or none.
         if !alike && (account.lied_to || account.vault_unseen && i >= expected.len()) {
             break;
@@ -68,11 +65,6 @@ pub fn answers_are_the_servers(account: &Account, may_be_cut: bool, may_be_starr
 
 pub fn is_refusal(frame: &[u8]) -> bool {
     frame[0] == b'E' && contains(frame, REFUSED)
-}
-
-/// A statement was prepared whose text is longer than what a plan keeps (4 KiB).
-fn has_long_text(sent: &[u8]) -> bool {
-    split(sent).0.iter().any(|frame| frame[0] == b'P' && frame.len() > 4096)
 }
 
 /// After a reload the gateway runs nothing under a name that it is not sure of.
@@ -126,10 +118,11 @@ pub fn requests_are_the_clients(account: &Account, intake: &Intake, evidence: &E
     assert!(!contains(&intake.received, b"forbidden"), "bytes of a refused statement went upstream");
     assert!(account.sent.starts_with(&evidence.requests), "the record of client {} differs", account.number);
     let (sent, _) = split(&account.sent);
-    let (went, rest) = split(&intake.received[intake.login_end..]);
+    let login_end = intake.login_end.unwrap_or(intake.received.len());
+    let (went, rest) = split(&intake.received[login_end..]);
     // What the server would ignore may be there or not, and our own messages look like the client's: all readings are kept.
     let mut readings = BTreeSet::from([0]);
-    let mut end = intake.login_end;
+    let mut end = login_end;
     for frame in went {
         end += frame.len();
         let before = std::mem::take(&mut readings);

@@ -11,6 +11,9 @@ pub struct Step {
     pub pause_ticks: usize,
     /// What becomes of it depends on the policy in force: the client awaits its whole answer to know.
     pub vault: bool,
+    /// The end of its pipeline, and how many rounds pass before it follows: what was bound may run under another policy.
+    pub rest: Vec<u8>,
+    pub rest_ticks: usize,
 }
 
 /// What a script may hold.
@@ -54,15 +57,15 @@ impl Writer<'_> {
     fn push(&mut self, bytes: Vec<u8>) {
         let waits = self.random.per_mille(700);
         let pause_ticks = if self.random.per_mille(200) { 1 + self.random.below(60) } else { 0 };
-        self.steps.push(Step { bytes, waits, pause_ticks, vault: false });
+        self.steps.push(Step { bytes, waits, pause_ticks, vault: false, rest: Vec::new(), rest_ticks: 0 });
     }
 
-    /// One message or pipeline that reads the vault: at once, prepared, or prepared before. In between the gateway may forget
-    /// what it knows of names (DEALLOCATE).
+    /// One message or pipeline that reads the vault: at once, prepared, or prepared before; some are described, and some come in
+    /// two parts. In between the gateway may forget what it knows of names (DEALLOCATE).
     fn vault(&mut self) {
         *self.sequence += 1;
         let text = format!("SELECT id, note FROM vault WHERE k = {}", self.sequence);
-        let mut bytes = Vec::new();
+        let (mut bytes, mut rest) = (Vec::new(), Vec::new());
         match self.random.below(10) {
             0..=1 => query(&text, &mut bytes),
             2..=3 => {
@@ -71,20 +74,33 @@ impl Writer<'_> {
             }
             4 => {
                 parse("", &text, &mut bytes);
-                bind("", "", 20, &mut bytes);
-                execute("", 0, &mut bytes);
+                rest = self.run_vault("", &mut bytes);
             }
-            5..=6 => query("DEALLOCATE nothing", &mut bytes),
-            _ => {
-                bind("", "v1", 20, &mut bytes);
-                execute("", 0, &mut bytes);
-            }
+            5 => query("DEALLOCATE nothing", &mut bytes),
+            _ => rest = self.run_vault("v1", &mut bytes),
         }
         if bytes[0] != b'Q' {
-            message(&mut bytes, b'S', |_| ());
+            message(if rest.is_empty() { &mut bytes } else { &mut rest }, b'S', |_| ());
         }
         let pause_ticks = if self.random.per_mille(500) { 1 + self.random.below(100) } else { 0 };
-        self.steps.push(Step { bytes, waits: true, pause_ticks, vault: true });
+        let rest_ticks = 1 + self.random.below(200);
+        self.steps.push(Step { bytes, waits: true, pause_ticks, vault: true, rest, rest_ticks });
+    }
+
+    /// Binds and executes; perhaps what it returns is the Execute, which then comes later.
+    fn run_vault(&mut self, statement: &str, bytes: &mut Vec<u8>) -> Vec<u8> {
+        let mut run = Vec::new();
+        bind("", statement, 20, bytes);
+        if self.random.per_mille(500) {
+            name(bytes, b'D', b'P', "");
+        }
+        execute("", 0, &mut run);
+        if self.random.per_mille(500) {
+            message(bytes, b'H', |_| ());
+            return run;
+        }
+        bytes.append(&mut run);
+        run
     }
 
     /// A statement; each is another text.

@@ -1,8 +1,9 @@
 //! A model of a PostgreSQL server: as much of one as a gateway can tell apart. Its answers depend on nothing but the bytes
 //! that it is given, so the same script asked directly and through the gateway must give the same answers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
+use dataplane::control::analyser::INLINE_BYTES_MAX;
 use dataplane::protocol::postgres::wire::{cstr_at, message, put_cstr, u32_at};
 
 /// Relations of the model: OID, name, columns.
@@ -36,6 +37,9 @@ pub const REFUSED: &[u8] = b"C42501\0";
 
 /// What a slow statement says that was cancelled: as many messages as if it was not, so that the client need not know.
 pub const CANCELLED: &str = "INSERT 0 0";
+/// The portal whose Execute stands for a refused statement, and what the server says of it.
+const STAND_IN: &[u8] = b"blocked by wireward";
+pub const STANDS_IN: &str = "stands for a refusal";
 /// Stands in every value of the vault.
 pub const VAULTED: &str = "VAULT-";
 
@@ -49,7 +53,7 @@ pub struct Server {
     mode: Mode,
     pending: Vec<u8>,
     status: u8,
-    skipping: bool,
+    pub skipping: bool,
     /// Messages have come since the last Sync.
     pipeline_open: bool,
     /// The error that it skips after was a refusal, which the gateway may have given alone.
@@ -68,6 +72,10 @@ pub struct Server {
     pub vault: Vault,
     /// The gateway may refuse alone what the server would fail for the want of a name.
     pub reloads: bool,
+    /// Messages, by number, that the gateway has refused because the policy has changed since their statement was prepared.
+    pub outdated: BTreeSet<usize>,
+    /// Of each message, where its answer ends in all that it was answered.
+    pub answers: Vec<usize>,
     /// A slow statement is under way: nothing is read before [`Server::wake`].
     pub sleeping: bool,
     woken: bool,
@@ -105,6 +113,8 @@ impl Server {
             lenient: false,
             vault: Vault::default(),
             reloads: false,
+            outdated: BTreeSet::new(),
+            answers: Vec::new(),
             sleeping: false,
             woken: false,
             cancelled: false,
@@ -167,13 +177,26 @@ impl Server {
             (self.woken, self.cancelled) = (false, false);
             self.consumed += total;
             self.classes.push((self.consumed, class));
+            self.answers.push(out.len());
         }
+    }
+
+    /// A Bind or an Execute of a text that is too long to be kept, and so to be judged again.
+    fn is_of_long_text(&self, tag: u8, body: &[u8]) -> bool {
+        let Some((first, at)) = cstr_at(body, 0) else { return false };
+        let text = match tag {
+            b'B' => cstr_at(body, at).and_then(|(name, _)| self.statements.get(name)),
+            b'E' => self.portals.get(first).map(|portal| &portal.text),
+            _ => None,
+        };
+        text.is_some_and(|text| text.len() > INLINE_BYTES_MAX)
     }
 
     fn take(&mut self, tag: u8, body: &[u8], out: &mut Vec<u8>) -> Class {
         self.pipeline_open = match tag {
             b'P' | b'B' | b'D' | b'E' | b'C' => true,
-            b'Q' | b'S' if !self.is_copying() => false,
+            b'S' if !self.is_copying() => false,
+            b'Q' if !self.is_copying() && !self.skipping => false,
             _ => self.pipeline_open,
         };
         if let Some(extended) = self.copying_extended {
@@ -189,7 +212,14 @@ impl Server {
         };
         let refused = text.contains("forbidden") || self.vault.refused_at == Some(tag);
         assert!(!(refused && self.mode == Mode::Upstream), "a refused statement has reached the upstream: {text}");
+        let outdated = self.outdated.contains(&self.classes.len());
+        assert!(!outdated || self.is_of_long_text(tag, body), "what can be judged again was refused for a reload");
         match tag {
+            _ if outdated => {
+                self.fail("0A000", "the policy has changed", true, out);
+                self.skipping_refusal = true;
+                return Class::Drop;
+            }
             _ if refused => {
                 self.fail("42501", "refused", tag != b'Q', out);
                 self.skipping_refusal = tag != b'Q';
@@ -362,7 +392,8 @@ impl Server {
         let rows_max = u32_at(body, at).filter(|n| *n > 0).map_or(usize::MAX, |n| n as usize);
         let name = name.to_vec();
         let Some(portal) = self.portals.get(&name) else {
-            return self.fail("34000", "no such portal", true, out);
+            let why = if name == STAND_IN { STANDS_IN } else { "no such portal" };
+            return self.fail("34000", why, true, out);
         };
         let text = portal.text.clone();
         match self.allowed(&text) {

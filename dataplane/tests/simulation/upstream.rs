@@ -7,9 +7,10 @@ use dataplane::io::sim::{Line, Peer, Random};
 use dataplane::protocol::postgres::wire::{CANCEL_REQUEST, cstr_at, message, put_cstr, u32_at};
 
 use super::cancel::{self, Asks};
-use super::client::Account;
+use super::client::{Account, is_unasked, split};
 use super::law::Court;
-use super::server::{Mode, Server};
+use super::oracle::{contains, is_outdated, is_refusal};
+use super::server::{Mode, STANDS_IN, Server};
 
 /// What a lying upstream does, once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,9 +49,13 @@ pub struct Intake {
     pub client: Option<u32>,
     /// It takes no writes, and the gateway wants a server that does.
     pub is_standby: bool,
-    /// Everything that it was sent, and where its login ends in that.
+    /// It came to cancel.
+    pub is_canceller: bool,
+    /// Everything that it was sent, and where its login ends in that, if it is whole.
     pub received: Vec<u8>,
-    pub login_end: usize,
+    pub login_end: Option<usize>,
+    /// What it was sent, and what is on its way.
+    pub handed: Vec<u8>,
     /// Of each send: where it ends in `received`, and how many bytes of requests were recorded then.
     pub sends: Vec<(usize, usize)>,
     /// The password that it was given, if it asked for one.
@@ -58,6 +63,54 @@ pub struct Intake {
     pub closed: bool,
     /// It was asked to cancel what it runs.
     pub cancelled: bool,
+    /// When it was dialed, and when it was last there.
+    pub dialed_ns: u64,
+    pub seen_ns: u64,
+    /// What it is about, and how many of its answers the client must have: see [`must_arrive`].
+    pub rests: Rests,
+    pub answered: usize,
+}
+
+/// What a server has under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rests {
+    /// No statement runs.
+    pub from_statements: bool,
+    /// Nor is a transaction or a pipeline open.
+    pub wholly: bool,
+    /// It has failed, and ignores all up to the next Sync.
+    ignores: bool,
+}
+
+impl Intake {
+    /// What is on its way there, or half there.
+    fn is_under_way(&self) -> bool {
+        let Some(login_end) = self.login_end else { return true };
+        let (frames, rest) = split(&self.handed[login_end..]);
+        let (mut end, mut ignores) = (login_end, self.rests.ignores);
+        let is_late = |frame: &&[u8]| {
+            end += frame.len();
+            let is_late = end > self.received.len();
+            ignores &= !(is_late && frame[0] == b'S');
+            // A goodbye or a Flush asks for nothing.
+            is_late && !ignores && !matches!(frame[0], b'X' | b'H')
+        };
+        !rest.is_empty() || frames.iter().any(is_late)
+    }
+
+    /// What it has under way as the gateway can know it, when so many of its answers are in the record.
+    pub fn known_rests(&self, recorded: usize) -> Rests {
+        let all = recorded == self.answered && !self.is_under_way();
+        if all { self.rests } else { Rests::default() }
+    }
+}
+
+/// A frame of a server that the gateway neither swallows nor says in its place. Those that answer a Describe it may have asked
+/// for, a ReadyForQuery it may say alone, and what stands for a refusal it replaces.
+pub fn must_arrive(frame: &[u8]) -> bool {
+    let is_replaced =
+        frame[0] == b'E' && (is_refusal(frame) || is_outdated(frame) || contains(frame, STANDS_IN.as_bytes()));
+    !b"ZTnt".contains(&frame[0]) && !is_unasked(frame) && !is_replaced
 }
 
 /// What all upstream connections know of each other: the server's side.
@@ -126,6 +179,7 @@ impl UpstreamPeer {
         }
         if u32_at(&intake.received, 4) == Some(CANCEL_REQUEST) {
             let key = intake.received[8..].to_vec();
+            intake.is_canceller = true;
             drop(intake);
             return self.cancel(&key, line);
         }
@@ -135,7 +189,7 @@ impl UpstreamPeer {
                 message(&mut line.out, b'R', |out| out.extend_from_slice(&3u32.to_be_bytes()));
             }
         }
-        intake.login_end = length;
+        let mut login_end = length;
         if self.asks_for_password {
             let Some(password) = u32_at(&intake.received, length + 1) else { return };
             let end = length + password as usize + 1;
@@ -147,11 +201,13 @@ impl UpstreamPeer {
             let known = self.house.court.since(client, |generation| generation.password() == given);
             assert!(known, "the upstream was given {given} for client {client}, which was not in force since it came");
             intake.password = Some(given.to_owned());
-            intake.login_end = end;
+            login_end = end;
         }
+        intake.login_end = Some(login_end);
+        intake.rests = Rests { from_statements: true, wholly: true, ignores: false };
         welcome(intake.is_standby, Self::key(self.number), &mut line.out);
         self.server = Some(Server::new(intake.client.expect("set"), Mode::Upstream));
-        self.fed = intake.login_end;
+        self.fed = login_end;
     }
 
     fn serve(&mut self, line: &mut Line) {
@@ -184,6 +240,12 @@ impl UpstreamPeer {
 
     fn answer(&mut self, answer: Vec<u8>, line: &mut Line) {
         let Some(server) = &mut self.server else { return };
+        let mut intake = self.intake.borrow_mut();
+        intake.answered += split(&answer).0.into_iter().filter(|frame| must_arrive(frame)).count();
+        let from_statements = !server.sleeping && !server.is_copying();
+        let wholly = from_statements && server.is_idle();
+        intake.rests = Rests { from_statements, wholly, ignores: server.skipping };
+        drop(intake);
         line.fin |= server.terminated;
         let Some((lie, bursts)) = &mut self.lie else { return line.out.extend(answer) };
         *bursts -= usize::from(!answer.is_empty() && *bursts > 0);
@@ -210,6 +272,7 @@ impl Peer for UpstreamPeer {
     }
 
     fn tick(&mut self, now_ns: u64, line: &mut Line) {
+        self.intake.borrow_mut().seen_ns = now_ns;
         self.pass_time(now_ns, line);
     }
 

@@ -13,12 +13,12 @@ use dataplane::io::Conn;
 use dataplane::io::sim::{Peer, Random, Sim};
 use dataplane::io::tls::Role;
 
-use super::client::{Account, is_unasked, split};
+use super::client::{Account, split};
 use super::law::{Court, DRAIN_TIMEOUT, FIRST_ADDRESS, certificates};
 use super::ledger::Ledger;
 use super::oracle;
 use super::tally::Tally;
-use super::upstream::{Dead, House, Intake, UpstreamPeer};
+use super::upstream::{Dead, House, Intake, Rests, UpstreamPeer, must_arrive};
 use super::world::{CANCEL_PORT, EPOCH_NS, FIRST_PORT, TURN_NS_MAX};
 
 /// What a shard's panic carries, so that it is told from a failed check.
@@ -111,7 +111,8 @@ impl Wires {
         if how == 4 {
             return None;
         }
-        let intake = Rc::new(RefCell::new(Intake { is_standby: how == 3, ..Intake::default() }));
+        let (is_standby, dialed_ns) = (how == 3, self.clock_ns.get());
+        let intake = Rc::new(RefCell::new(Intake { is_standby, dialed_ns, ..Intake::default() }));
         let mut ends = self.ends.borrow_mut();
         ends.forget(conn);
         ends.upstreams.insert(conn, intake.clone());
@@ -147,7 +148,10 @@ impl Wires {
         if let Some(intake) = ends.upstreams.get(&conn) {
             let mut intake = intake.borrow_mut();
             let recorded = intake.client.and_then(|c| ledger.evidence.get(&c)).map_or(0, |e| e.requests.len());
-            let end = intake.received.len() + bytes.len();
+            let received = intake.received.len();
+            intake.handed.truncate(received);
+            intake.handed.extend_from_slice(bytes);
+            let end = intake.handed.len();
             intake.sends.push((end, recorded));
             return;
         }
@@ -155,6 +159,7 @@ impl Wires {
             return;
         }
         let number = ends.clients[&conn];
+        self.note_farewell(&mut world.house.accounts[number as usize].borrow_mut(), bytes);
         let account = world.house.accounts[number as usize].borrow();
         let Some(login_end) = account.login_end else { return };
         let from = account.received.len() - login_end;
@@ -180,15 +185,26 @@ impl Wires {
         }
     }
 
+    /// What the gateway says at the end is known from here on, also if it does not arrive.
+    fn note_farewell(&self, account: &mut Account, bytes: &[u8]) {
+        let Some(at) = oracle::position(bytes, b"SFATAL\0VFATAL\0C").filter(|_| account.farewell.is_none()) else {
+            return;
+        };
+        account.farewell = Some((self.clock_ns.get(), bytes[at..].escape_ascii().to_string()));
+    }
+
     /// (j), (k) Nobody is sent away whose statement or transaction may still be finished, nor before the time.
     fn check_farewell(&self, account: &Account, farewell: &[u8], recorded: &[u8], world: &World) {
         let (number, now_ns) = (account.number, self.clock_ns.get());
-        let is_idle = ends_idle(recorded);
+        let rests = rests(&world.house, number, recorded);
         let mut tally = world.tally.borrow_mut();
         if oracle::contains(farewell, b"is shutting down") {
             let stopping_ns = self.stopping_ns.get().expect("it was told to stop");
             let is_over = now_ns >= stopping_ns + DRAIN_TIMEOUT.as_nanos() as u64;
-            assert!(is_over || is_idle, "client {number} was sent away in the midst of a statement or transaction");
+            assert!(
+                is_over || rests.wholly,
+                "client {number} was sent away in the midst of a statement or transaction"
+            );
             let what = if is_over { "cut off by the end of drain_timeout" } else { "told of the stop" };
             tally.add(what, 1);
             tally.add(
@@ -203,14 +219,13 @@ impl Wires {
             let is_over = wall_ns >= expiry_ns + world.court.token_expiry.grace().as_nanos() as u64;
             let (what, may_go) = match world.court.token_expiry {
                 TokenExpiry::End => ("expired: end", true),
-                TokenExpiry::FinishStatement => ("expired: finish-statement", !account.slow),
-                TokenExpiry::FinishTransaction => ("expired: finish-transaction", is_idle),
+                TokenExpiry::FinishStatement => ("expired: finish-statement", rests.from_statements),
+                TokenExpiry::FinishTransaction => ("expired: finish-transaction", rests.wholly),
             };
             let last = split(recorded).0.last().map(|frame| oracle::show(frame));
             assert!(
                 is_over || may_go,
-                "client {number} was sent away in the midst of what it may finish: {what}, slow {}, after {last:?}",
-                account.slow
+                "client {number} was sent away in the midst of what it may finish: {what}, after {last:?}"
             );
             tally.add(what, 1);
             let has_finished = !is_over && wall_ns > expiry_ns + TURN_NS_MAX;
@@ -219,13 +234,14 @@ impl Wires {
     }
 }
 
-/// The last answer in the record is that the server waits, with no transaction open; or that a statement was refused, of whose
-/// pipeline nothing has gone there.
-fn ends_idle(recorded: &[u8]) -> bool {
+/// What a client's upstream has under way, as the gateway can know it: nothing is on its way there, all that it has answered
+/// is in the record, and what is in the record is whole.
+fn rests(house: &House, client: u32, recorded: &[u8]) -> Rests {
     let (frames, rest) = split(recorded);
-    let last = frames.iter().rev().find(|frame| !is_unasked(frame));
-    let is_over = |frame: &[u8]| *frame == [b'Z', 0, 0, 0, 5, b'I'] || oracle::is_refusal(frame);
-    rest.is_empty() && last.is_none_or(|frame| is_over(frame))
+    let count = frames.iter().filter(|frame| must_arrive(frame)).count();
+    let intakes = house.intakes.borrow();
+    let served = intakes.iter().map(|intake| intake.borrow()).rfind(|i| i.client == Some(client));
+    served.filter(|_| rest.is_empty()).map_or(Rests::default(), |intake| intake.known_rests(count))
 }
 
 /// The wall clock when a world begins.

@@ -78,10 +78,11 @@ pub struct World {
 /// Runs one seed; the trace's hash, and what has happened.
 pub fn run(seed: u64) -> (u64, Tally) {
     let mut world = World::new(seed);
-    world.turn_until_over();
+    let turned = catch_unwind(AssertUnwindSafe(|| world.turn_until_over()));
     if std::env::var_os("WIREWARD_SIM_SEED").is_some() {
         world.dump();
     }
+    turned.unwrap_or_else(|failed| resume_unwind(failed));
     world.check();
     let trace = world
         .places
@@ -210,6 +211,7 @@ impl World {
             }
             if now_ns > DOOMSDAY_NS && !is_doomed {
                 is_doomed = true;
+                self.check_nobody_hangs();
                 self.places.iter_mut().for_each(|place| place.shard.io().reset_all());
             }
         }

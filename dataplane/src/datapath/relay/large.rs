@@ -122,6 +122,7 @@ impl<D: Dissector> Relay<D> {
             Step::End(fault) => return Some(Flow::End(fault)),
             Step::Wait | Step::After => {
                 self.lane(direction).ungather(frame);
+                self.lane(direction).hold(true);
                 let stopped = self.speak(direction, cx);
                 return stopped.or(Some(Flow::Idle));
             }

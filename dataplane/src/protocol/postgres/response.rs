@@ -275,9 +275,11 @@ impl Dissector {
                     _ => {}
                 }
             }
-            // No Sync is on its way: the server ignores all until one comes, so nothing more is owed for it either.
+            // No Sync is on its way: the server ignores all until one comes, so nothing more is owed for it either. A simple
+            // query that it has ignored has ended no pipeline.
             if self.replies.is_empty() {
                 self.skip = Skip::ToUpstreamSync;
+                self.pipeline_open = true;
             }
         }
         if owed.owner == Owner::Refused {

@@ -1,0 +1,60 @@
+//! What a session says of itself while something waits.
+
+use super::*;
+
+/// The shell parks what its peer does not finish, as it does while slots are short.
+fn park(stage: &mut Stage) {
+    let lane = stage.session.incoming(Side::Client);
+    lane.park(&mut stage.slab, &stage.gathered);
+}
+
+#[test]
+fn what_stands_behind_a_statement_that_is_analysed_is_not_parked() {
+    let mut stage = Stage::new(Login::Plain, Cut::Whole);
+    stage.log_in();
+    let statements = parse(r#"Q "select " "1"*40000 "\0" | Q "select 2\0""#);
+    stage.judge.waits = true;
+    stage.say(Side::Client, &statements);
+    park(&mut stage);
+    stage.judge.waits = false;
+    stage.feed(Input::Again);
+    assert!(stage.left_after(Side::Upstream) == statements, "the statement behind it goes on without another byte");
+}
+
+#[test]
+fn a_statement_that_waits_for_the_recorder_is_not_parked() {
+    let mut stage = Stage::new(Login::Plain, Cut::Whole);
+    stage.log_in();
+    stage.recorder_present = false;
+    let statement = parse(r#"Q "select 1\0""#);
+    stage.say(Side::Client, &statement);
+    park(&mut stage);
+    assert_eq!(stage.shortage, Some(Shortage::Recorder));
+    stage.recorder_present = true;
+    stage.feed(Input::Again);
+    assert!(stage.left_after(Side::Upstream) == statement, "it goes on without another byte");
+}
+
+#[test]
+fn the_beginning_of_a_statement_is_parked() {
+    let mut stage = Stage::new(Login::Plain, Cut::Whole);
+    stage.log_in();
+    let (statement, free) = (parse(r#"Q "select 1\0""#), stage.slab.free());
+    stage.say(Side::Client, &statement[..7]);
+    park(&mut stage);
+    assert_eq!(stage.slab.free(), free, "it keeps no slot");
+    stage.say(Side::Client, &statement[7..]);
+    assert!(stage.left_after(Side::Upstream) == statement);
+}
+
+#[test]
+fn a_simple_query_that_the_server_ignores_ends_no_pipeline() {
+    let mut stage = Stage::new(Login::Plain, Cut::Whole);
+    stage.log_in();
+    stage.say(Side::Client, &parse(r#"B "\0missing\0\0\0\0\0\0\0" | H | Q "select 1\0""#));
+    stage.say(Side::Upstream, &parse(r#"E "SERROR\0VERROR\0C26000\0Mno such prepared statement\0\0""#));
+    assert!(!stage.session.is_idle(), "the server ignores all up to a Sync");
+    stage.say(Side::Client, &parse("S"));
+    stage.say(Side::Upstream, &parse(r#"Z "I""#));
+    assert!(stage.session.is_idle());
+}
