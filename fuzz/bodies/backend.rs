@@ -170,12 +170,12 @@ fn values(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
 /// what was recorded, so the record is compared.
 ///
 /// What the client sends behind a COPY waits for leave: it goes up, with its verdict, or no more, by when the upstream's next
-/// message comes; and what has gone up may be what ends the session. What came down until then is the same.
+/// message comes; and what has gone up, or is owed since, decides which message ends the session. What came down until then
+/// is the same.
 fn same(mut whole: Ran, mut cut: Ran, copies_in: bool) {
     let is_amid = |ran: &Ran| !messages(&ran.to_client).1.is_empty();
-    let is_disturbed = |ran: &Ran| ran.closed.as_ref().is_some_and(|why| why.contains("no COPY data"));
-    let ends_otherwise = whole.closed != cut.closed || is_disturbed(&whole);
-    if is_amid(&whole) || is_amid(&cut) || copies_in && ends_otherwise {
+    let is_ended = |ran: &Ran| ran.closed.as_deref() != Some("the upstream closed the connection");
+    if is_amid(&whole) || is_amid(&cut) || copies_in && (is_ended(&whole) || is_ended(&cut)) {
         let common = whole.record.responses.len().min(cut.record.responses.len());
         for ran in [&mut whole, &mut cut] {
             ran.to_client.clear();

@@ -244,22 +244,23 @@ fn is_ours(message: &[u8]) -> bool {
 
 /// Of a message that ends the session before it is whole, the record has what had come.
 ///
-/// Where the server has asked for COPY data, some that waited goes up or not by whether what the server says next has come
-/// too; and if what follows it ends the session, that happens before or behind what the server says next.
+/// COPY data waits for what the server says, and goes up or not by how much of that has come; if what follows the data ends the
+/// session, that happens before or behind what the server says next.
 fn same(mut whole: Ran, mut cut: Ran) {
     let is_ended = |ran: &Ran| ran.closed.as_deref() != Some("client closed");
-    let asks_for_data = |ran: &Ran| messages(&ran.record.responses).0.iter().any(|m| m[0] == b'G');
+    let is_data = |m: &&[u8]| matches!(m[0], b'd' | b'c' | b'f');
+    let copies = |ran: &Ran| messages(&ran.record.requests).0.iter().any(is_data);
     let (requests, responses) = (&whole.record.requests, &whole.record.responses);
     let requests = requests.len().min(cut.record.requests.len());
     let responses = responses.len().min(cut.record.responses.len());
-    let (ends, copies) = (is_ended(&whole) || is_ended(&cut), asks_for_data(&whole) || asks_for_data(&cut));
+    let (ends, copies) = (is_ended(&whole) || is_ended(&cut), copies(&whole) || copies(&cut));
     for ran in [&mut whole, &mut cut] {
         if ends {
             ran.record.requests.truncate(requests);
         }
         if copies {
-            let without_data = messages(&ran.to_upstream).0.into_iter().filter(|m| !matches!(m[0], b'd' | b'c' | b'f'));
-            ran.to_upstream = without_data.collect::<Vec<_>>().concat();
+            let (went, _) = messages(&ran.to_upstream);
+            ran.to_upstream = went.into_iter().filter(|m| !is_data(m)).collect::<Vec<_>>().concat();
         }
         if ends && copies {
             ran.to_upstream.clear();
