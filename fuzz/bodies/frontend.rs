@@ -249,7 +249,10 @@ fn is_ours(message: &[u8]) -> bool {
 fn same(mut whole: Ran, mut cut: Ran) {
     let is_ended = |ran: &Ran| ran.closed.as_deref() != Some("client closed");
     let is_data = |m: &&[u8]| matches!(m[0], b'd' | b'c' | b'f');
-    let copies = |ran: &Ran| messages(&ran.record.requests).0.iter().any(is_data);
+    let copies = |ran: &Ran| {
+        let (went, rest) = messages(&ran.record.requests);
+        went.iter().any(is_data) || rest.first() == Some(&b'd')
+    };
     let (requests, responses) = (&whole.record.requests, &whole.record.responses);
     let requests = requests.len().min(cut.record.requests.len());
     let responses = responses.len().min(cut.record.responses.len());
