@@ -245,7 +245,7 @@ fn is_ours(message: &[u8]) -> bool {
 /// Of a message that ends the session before it is whole, the record has what had come.
 ///
 /// COPY data waits for what the server says, and goes up or not by how much of that has come; if what follows the data ends the
-/// session, that happens before or behind what the server says next.
+/// session, a Terminate too, that happens before or behind what the server says next.
 fn same(mut whole: Ran, mut cut: Ran) {
     let is_ended = |ran: &Ran| ran.closed.as_deref() != Some("client closed");
     let is_data = |m: &&[u8]| matches!(m[0], b'd' | b'c' | b'f');
@@ -262,11 +262,10 @@ fn same(mut whole: Ran, mut cut: Ran) {
             ran.record.requests.truncate(requests);
         }
         if copies {
+            // Amid a frame no Terminate of ours can be said.
             let (went, _) = messages(&ran.to_upstream);
-            ran.to_upstream = went.into_iter().filter(|m| !is_data(m)).collect::<Vec<_>>().concat();
-        }
-        if ends && copies {
-            ran.to_upstream.clear();
+            let others = went.into_iter().filter(|m| !ends && !is_data(m) && m[0] != b'X');
+            ran.to_upstream = others.collect::<Vec<_>>().concat();
             ran.to_client.clear();
             ran.closed = None;
             ran.record.responses.truncate(responses);
