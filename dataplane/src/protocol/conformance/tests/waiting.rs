@@ -58,3 +58,20 @@ fn a_simple_query_that_the_server_ignores_ends_no_pipeline() {
     stage.say(Side::Upstream, &parse(r#"Z "I""#));
     assert!(stage.session.is_idle());
 }
+
+#[test]
+fn a_gathered_statement_whose_analysis_is_done_waits_for_the_recorder_too() {
+    let mut stage = Stage::new(Login::Plain, Cut::Whole);
+    stage.log_in();
+    let statement = parse(r#"Q "select " "1"*40000 "\0""#);
+    stage.judge.waits = true;
+    stage.say(Side::Client, &statement);
+    (stage.judge.waits, stage.recorder_present) = (false, false);
+    stage.feed(Input::Again);
+    while stage.send(Side::Upstream) {}
+    assert_eq!(stage.left[Side::Upstream as usize].len(), 0, "a statement has started without the recorder");
+    stage.recorder_present = true;
+    stage.feed(Input::Again);
+    while stage.send(Side::Upstream) {}
+    assert!(stage.left[Side::Upstream as usize] == statement, "the statement starts when the recorder is back");
+}
