@@ -115,6 +115,7 @@ struct RawLimits {
     plans_max: usize,
     idle_upstreams_max: u32,
     server_idle_timeout_s: f64,
+    server_lifetime_s: f64,
 }
 
 impl Default for RawLimits {
@@ -135,6 +136,7 @@ impl Default for RawLimits {
             plans_max: 16_384,
             idle_upstreams_max: 16,
             server_idle_timeout_s: 60.0,
+            server_lifetime_s: 3600.0,
         }
     }
 }
@@ -213,6 +215,8 @@ pub struct Limits {
     pub idle_upstreams_max: u32,
     /// For how long it keeps each (pgbouncer's name).
     pub server_idle_timeout: Duration,
+    /// How old the login of one may become (pgbouncer's name).
+    pub server_lifetime: Duration,
 }
 
 /// When a session ends whose token has expired.
@@ -400,6 +404,7 @@ fn limits(raw: &RawLimits) -> Result<Limits, String> {
         plans_max: within("plans_max", raw.plans_max, 16..=1_000_000)?,
         idle_upstreams_max: within("idle_upstreams_max", raw.idle_upstreams_max as usize, 0..=10_000)? as u32,
         server_idle_timeout: seconds("limits.server_idle_timeout_s", raw.server_idle_timeout_s)?,
+        server_lifetime: seconds("limits.server_lifetime_s", raw.server_lifetime_s)?,
     })
 }
 

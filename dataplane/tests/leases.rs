@@ -343,7 +343,7 @@ fn control() -> Control {
     let verify = Box::new(|token: &[u8], _| {
         let name = String::from_utf8_lossy(token).into_owned();
         let roles = vec!["plain".to_owned()];
-        Ok(Identity { subject: name.clone(), name, roles, actors: Vec::new(), expires_unix_s: u64::MAX })
+        Ok(Identity { subject: name.clone(), name, roles, expires_unix_s: u64::MAX, ..Identity::default() })
     });
     Control::new(verify, policy, vec![(resource, Secret::new(b"secret"), Snapshot::default())])
 }
@@ -358,6 +358,7 @@ fn limits(idle_upstreams_max: u32) -> Limits {
         token_bytes_max: 4096,
         idle_upstreams_max,
         server_idle_timeout: Duration::from_secs(3),
+        server_lifetime: Duration::from_secs(3600),
         session: dissector::Limits {
             statement_bytes_max: 1 << 16,
             bind_bytes_max: 1 << 16,

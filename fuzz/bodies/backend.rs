@@ -44,6 +44,7 @@ impl Judge for Allows {
             mask_unsourced: true,
             harmless: Box::default(),
             touches_names: false,
+            leaves_traces: false,
             copy: None,
         }))
     }

@@ -60,6 +60,7 @@ impl Bench {
             mask_unsourced: contains(text, COMPUTED),
             harmless: Box::default(),
             touches_names: contains(text, b"deallocate"),
+            leaves_traces: false,
             copy: None,
         }
     }

@@ -190,7 +190,7 @@ fn control() -> Control {
     let verify = Box::new(|token: &[u8], _| {
         let role = String::from_utf8_lossy(token).into_owned();
         let (subject, name) = (role.clone(), role.clone());
-        Ok(Identity { subject, name, roles: vec![role], actors: Vec::new(), expires_unix_s: u64::MAX })
+        Ok(Identity { subject, name, roles: vec![role], expires_unix_s: u64::MAX, ..Identity::default() })
     });
     Control::new(verify, policy, vec![(resource, Secret::new(b"secret"), Snapshot::default())])
 }
@@ -214,5 +214,6 @@ fn limits() -> Limits {
         plans_max: 1024,
         idle_upstreams_max: 16,
         server_idle_timeout: Duration::from_secs(60),
+        server_lifetime: Duration::from_secs(3600),
     }
 }

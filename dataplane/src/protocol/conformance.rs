@@ -324,8 +324,8 @@ mod tests {
                 subject: "ada".into(),
                 name: "ada".into(),
                 roles: vec!["analyst".into()],
-                actors: Vec::new(),
                 expires_unix_s: u64::MAX,
+                ..Identity::default()
             },
             role_names: vec!["analyst".into()],
             resource: "shop".into(),

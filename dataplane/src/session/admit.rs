@@ -168,6 +168,9 @@ impl Session {
             "application_name": startup.parameter("application_name"),
             "policy": admission.epoch_name,
         });
+        if !admission.identity.issuer.is_empty() {
+            open["issuer"] = admission.identity.issuer.as_str().into();
+        }
         if !admission.identity.actors.is_empty() {
             let actor = |a: &Actor| json!({"subject": a.subject, "issuer": a.issuer});
             open["actors"] = admission.identity.actors.iter().map(actor).collect();
@@ -179,7 +182,13 @@ impl Session {
         self.relay.epoch = admission.epoch;
         self.relay.dissector.set_masks(admission.masks.clone());
         let attempts = Attempts::new(admission.upstream.target, admission.upstream.order.clone());
-        self.state = State::Dialing(Box::new(Dialing { startup, admission, attempts, step: DialStep::Connecting }));
+        self.state = State::Dialing(Box::new(Dialing {
+            startup,
+            admission,
+            attempts,
+            step: DialStep::Connecting,
+            was_full: false,
+        }));
         self.dial(outputs)
     }
 }

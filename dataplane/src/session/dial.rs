@@ -181,8 +181,12 @@ impl Session {
             Progress::Refused { is_away: true, .. } if dialing.attempts.has_next() => {
                 return Err(Miss::StartingUp.into());
             }
-            Progress::Refused { report, is_full, .. } => {
-                outputs.extend(is_full.then_some(Output::UpstreamIsFull));
+            // Connections that are kept there for nobody may be what fills it: they are closed, and it is asked once more.
+            Progress::Refused { is_full: true, .. } if !std::mem::replace(&mut dialing.was_full, true) => {
+                dialing.step = DialStep::Parting;
+                outputs.extend([Output::Part, Output::UpstreamIsFull]);
+            }
+            Progress::Refused { report, .. } => {
                 self.relay.replies.insert_unrecorded(&report);
                 self.relay.dissector.say_farewell();
                 return Err(Fault::Unreachable("the upstream refused the login").into());
@@ -190,7 +194,7 @@ impl Session {
             Progress::Ready(ready) => {
                 dialing.attempts.judge(ready.traits)?;
                 let key = dialing.key(self.relay.dissector.shared().name_key);
-                self.let_in(Box::new(Lease { key, ready }), cx);
+                self.let_in(Box::new(Lease { key, ready, logged_in_unix_ns: cx.now_unix_ns }), cx);
                 cx.counters.upstream_logins.add(1);
             }
         }
@@ -203,7 +207,8 @@ impl Session {
         handshake::welcome(&mut welcome, &dialing.startup, &lease.ready.parameters, self.cancel_key);
         self.relay.replies.insert_unrecorded(&welcome);
         self.upstream_key = lease.ready.cancel_key;
-        self.lease = self.relay.dissector.shared().keeps_upstreams.then_some(lease);
+        let is_pinned = dialing.admission.upstream.role.is_some();
+        self.lease = (self.relay.dissector.shared().keeps_upstreams && !is_pinned).then_some(lease);
         self.state = State::Relaying;
         cx.counters.logins.admitted.add(1);
     }

@@ -282,6 +282,8 @@ struct Dialing {
     admission: Admission,
     attempts: Attempts,
     step: DialStep,
+    /// An upstream had no room.
+    was_full: bool,
 }
 
 enum DialStep {

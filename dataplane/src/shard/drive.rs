@@ -110,7 +110,7 @@ impl<I: SecureIo> Shard<I> {
         if entry.closing {
             return;
         }
-        let was_draining = entry.session.is_draining();
+        let (was_draining, was_relaying) = (entry.session.is_draining(), entry.session.is_relaying());
         let mut judge = SessionJudge {
             plans: &mut self.plans,
             counters: &self.counters,
@@ -152,6 +152,9 @@ impl<I: SecureIo> Shard<I> {
             let id = entry.session.id();
             self.timer(Kind::Drain, DRAIN_MAX, index, id);
         }
+        if !was_relaying {
+            self.start_lease(index);
+        }
         self.perform(index);
         self.arm(index);
     }
@@ -162,7 +165,7 @@ impl<I: SecureIo> Shard<I> {
                 Output::Admit(request) => self.admit(index, request, false),
                 Output::Dial { address, key } => self.dial(index, address, key),
                 Output::Part => self.part(index),
-                Output::UpstreamIsFull => self.close_spares(),
+                Output::UpstreamIsFull => self.make_room(index),
                 Output::NotReached(misses) => self.not_reached(index, &misses),
                 Output::Challenge { database } => self.challenge(index, &database),
                 Output::Cancel(request) => self.want_cancel(index, request),
@@ -237,7 +240,6 @@ impl<I: SecureIo> Shard<I> {
                 let id = entry.session.id();
                 self.attach(conn, index, End::Upstream);
                 self.timer(Kind::Dial, timeout, index, id);
-                self.start_lease(index);
             }
             Err(error) => self.feed(index, Input::Dialed(Err(miss(error)))),
         }
@@ -323,8 +325,11 @@ impl<I: SecureIo> Shard<I> {
         }
         self.keep_upstream(index);
         let Some(entry) = self.entries[index as usize].as_ref() else { return };
-        let connections = [Some(entry.client), entry.upstream];
-        connections.into_iter().flatten().for_each(|conn| self.io.close(conn, &[]));
+        let (client, upstream) = (entry.client, entry.upstream);
+        self.io.close(client, &[]);
+        if let Some(conn) = upstream {
+            self.io.close(conn, entry.session.goodbye());
+        }
     }
 
     /// The last event of a connection. With the last connection the session is gone and its slots are free.

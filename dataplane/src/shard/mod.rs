@@ -369,6 +369,7 @@ impl<I: SecureIo> Shard<I> {
                 }
                 Mail::Reload(reload) => self.reload(*reload),
                 Mail::Catalogue => self.renew_views(),
+                Mail::MakeRoom(resource) => self.close_spares_of(|endpoint| endpoint.resource == resource),
                 Mail::Stop => {
                     self.stop();
                     self.tell_last_refusals();

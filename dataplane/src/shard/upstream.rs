@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::mailbox::Mail;
 use super::timers::Kind;
 use super::{End, Shard};
 use crate::control::route::Endpoint;
@@ -93,7 +94,8 @@ impl<I: SecureIo> Shard<I> {
             return false;
         }
         let (Some(conn), Some(endpoint)) = (entry.upstream, entry.endpoint.clone()) else { return false };
-        let Some((lease, receiving)) = entry.session.take_lease() else { return false };
+        let oldest_unix_ns = self.now.unix_ns.saturating_sub(self.limits.server_lifetime.as_nanos() as u64);
+        let Some((lease, receiving)) = entry.session.take_lease(oldest_unix_ns) else { return false };
         entry.upstream = None;
         entry.open -= 1;
         let address = entry.address;
@@ -140,16 +142,14 @@ impl<I: SecureIo> Shard<I> {
         }
         self.attach(spare.conn, index, End::Upstream);
         self.counters.upstream_leases.add(1);
-        self.start_lease(index);
         self.feed(index, Input::Leased(spare.lease));
         true
     }
 
     /// From now on the session has some seconds in which it may leave its upstream's connection to another.
     pub(super) fn start_lease(&mut self, index: u32) {
-        if self.limits.idle_upstreams_max > 0
-            && let Some(id) = self.entries[index as usize].as_ref().map(|e| e.session.id())
-        {
+        let entry = self.entries[index as usize].as_ref();
+        if let Some(id) = entry.filter(|e| e.session.has_lease()).map(|e| e.session.id()) {
             self.timer(Kind::Lease, LEASE_MAX, index, id);
         }
     }
@@ -169,6 +169,7 @@ impl<I: SecureIo> Shard<I> {
             Progress::More => {}
             Progress::Done => {
                 (spare.step, spare.since_ns, spare.until_ns) = (Step::Kept, now_ns, now_ns + idle_ns);
+                self.spares.due_ns = self.spares.due_ns.min(now_ns + idle_ns);
             }
             Progress::Failed => return self.close_spare(at),
         }
@@ -209,10 +210,28 @@ impl<I: SecureIo> Shard<I> {
         self.io.close(conn, &farewell);
     }
 
-    /// Their logins may be good no more.
+    /// Their logins may be good no more, nor those of the sessions that are here.
     pub(super) fn close_spares(&mut self) {
-        let all: Vec<u32> = self.spares.open().map(|(at, _)| at).collect();
-        all.into_iter().for_each(|at| self.close_spare(at));
+        self.close_spares_of(|_| true);
+        self.entries.iter_mut().flatten().for_each(|entry| entry.session.forget_lease());
+    }
+
+    /// An upstream has no room: what all shards keep there is closed.
+    pub(super) fn make_room(&mut self, index: u32) {
+        let endpoint = self.entries[index as usize].as_ref().and_then(|e| e.endpoint.as_ref());
+        let Some(resource) = endpoint.map(|endpoint| endpoint.resource.clone()) else { return };
+        self.close_spares_of(|endpoint| endpoint.resource == resource);
+        for (number, sibling) in self.siblings.iter().enumerate() {
+            if number != usize::from(self.number) {
+                sibling.send(Mail::MakeRoom(resource.clone()));
+            }
+        }
+    }
+
+    pub(super) fn close_spares_of(&mut self, is_meant: impl Fn(&Endpoint) -> bool) {
+        let meant = self.spares.open().filter(|(_, spare)| is_meant(&spare.endpoint));
+        let meant: Vec<u32> = meant.map(|(at, _)| at).collect();
+        meant.into_iter().for_each(|at| self.close_spare(at));
     }
 
     /// Closes those whose time is over.

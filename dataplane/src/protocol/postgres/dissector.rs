@@ -83,8 +83,8 @@ pub struct Dissector {
     pub(super) pipeline: u32,
     /// Statements may be there that were judged under another policy or catalogue.
     pub(super) renewed: bool,
-    /// The upstream has reported a setting since its login.
-    pub(super) reported: bool,
+    /// Something may be left at the upstream that a reset does not undo.
+    pub(super) is_stained: bool,
 }
 
 impl Dissector {
@@ -106,7 +106,7 @@ impl Dissector {
             farewell: false,
             pipeline: 0,
             renewed: false,
-            reported: false,
+            is_stained: false,
         }
     }
 
@@ -129,7 +129,7 @@ impl Dissector {
 
     /// Nothing is under way on the upstream's connection, and all that the session has left there can be undone.
     pub fn is_at_rest(&self) -> bool {
-        self.is_idle() && self.skip == Skip::No && self.copy_in == CopyIn::No && !self.farewell && !self.reported
+        self.is_idle() && self.skip == Skip::No && self.copy_in == CopyIn::No && !self.farewell && !self.is_stained
     }
 
     /// An answer is still to come.

@@ -155,7 +155,10 @@ impl Dissector {
         self.described = None;
         match plan.verdict {
             Verdict::Deny => Err(self.refuse(plan, ask, scratch)),
-            _ => Ok(plan),
+            _ => {
+                self.is_stained |= plan.leaves_traces;
+                Ok(plan)
+            }
         }
     }
 

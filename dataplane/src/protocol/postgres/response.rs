@@ -307,7 +307,8 @@ impl Dissector {
     fn parameter_status(&mut self, frame: &mut [u8]) -> Step {
         let Some((name, at)) = cstr_at(frame, HEAD_BYTES) else { return MALFORMED };
         let Some((value, end)) = cstr_at(frame, at) else { return MALFORMED };
-        self.reported = true;
+        // Nobody knows what it was at the login: a reset may not bring it back.
+        self.is_stained = true;
         match name {
             b"standard_conforming_strings" if value != b"on" => return UNPINNED,
             b"client_encoding" if value != b"UTF8" => return UNPINNED,
