@@ -185,42 +185,41 @@ fn others(world: &World) {
     assert_eq!(ann.backend(), first, "and ann's own was kept all the time");
 }
 
+/// What a client may leave its upstream in.
+const UNREST: [(&str, fn(&mut Wire, u16)); 8] = [
+    ("a transaction", |wire, _| run_all(wire, &["begin", "select 1"])),
+    ("a failed transaction", |wire, _| {
+        run_all(wire, &["begin"]);
+        wire.query("select 1/0");
+        wire.until_ready();
+    }),
+    ("a statement that runs", |wire, _| wire.query("select pg_sleep(0.5)")),
+    ("a pipeline without its end", |wire, _| {
+        wire.send(b'P', b"\0select 1\0\0\0");
+        wire.send(b'H', b"");
+        wire.expect();
+    }),
+    ("a COPY that waits for data", |wire, _| {
+        run_all(wire, &["create temp table t (n int)"]);
+        wire.query("copy t from stdin");
+        assert_eq!(wire.expect().kind, b'G');
+    }),
+    ("a function that nobody knows", |wire, _| {
+        run_all(wire, &["create function pg_temp.f() returns int language sql as 'select 1'", "select pg_temp.f()"]);
+    }),
+    ("a setting that the server reports", |wire, _| run_all(wire, &["set datestyle = 'SQL'"])),
+    ("a cancelled statement", |wire, port| {
+        wire.query("select pg_sleep(5)");
+        sleep(SETTLE);
+        cancel(port, &wire.key);
+        assert!(wire.until_ready().iter().any(|m| m.kind == b'E' && m.sqlstate() == "57014"));
+    }),
+];
+
 fn not_at_rest(world: &World) {
     let (_place, gateway) = one_shard(world, "unrest", "");
     let client = Client::new(world, &gateway, "ann", "dba");
-    let leaves: [(&str, fn(&mut Wire, u16)); 8] = [
-        ("a transaction", |wire, _| run_all(wire, &["begin", "select 1"])),
-        ("a failed transaction", |wire, _| {
-            run_all(wire, &["begin"]);
-            wire.query("select 1/0");
-            wire.until_ready();
-        }),
-        ("a statement that runs", |wire, _| wire.query("select pg_sleep(0.5)")),
-        ("a pipeline without its end", |wire, _| {
-            wire.send(b'P', b"\0select 1\0\0\0");
-            wire.send(b'H', b"");
-            wire.expect();
-        }),
-        ("a COPY that waits for data", |wire, _| {
-            run_all(wire, &["create temp table t (n int)"]);
-            wire.query("copy t from stdin");
-            assert_eq!(wire.expect().kind, b'G');
-        }),
-        ("a function that nobody knows", |wire, _| {
-            run_all(
-                wire,
-                &["create function pg_temp.f() returns int language sql as 'select 1'", "select pg_temp.f()"],
-            );
-        }),
-        ("a setting that the server reports", |wire, _| run_all(wire, &["set datestyle = 'SQL'"])),
-        ("a cancelled statement", |wire, port| {
-            wire.query("select pg_sleep(5)");
-            sleep(SETTLE);
-            cancel(port, &wire.key);
-            assert!(wire.until_ready().iter().any(|m| m.kind == b'E' && m.sqlstate() == "57014"));
-        }),
-    ];
-    for (what, leave_it) in leaves {
+    for (what, leave_it) in UNREST {
         let mut wire = client.enter();
         let first = backend(&mut wire);
         leave_it(&mut wire, gateway.port);

@@ -157,21 +157,26 @@ impl Session {
         Ok(true)
     }
 
+    /// The next message of the upstream's login, in bytes, when it is whole.
+    fn login_message(&mut self, cx: &mut Cx<'_>) -> Result<Option<usize>, Stop> {
+        let window = self.relay.replies.window(cx.slab);
+        match framer::next(window) {
+            Framed::Frame { bytes, .. } if bytes <= window.len() => Ok(Some(bytes)),
+            Framed::Frame { bytes, .. } if bytes > handshake::LOGIN_MESSAGE_BYTES_MAX => {
+                Err(Fault::Protocol(Side::Upstream, "a message of the upstream's login is too long").into())
+            }
+            Framed::Broken => Err(Fault::Protocol(Side::Upstream, "the upstream does not speak PostgreSQL").into()),
+            _ if self.relay.replies.ended() => Err(Miss::Closed.into()),
+            _ => Ok(None),
+        }
+    }
+
     fn step_login(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Result<bool, Stop> {
+        let Some(bytes) = self.login_message(cx)? else { return Ok(false) };
+        let keeps_upstreams = self.relay.dissector.shared().keeps_upstreams;
         let State::Dialing(dialing) = &mut self.state else { return Ok(false) };
         let DialStep::Login(login) = &mut dialing.step else { return Ok(false) };
         let window = self.relay.replies.window(cx.slab);
-        let bytes = match framer::next(window) {
-            Framed::Frame { bytes, .. } if bytes <= window.len() => bytes,
-            Framed::Frame { bytes, .. } if bytes > handshake::LOGIN_MESSAGE_BYTES_MAX => {
-                return Err(Fault::Protocol(Side::Upstream, "a message of the upstream's login is too long").into());
-            }
-            Framed::Broken => {
-                return Err(Fault::Protocol(Side::Upstream, "the upstream does not speak PostgreSQL").into());
-            }
-            _ if self.relay.replies.ended() => return Err(Miss::Closed.into()),
-            _ => return Ok(false),
-        };
         let mut answer = Vec::new();
         let progress = login.step(&window[..bytes], &mut answer);
         self.relay.replies.drop_bytes(bytes);
@@ -182,7 +187,9 @@ impl Session {
                 return Err(Miss::StartingUp.into());
             }
             // Connections that are kept there for nobody may be what fills it: they are closed, and it is asked once more.
-            Progress::Refused { is_full: true, .. } if !std::mem::replace(&mut dialing.was_full, true) => {
+            Progress::Refused { is_full: true, .. }
+                if keeps_upstreams && !std::mem::replace(&mut dialing.was_full, true) =>
+            {
                 dialing.step = DialStep::Parting;
                 outputs.extend([Output::Part, Output::UpstreamIsFull]);
             }
