@@ -20,7 +20,7 @@ use super::client::{Account, Client, Ending};
 use super::law::{Court, Rule};
 use super::ledger::Ledger;
 use super::recorder::Recorder;
-use super::scenario::{Due, Outage, Panic, Scenario};
+use super::scenario::{Amid, Due, Outage, Panic, Scenario};
 use super::script::script;
 use super::tally::Tally;
 use super::upstream::House;
@@ -235,8 +235,14 @@ impl World {
     /// What is due by now is done.
     fn strike(&mut self, now_ns: u64) {
         let judged = self.shared.court.judged.get();
-        let is_amid = || self.shared.house.accounts.iter().any(|a| a.borrow().waits_for_vault);
-        let is_due = |due: &Due| due.at_ns <= now_ns || due.judged <= judged && (!due.amid || is_amid());
+        let any = |is: fn(&Account) -> bool| self.shared.house.accounts.iter().any(|a| is(&a.borrow()));
+        let is_amid = |amid| match amid {
+            Amid::Nothing => true,
+            Amid::Statement => any(|account| account.waits_for_vault),
+            Amid::Bound => any(|account| account.has_bound),
+            Amid::Answer => any(Account::is_amid_answer),
+        };
+        let is_due = |due: &Due| due.at_ns <= now_ns || due.judged <= judged && is_amid(due.amid);
         if self.scenario.reloads.get(self.generation).is_some_and(is_due) {
             self.generation += 1;
             self.reload();
@@ -261,6 +267,9 @@ impl World {
         let mut tally = self.shared.tally.borrow_mut();
         tally.add("reload", 1);
         tally.add("reload under a running statement", usize::from(runs > 0));
+        let count = |is: fn(&Account) -> bool| self.shared.house.accounts.iter().filter(|a| is(&a.borrow())).count();
+        tally.add("reload between a Bind and its Execute", count(|account| account.has_bound));
+        tally.add("reload in the midst of an answer", count(Account::is_amid_answer));
     }
 
     fn stop(&mut self) {
