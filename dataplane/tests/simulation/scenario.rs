@@ -198,7 +198,9 @@ fn weather(random: &mut Random) -> Weather {
 
 fn panics(random: &mut Random, shards: usize) -> Vec<Panic> {
     let count = if random.per_mille(250) { 1 + random.below(2) } else { 0 };
-    let moments = moments(random, count).into_iter();
+    // Some come when there has been time for a reload.
+    let scale = one_of(random, &[1, 10]) as u64;
+    let moments = moments(random, count).into_iter().map(|at_ns| at_ns * scale);
     moments.map(|at_ns| Panic { at_ns, shard: random.below(shards), in_a_send: random.per_mille(700) }).collect()
 }
 

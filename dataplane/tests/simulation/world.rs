@@ -39,6 +39,8 @@ const DOOMSDAY_NS: u64 = 60_000_000_000;
 pub const RECORDER_ABSENT_MAX: Duration = Duration::from_secs(5);
 /// How long a shard may take to stop: `drain_timeout` (1 s), farewells to peers that do not read (2 s), and starts after panics.
 pub const STOP_NS_MAX: u64 = 3_500_000_000;
+/// How much later some come in a world of panics.
+const LATECOMER_NS: u64 = 150_000_000;
 /// What a shard that has panicked waits before it is started again (`shard/spawn.rs`).
 const RESTART_PAUSE_NS: u64 = 100_000_000;
 
@@ -186,6 +188,10 @@ impl World {
             let (asks, court) = (random.per_mille(300), self.shared.court.clone());
             let client = Client::new(account.clone(), steps, ending, asks, court, self.shared.wall_ns);
             at_ns += random.below(scenario.arrival_spread_ns) as u64;
+            // Whom a panic has lost others follow.
+            if !scenario.panics.is_empty() && random.per_mille(200) {
+                at_ns += LATECOMER_NS;
+            }
             let (shard, port) = (account.borrow().shard, FIRST_PORT + account.borrow().number);
             arrivals[shard].push((at_ns, from(port), Box::new(client)));
         }
