@@ -112,6 +112,8 @@ impl<D: Dissector> Relay<D> {
         self.lane(direction).hold(false);
         loop {
             if self.lane(direction).inserting() && self.recording.is_none() {
+                // Nobody looks at what is here before our own bytes have left.
+                self.lane(direction).hold(true);
                 return Flow::Idle;
             }
             let flow = match direction {

@@ -566,9 +566,10 @@ impl Io for Sim {
         }
         self.tell_closed(events);
         self.listen_to_bell(events);
-        // A round without events waits until something is due: nothing in the world is quicker than a stall's end.
+        // A round without events waits until something is due: nothing in the world is quicker than a stall's end, but who comes.
+        let comes_in_ns = self.arrivals.front().map_or(u64::MAX, |a| a.0.saturating_sub(self.clock_ns.get()));
         let passed_ns = match events.is_empty() {
-            true => (timeout.as_nanos() as u64).clamp(1_000, 20_000_000),
+            true => (timeout.as_nanos() as u64).min(comes_in_ns).clamp(1_000, 20_000_000),
             false => 1_000 + self.random.below(100_000) as u64,
         };
         self.clock_ns.set(self.clock_ns.get() + passed_ns);

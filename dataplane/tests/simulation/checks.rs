@@ -8,9 +8,6 @@ use super::scenario::{Key, When};
 use super::upstream::Intake;
 use super::world::{RECORDER_ABSENT_MAX, STOP_NS_MAX, TURN_NS_MAX, World};
 
-/// How long a peer that reads slowly is waited for at the end (`shard/drive.rs`).
-const FAREWELL_NS_MAX: u64 = 2_000_000_000;
-
 impl World {
     pub fn check(&mut self) {
         self.shared.ledger.borrow_mut().read();
@@ -138,14 +135,15 @@ impl World {
             return;
         }
         let number = account.number;
-        let stops = self.scenario.stop_ns.is_some();
         let explained = match (&account.fatal, &account.farewell) {
             (Some(fatal), _) => self.explains(fatal, account),
             // A slow network has its time to take the reason, and no more.
-            (None, Some((at_ns, words))) if account.seen_ns + TURN_NS_MAX >= at_ns + FAREWELL_NS_MAX => {
-                self.explains(words, account)
+            (None, Some((at_ns, words))) if account.has_waited_since(*at_ns) => self.explains(words, account),
+            (None, None) if account.login_end.is_none() => {
+                // Nobody is told who comes too late to be let in, or who has not taken even what came before the reason.
+                let stopping_ns = self.places[account.shard].wires.stopping_ns.get();
+                stopping_ns.is_some_and(|at_ns| account.received.len() <= 1 || account.has_waited_since(at_ns))
             }
-            (None, _) if account.login_end.is_none() => stops && account.received.len() <= 1,
             (None, _) => self.may_be_cut(account) && !split(account.answers()).1.is_empty(),
         };
         assert!(explained, "client {number} has no fault and did not come to its end; told: {:?}", account.fatal);
@@ -226,6 +224,10 @@ impl World {
         let shard_of = |client: u32| self.shared.house.accounts[client as usize].borrow().shard;
         let later = ledger.evidence.iter().filter(|(client, e)| after(shard_of(**client), e.opened_ns)).count();
         tally.add("session after a panic", later);
+        let is_lost_on = |shard: usize| ledger.evidence.iter().any(|(client, e)| e.lost && shard_of(*client) == shard);
+        let beside = |client: u32, e: &Evidence| after(shard_of(client), e.opened_ns) && is_lost_on(shard_of(client));
+        let successors = ledger.evidence.iter().filter(|(client, e)| beside(**client, e)).count();
+        tally.add("session after a panic that others were lost by", successors);
     }
 
     /// Everything that was said, for whoever repeats a seed.
@@ -245,7 +247,7 @@ impl World {
                 account.faulted,
                 account.lost,
                 account.done,
-                account.fatal,
+                account.farewell,
                 account.judged
             );
             if let Some(e) = ledger.evidence.get(&number) {

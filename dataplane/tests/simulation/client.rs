@@ -13,6 +13,8 @@ use super::oracle::{contains, is_our_fatal, is_outdated, is_refusal};
 use super::script::Step;
 use super::server::{Mode, Server, VAULTED, Vault};
 
+const FAREWELL_NS_MAX: u64 = 2_000_000_000;
+
 /// A statement on the vault: what became of it, and the oldest and newest law from its sending to its answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Judged {
@@ -40,6 +42,10 @@ pub struct Account {
     pub key: Option<[u8; 8]>,
     /// It waits for the answer to a statement on the vault.
     pub waits_for_vault: bool,
+    /// The answer to its Bind is here, and its Execute is still to come.
+    pub has_bound: bool,
+    /// The frames that were there before that statement.
+    vault_from: usize,
     pub judged: Vec<Judged>,
     /// Its session ended before the answer was whole, so the model was never asked.
     pub vault_unseen: bool,
@@ -137,6 +143,8 @@ impl Account {
             due: 0,
             key: None,
             waits_for_vault: false,
+            has_bound: false,
+            vault_from: 0,
             judged: Vec::new(),
             vault_unseen: false,
             slow: false,
@@ -204,9 +212,19 @@ impl Account {
         !self.waits_for_vault && self.answered >= self.due
     }
 
+    /// Its session has gone on for as long as a peer that reads slowly is waited for at the end (`shard/drive.rs`).
+    pub fn has_waited_since(&self, ns: u64) -> bool {
+        self.seen_ns + super::world::TURN_NS_MAX >= ns + FAREWELL_NS_MAX
+    }
+
     /// Its session is open.
     pub fn is_in(&self) -> bool {
         self.login_end.is_some() && !self.closed
+    }
+
+    /// A part of the answer to its statement on the vault is here.
+    pub fn is_amid_answer(&self) -> bool {
+        self.waits_for_vault && !self.has_bound && split(self.answers()).0.len() > self.vault_from
     }
 
     /// It waits for an answer, or is asked for COPY data.
@@ -369,6 +387,7 @@ impl Client {
         account.sent.extend_from_slice(&bytes);
         account.waits_for_vault = true;
         let frames = split(account.answers()).0.len();
+        account.vault_from = frames;
         let oldest = self.court.law(account.shard).0;
         self.vault = Some(Asked { bytes, rest, rest_ticks, frames, oldest, oldest_run: oldest });
     }
@@ -379,6 +398,7 @@ impl Client {
         let mut account = account.borrow_mut();
         let Some(asked) = self.vault.as_mut().filter(|asked| !asked.rest.is_empty()) else { return };
         asked.rest_ticks = asked.rest_ticks.saturating_sub(1);
+        account.has_bound = split(account.answers()).0.iter().skip(asked.frames).any(|frame| frame[0] == b'2');
         if asked.rest_ticks > 0 || account.fatal.is_some() {
             return;
         }
@@ -388,6 +408,7 @@ impl Client {
         account.sent.extend_from_slice(&asked.rest);
         line.out.extend_from_slice(&asked.rest);
         asked.bytes.append(&mut asked.rest);
+        (account.has_bound, account.vault_from) = (false, split(account.answers()).0.len());
     }
 
     /// When the whole answer is here it is known how the statement was judged, and so what the model has to say.
@@ -473,7 +494,7 @@ impl Peer for Client {
 
     fn closed(&mut self) {
         let mut account = self.account.borrow_mut();
-        account.closed = true;
+        (account.closed, account.has_bound) = (true, false);
         if let Some(asked) = self.vault.take() {
             account.give_up(&asked.bytes);
         }

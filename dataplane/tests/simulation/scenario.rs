@@ -42,8 +42,19 @@ pub struct Panic {
 pub struct Due {
     pub judged: usize,
     pub at_ns: u64,
-    /// It waits until another such statement is under way.
-    pub amid: bool,
+    pub amid: Amid,
+}
+
+/// What a reload waits for until its time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amid {
+    Nothing,
+    /// A statement on the vault is under way.
+    Statement,
+    /// One is bound, and perhaps described, and its Execute is still to come.
+    Bound,
+    /// A part of its answer is here.
+    Answer,
 }
 
 /// Somebody sends a cancel request.
@@ -115,7 +126,7 @@ impl Scenario {
         let clients = one_of(random, &[1, 2, 3, 4, 6]);
         let panics = panics(random, shards);
         let real_recorder = !panics.is_empty() || random.per_mille(150);
-        let reloads = if random.per_mille(400) { 1 + random.below(3) } else { 0 };
+        let reloads = if random.per_mille(500) { 1 + random.below(3) } else { 0 };
         let taste = Taste {
             long: random.per_mille(250),
             large: random.per_mille(333),
@@ -124,7 +135,7 @@ impl Scenario {
         };
         let canceled = taste.slow && random.per_mille(600);
         let cancels = if canceled { 1 + random.below(3) } else { 0 };
-        let expiring = one_of(random, &[0, 0, 0, 500]);
+        let expiring = one_of(random, &[0, 0, 500]);
         Self {
             shards,
             clients,
@@ -187,7 +198,9 @@ fn weather(random: &mut Random) -> Weather {
 
 fn panics(random: &mut Random, shards: usize) -> Vec<Panic> {
     let count = if random.per_mille(250) { 1 + random.below(2) } else { 0 };
-    let moments = moments(random, count).into_iter();
+    // Some come when there has been time for a reload.
+    let scale = one_of(random, &[1, 10]) as u64;
+    let moments = moments(random, count).into_iter().map(|at_ns| at_ns * scale);
     moments.map(|at_ns| Panic { at_ns, shard: random.below(shards), in_a_send: random.per_mille(700) }).collect()
 }
 
@@ -221,8 +234,10 @@ fn reloads_due(random: &mut Random, count: usize) -> Vec<Due> {
     let (mut judged, mut at_ns) = (0, 0);
     let mut due = || {
         judged += 1 + random.below(3);
-        at_ns += 5_000_000 + 1_000 * random.below(60_000) as u64;
-        Due { judged, at_ns, amid: random.per_mille(600) }
+        let amid = [Amid::Nothing, Amid::Statement, Amid::Bound, Amid::Bound, Amid::Answer][random.below(5)];
+        let patience = if amid == Amid::Nothing { 1 } else { 20 };
+        at_ns += patience * (5_000_000 + 1_000 * random.below(60_000) as u64);
+        Due { judged, at_ns, amid }
     };
     (0..count).map(|_| due()).collect()
 }
@@ -233,7 +248,7 @@ fn generations(random: &mut Random, reloads: usize) -> Vec<Generation> {
     let mut made = vec![Generation { rule, secret: 0, certificate: 0, clients_max: 100 }];
     for n in 1..=reloads {
         let mut next = made[n - 1];
-        let changes = 1 + random.below(15);
+        let changes = 1 + random.below(15) | usize::from(random.per_mille(500));
         if changes & 1 > 0 {
             let choices =
                 [Rule::Open, Rule::Blocked, Rule::Masked, Rule::Blocked, Rule::Masked, Rule::NoPlain, Rule::NoPlain];

@@ -67,16 +67,16 @@ impl Writer<'_> {
         let text = format!("SELECT id, note FROM vault WHERE k = {}", self.sequence);
         let (mut bytes, mut rest) = (Vec::new(), Vec::new());
         match self.random.below(10) {
-            0..=1 => query(&text, &mut bytes),
-            2..=3 => {
+            0 => query(&text, &mut bytes),
+            1..=2 => {
                 name(&mut bytes, b'C', b'S', "v1");
                 parse("v1", &text, &mut bytes);
             }
-            4 => {
+            3 => {
                 parse("", &text, &mut bytes);
                 rest = self.run_vault("", &mut bytes);
             }
-            5 => query("DEALLOCATE nothing", &mut bytes),
+            4..=5 => query("DEALLOCATE nothing", &mut bytes),
             _ => rest = self.run_vault("v1", &mut bytes),
         }
         if bytes[0] != b'Q' {

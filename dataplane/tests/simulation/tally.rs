@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// All that must have happened over the seeds that CI runs.
-pub const WANTED: [&str; 44] = [
+pub const WANTED: [&str; 47] = [
     "late completion",
     "short send",
     "stalled peer",
@@ -16,6 +16,8 @@ pub const WANTED: [&str; 44] = [
     "stuck disk",
     "reload",
     "reload under a running statement",
+    "reload between a Bind and its Execute",
+    "reload in the midst of an answer",
     "statement shown",
     "statement starred",
     "statement refused",
@@ -46,6 +48,7 @@ pub const WANTED: [&str; 44] = [
     "session lost by a panic",
     "session beside a panic",
     "session after a panic",
+    "session after a panic that others were lost by",
     "death of the recorder",
     "record after a restart of the recorder",
 ];

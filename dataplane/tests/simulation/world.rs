@@ -20,7 +20,7 @@ use super::client::{Account, Client, Ending};
 use super::law::{Court, Rule};
 use super::ledger::Ledger;
 use super::recorder::Recorder;
-use super::scenario::{Due, Outage, Panic, Scenario};
+use super::scenario::{Amid, Due, Outage, Panic, Scenario};
 use super::script::script;
 use super::tally::Tally;
 use super::upstream::House;
@@ -39,6 +39,8 @@ const DOOMSDAY_NS: u64 = 60_000_000_000;
 pub const RECORDER_ABSENT_MAX: Duration = Duration::from_secs(5);
 /// How long a shard may take to stop: `drain_timeout` (1 s), farewells to peers that do not read (2 s), and starts after panics.
 pub const STOP_NS_MAX: u64 = 3_500_000_000;
+/// How much later some come in a world of panics.
+const LATECOMER_NS: u64 = 150_000_000;
 /// What a shard that has panicked waits before it is started again (`shard/spawn.rs`).
 const RESTART_PAUSE_NS: u64 = 100_000_000;
 
@@ -186,6 +188,10 @@ impl World {
             let (asks, court) = (random.per_mille(300), self.shared.court.clone());
             let client = Client::new(account.clone(), steps, ending, asks, court, self.shared.wall_ns);
             at_ns += random.below(scenario.arrival_spread_ns) as u64;
+            // Whom a panic has lost others follow.
+            if !scenario.panics.is_empty() && random.per_mille(200) {
+                at_ns += LATECOMER_NS;
+            }
             let (shard, port) = (account.borrow().shard, FIRST_PORT + account.borrow().number);
             arrivals[shard].push((at_ns, from(port), Box::new(client)));
         }
@@ -235,8 +241,14 @@ impl World {
     /// What is due by now is done.
     fn strike(&mut self, now_ns: u64) {
         let judged = self.shared.court.judged.get();
-        let is_amid = || self.shared.house.accounts.iter().any(|a| a.borrow().waits_for_vault);
-        let is_due = |due: &Due| due.at_ns <= now_ns || due.judged <= judged && (!due.amid || is_amid());
+        let any = |is: fn(&Account) -> bool| self.shared.house.accounts.iter().any(|a| is(&a.borrow()));
+        let is_amid = |amid| match amid {
+            Amid::Nothing => true,
+            Amid::Statement => any(|account| account.waits_for_vault),
+            Amid::Bound => any(|account| account.has_bound),
+            Amid::Answer => any(Account::is_amid_answer),
+        };
+        let is_due = |due: &Due| due.at_ns <= now_ns || due.judged <= judged && is_amid(due.amid);
         if self.scenario.reloads.get(self.generation).is_some_and(is_due) {
             self.generation += 1;
             self.reload();
@@ -261,6 +273,9 @@ impl World {
         let mut tally = self.shared.tally.borrow_mut();
         tally.add("reload", 1);
         tally.add("reload under a running statement", usize::from(runs > 0));
+        let count = |is: fn(&Account) -> bool| self.shared.house.accounts.iter().filter(|a| is(&a.borrow())).count();
+        tally.add("reload between a Bind and its Execute", count(|account| account.has_bound));
+        tally.add("reload in the midst of an answer", count(Account::is_amid_answer));
     }
 
     fn stop(&mut self) {

@@ -215,6 +215,11 @@ impl Dissector {
         }
     }
 
+    /// The server may hold something under a name that we have forgotten, and that another policy has let through.
+    fn may_be_outdated(&self, plan: Option<&Rc<Plan>>) -> bool {
+        plan.is_none() && self.renewed
+    }
+
     fn bind(&mut self, body: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {
         let Some((portal, at)) = cstr_at(body, 0) else { return MALFORMED };
         let Some((statement, _)) = cstr_at(body, at) else { return MALFORMED };
@@ -224,8 +229,7 @@ impl Dissector {
         self.described = None;
         let (portal, statement) = (self.id(portal), self.id(statement));
         let plan = self.statements.get(statement, self.pipeline);
-        // The server may hold one under this name that we have forgotten, and that another policy has let through.
-        if plan.is_none() && self.renewed {
+        if self.may_be_outdated(plan.as_ref()) {
             return self.refuse(Rc::new(responder::outdated(judge.view())), Ask::Bind, scratch);
         }
         let plan = match plan.map(|plan| self.judged_again(plan, Ask::Bind, judge, scratch)).transpose() {
@@ -280,6 +284,9 @@ impl Dissector {
         }
         let id = self.id(name);
         let plan = self.portals.get(id, self.pipeline);
+        if self.may_be_outdated(plan.as_ref()) {
+            return self.refuse(Rc::new(responder::outdated(judge.view())), Ask::Execute, scratch);
+        }
         let described = self.described;
         let plan = match plan.map(|plan| self.judged_again(plan, Ask::Execute, judge, scratch)).transpose() {
             Ok(plan) => plan,

@@ -1,4 +1,4 @@
-//! What a session says of itself while something waits.
+//! What happens to a session between two messages, while something waits.
 
 use super::*;
 
@@ -57,6 +57,39 @@ fn a_simple_query_that_the_server_ignores_ends_no_pipeline() {
     stage.say(Side::Client, &parse("S"));
     stage.say(Side::Upstream, &parse(r#"Z "I""#));
     assert!(stage.session.is_idle());
+}
+
+#[test]
+fn a_portal_that_nobody_knows_is_not_run_under_another_policy() {
+    let mut stage = Stage::new(Login::Plain, Cut::Whole);
+    stage.log_in();
+    // The server may know the statement: it was prepared before the gateway had to forget its names.
+    stage.say(Side::Client, &parse(r#"B "\0s1\0\0\0\0\0\0\0" | H"#));
+    stage.say(Side::Upstream, &parse("2"));
+    stage.feed(Input::Policy { masks: Rc::new(MaskView::none()), epoch: [1; 8] });
+    let before = stage.left_after(Side::Upstream).len();
+    stage.say(Side::Client, &parse(r#"E "\0\0\0\0\0""#));
+    let mut lines = String::new();
+    show(&mut lines, "to upstream", &stage.left_after(Side::Upstream)[before..], false);
+    assert_eq!(lines, "to upstream E \"blocked by wireward\\0\\0\\0\\0\\0\"\n");
+}
+
+#[test]
+fn what_was_not_looked_at_for_our_own_bytes_is_not_parked() {
+    let mut stage = Stage::new(Login::Masked, Cut::Whole);
+    stage.log_in();
+    stage.deaf_upstream = true;
+    // We ask for a description first; meanwhile a large notice comes.
+    let sent = parse(r#"P "\0select name from people\0\0\0" | B "\0\0\0\0\0\0\0\0" | E "\0\0\0\0\0" | S"#);
+    stage.say(Side::Client, &sent);
+    stage.stalled = true;
+    stage.say(Side::Upstream, &parse(r#"N "SNOTICE\0M" "n"*150000 "\0\0""#));
+    stage.deaf_upstream = false;
+    while stage.send(Side::Upstream) {}
+    park(&mut stage);
+    stage.stalled = false;
+    assert!(stage.left_after(Side::Client).len() > 150_000);
+    assert!(stage.left_after(Side::Upstream).ends_with(&parse("S")), "the Execute and the Sync go on");
 }
 
 #[test]
