@@ -164,7 +164,7 @@ def resource(name, port, directory):
             f'user = "{servers.USER}"\ncredential = {{ file = "{directory}/upstream.password" }}\n')
 
 
-def start_wireward(binary, postgres, directory, behind):
+def start_wireward(binary, postgres, directory, behind, active):
     """As `servers.start_wireward`, with more resources: the demonstration writes its files, and they are then amended."""
     policy = os.path.join(directory, "policy")
     shutil.copytree(os.path.join(HERE, "policy"), policy)
@@ -178,7 +178,7 @@ def start_wireward(binary, postgres, directory, behind):
     servers.stop(demo, signal.SIGINT)
     home = os.path.join(directory, "wireward")
     with open(os.path.join(home, "wireward.toml"), "a", encoding="utf-8") as file:
-        file.write("\n[limits]\nlogin_timeout_s = 120.0\n" + "".join(resource(*one, home) for one in behind.items()))
+        file.write(f"\n[limits]\nlogin_timeout_s = 120.0\nactive_sessions_max = {active}\n" + "".join(resource(*one, home) for one in behind.items()))
     process, log = servers.start([binary, "run", "--config", os.path.join(home, "wireward.toml")], directory, "wireward", cpu=1)
     servers.wait_for(target.port, process, log)
     pids = {"proxy": servers.find(process.pid, "dataplane"), "recorder": servers.find(process.pid, "recorder")}
@@ -192,12 +192,14 @@ class Context:
     def start(self):
         options, directory = self.options, self.directory
         binary = self.binary = options.binary or run.build_wireward()
-        self.postgres = servers.Postgres(directory, connections=options.active + 100)
+        # pgbouncer keeps its own when its clients have gone.
+        self.postgres = servers.Postgres(directory, connections=2 * options.active + 100)
         self.processes.append(self.postgres.process)
         idle, idle_port = start_standin(self.postgres, directory, "idle")
         deaf, deaf_port = start_standin(self.postgres, directory, "deaf", "--deaf")
         self.processes += [idle, deaf]
-        process, self.wireward = start_wireward(binary, self.postgres, directory, {"idle": idle_port, "deaf": deaf_port})
+        process, self.wireward = start_wireward(binary, self.postgres, directory, {"idle": idle_port, "deaf": deaf_port},
+                                                options.active)
         self.processes.append(process)
         home = os.path.join(directory, "wireward")
         process, self.pgbouncer = servers.start_pgbouncer(self.postgres, directory, idle_port=idle_port, home=home)

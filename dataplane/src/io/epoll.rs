@@ -328,7 +328,8 @@ impl Io for Epoll {
         }
         self.receive_ready(slab, events);
         let pause = self.accept_ready(events);
-        at_once |= events.len() > lingering;
+        // What has been sent may give back the slots that the others wait for.
+        at_once |= events.len() > lingering || lingering > 0 && !self.ready.is_empty();
         let timeout = if at_once { Duration::ZERO } else { pause.map_or(timeout, |pause| pause.min(timeout)) };
         self.poll(timeout, slab, events);
         self.accept_ready(events);

@@ -6,6 +6,7 @@
 //! last operation has completed. Who may call: one shard, on the thread that made the driver (`SINGLE_ISSUER`).
 //! Checked by: the end-to-end tests, and `simulation`, which holds the code above to the same rules without a kernel.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -74,7 +75,7 @@ pub struct Uring {
     /// Numbers whose `Closed` is being told: free from the next wait on, when the shell has certainly heard it.
     retired: Vec<u32>,
     /// Receives that found no buffer: submitted again when slots are back.
-    starved: Vec<Conn>,
+    starved: VecDeque<Conn>,
     accept_again: Vec<u32>,
     /// Until when nothing is accepted after a failure.
     accept_after: Option<Instant>,
@@ -99,7 +100,7 @@ impl Uring {
             free: Vec::new(),
             closed: Vec::new(),
             retired: Vec::new(),
-            starved: Vec::new(),
+            starved: VecDeque::new(),
             accept_again: Vec::new(),
             accept_after: None,
             prompt_sends: 0,
@@ -252,7 +253,7 @@ impl Uring {
         let slot = buffer.map(|b| self.buffers.taken(b));
         if result == Err(Errno::NOBUFS) && !self.connections[conn.0 as usize].closing {
             self.connections[conn.0 as usize].in_flight -= 1;
-            self.starved.push(conn);
+            self.starved.push_back(conn);
             self.buffers.ran_out();
             return;
         }
@@ -287,11 +288,10 @@ impl Uring {
             events.push(Event::Closed { conn });
         }
         self.buffers.refill(slab);
-        if !self.starved.is_empty() && self.buffers.held() > 0 {
-            for conn in std::mem::take(&mut self.starved) {
-                if self.connections[conn.0 as usize].closing {
-                    continue;
-                }
+        // Who has waited for longest, and no more than there are slots for: each that finds none costs a call and comes again.
+        for _ in 0..self.buffers.held().min(self.starved.len()) {
+            let Some(conn) = self.starved.pop_front() else { break };
+            if !self.connections[conn.0 as usize].closing {
                 self.receive_at_most(conn, self.connections[conn.0 as usize].receive_bytes_max as usize);
             }
         }
@@ -391,9 +391,11 @@ impl Io for Uring {
         let timespec = Timespec::from(timeout);
         let arguments = SubmitArgs::new().timespec(&timespec);
         // A send that may not wait has its completion as soon as it is submitted: the call returns for something else only,
-        // and brings those along. Large ones do not linger: one that was short, or found no room, must go on at once.
+        // and brings those along. Large ones do not linger: one that was short, or found no room, must go on at once. Nor do any
+        // while somebody waits for a slot: a send may give back the last, and nothing else come.
         let sends = std::mem::take(&mut self.prompt_sends);
-        let wanted = if std::mem::take(&mut self.hurried) { 1 } else { 1 + sends };
+        let hurried = std::mem::take(&mut self.hurried) || !self.starved.is_empty();
+        let wanted = if hurried { 1 } else { 1 + sends };
         // ETIME, EINTR and EBUSY all mean: look at the completions and come again.
         let _ = self.ring.submitter().submit_with_args(wanted, &arguments);
         loop {

@@ -201,7 +201,7 @@ impl Session {
             Progress::Ready(ready) => {
                 dialing.attempts.judge(ready.traits)?;
                 let key = dialing.key(self.relay.dissector.shared().name_key);
-                self.let_in(Box::new(Lease { key, ready, logged_in_unix_ns: cx.now_unix_ns }), cx);
+                self.let_in(Box::new(Lease::new(key, ready, cx.now_unix_ns)), cx);
                 cx.counters.upstream_logins.add(1);
             }
         }
@@ -211,9 +211,9 @@ impl Session {
     pub(super) fn let_in(&mut self, lease: Box<Lease>, cx: &mut Cx<'_>) {
         let State::Dialing(dialing) = &self.state else { return };
         let mut welcome = Vec::new();
-        handshake::welcome(&mut welcome, &dialing.startup, &lease.ready.parameters, self.cancel_key);
+        handshake::welcome(&mut welcome, &dialing.startup, &lease.parameters, self.cancel_key);
         self.relay.replies.insert_unrecorded(&welcome);
-        self.upstream_key = lease.ready.cancel_key;
+        self.upstream_key = lease.cancel_key;
         let is_pinned = dialing.admission.upstream.role.is_some();
         self.lease = (self.relay.dissector.shared().keeps_upstreams && !is_pinned).then_some(lease);
         self.state = State::Relaying;

@@ -4,6 +4,9 @@
 //! bytes, of the same identity in the same roles. Nobody goes on where somebody else has been. Where the resource pins a role nothing is
 //! kept: servers before 15.9, 16.5 and 17.1 forget it in the reset (CVE-2024-10978).
 
+use std::rc::Rc;
+
+use super::attempts::Traits;
 use super::{Dialing, Output, Session, State};
 use crate::control::identity::Actor;
 use crate::datapath::relay::Cx;
@@ -20,9 +23,27 @@ const TERMINATE: [u8; 5] = [frontend::TERMINATE, 0, 0, 0, 4];
 pub struct Lease {
     /// A keyed hash over all that must be the same.
     pub key: u128,
-    pub ready: Ready,
+    /// The upstream's ParameterStatus messages. Sessions that are alike share them.
+    pub parameters: Rc<[u8]>,
+    pub traits: Traits,
+    pub cancel_key: Option<[u8; 8]>,
     /// When it was made.
     pub logged_in_unix_ns: u64,
+}
+
+impl Lease {
+    pub fn new(key: u128, ready: Ready, logged_in_unix_ns: u64) -> Self {
+        let Ready { parameters, traits, cancel_key } = ready;
+        Self { key, parameters: parameters.into(), traits, cancel_key, logged_in_unix_ns }
+    }
+
+    /// A crowd's sessions mostly hear the same of their upstream: it is kept once.
+    pub fn share(&mut self, last: &mut Rc<[u8]>) {
+        match self.parameters == *last {
+            true => self.parameters = last.clone(),
+            false => *last = self.parameters.clone(),
+        }
+    }
 }
 
 impl Dialing {
@@ -53,15 +74,15 @@ impl Session {
     pub(super) fn leased(&mut self, lease: Box<Lease>, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Option<Fault> {
         self.relay.replies.receive_started();
         let State::Dialing(dialing) = &self.state else { return None };
-        if let Err(miss) = dialing.attempts.judge(lease.ready.traits) {
+        if let Err(miss) = dialing.attempts.judge(lease.traits) {
             return self.missed(miss, outputs);
         }
         self.let_in(lease, cx);
         None
     }
 
-    pub fn has_lease(&self) -> bool {
-        self.lease.is_some()
+    pub fn lease_mut(&mut self) -> Option<&mut Lease> {
+        self.lease.as_deref_mut()
     }
 
     /// A session that stays has no use for a lease, and its memory is for many.

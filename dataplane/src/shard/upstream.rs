@@ -3,6 +3,7 @@
 //! Resetting → kept → lent, or closed: by its server (any byte that it says by itself counts as that), by age, by a reload, by
 //! the shard's end, or because the shard keeps too many. Nothing is tried again: whoever finds none logs in.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub(super) struct Spares {
     free: Vec<u32>,
     /// No spare's time is over before, monotonic ns.
     due_ns: u64,
+    /// What the upstream of the last login reports.
+    last_parameters: Rc<[u8]>,
 }
 
 impl Spares {
@@ -148,8 +151,10 @@ impl<I: SecureIo> Shard<I> {
 
     /// From now on the session has some seconds in which it may leave its upstream's connection to another.
     pub(super) fn start_lease(&mut self, index: u32) {
-        let entry = self.entries[index as usize].as_ref();
-        if let Some(id) = entry.filter(|e| e.session.has_lease()).map(|e| e.session.id()) {
+        let Some(entry) = self.entries[index as usize].as_deref_mut() else { return };
+        let id = entry.session.id();
+        if let Some(lease) = entry.session.lease_mut() {
+            lease.share(&mut self.spares.last_parameters);
             self.timer(Kind::Lease, LEASE_MAX, index, id);
         }
     }
