@@ -169,7 +169,7 @@ mod tests {
         let text = "=\n".repeat(100_000);
         let found = crate::policy::check(&[Source { name: "p.toml".into(), text }]).expect_err("no TOML");
         assert!(found.len() >= 100_000);
-        assert_eq!((found[99_999].line, found[99_999].column), (100_000, 1));
+        assert_eq!(found.last().map(|error| error.line), Some(100_000));
     }
 
     #[test]
