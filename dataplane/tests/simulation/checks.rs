@@ -138,7 +138,9 @@ impl World {
         let explained = match (&account.fatal, &account.farewell) {
             (Some(fatal), _) => self.explains(fatal, account),
             // A slow network has its time to take the reason, and no more.
-            (None, Some((at_ns, words))) if account.has_waited_since(*at_ns) => self.explains(words, account),
+            (None, Some((at_ns, words))) if account.has_waited_since(self.began_to_end(account, *at_ns, words)) => {
+                self.explains(words, account)
+            }
             (None, None) if account.login_end.is_none() => {
                 // Nobody is told who comes too late to be let in, or who has not taken even what came before the reason.
                 let stopping_ns = self.places[account.shard].wires.stopping_ns.get();
@@ -147,6 +149,17 @@ impl World {
             (None, _) => self.may_be_cut(account) && !split(account.answers()).1.is_empty(),
         };
         assert!(explained, "client {number} has no fault and did not come to its end; told: {:?}", account.fatal);
+    }
+
+    /// When the gateway began to end a session whose reason it sent at `at_ns`: what was on its way then had to leave first.
+    fn began_to_end(&self, account: &Account, at_ns: u64, words: &str) -> u64 {
+        let ledger = self.shared.ledger.borrow();
+        let closed_ns = ledger.evidence.get(&account.number).and_then(|e| e.closed_ns);
+        let stopping_ns = self.places[account.shard].wires.stopping_ns.get();
+        let began_ns = closed_ns.map(|at_ns| at_ns - self.shared.wall_ns);
+        began_ns
+            .or(stopping_ns.filter(|_| words.contains("is shutting down")))
+            .map_or(at_ns, |began_ns| began_ns.min(at_ns))
     }
 
     fn explains(&self, fatal: &str, account: &Account) -> bool {

@@ -31,9 +31,11 @@ pub struct Evidence {
     pub close: Option<String>,
     pub closes: u32,
     pub verdicts: u64,
-    /// Wall-clock times of the Open and of the last request.
+    /// Wall-clock times of the Open, of the last request, and of the Close.
     pub opened_ns: u64,
     pub last_request_ns: u64,
+    /// When its end began.
+    pub closed_ns: Option<u64>,
     /// A reload has ended it.
     pub barred: bool,
     /// Its shard has panicked: whoever reads the ring ends it.
@@ -224,6 +226,7 @@ impl Ledger {
                 check_counts(&payload, &evidence.requests);
                 evidence.close = Some(String::from_utf8(payload).expect("JSON"));
                 evidence.closes += 1;
+                evidence.closed_ns = Some(header.time_unix_ns);
             }
             other => panic!("a record of kind {other:?}"),
         }
