@@ -91,3 +91,14 @@ fn what_was_not_looked_at_for_our_own_bytes_is_not_parked() {
     assert!(stage.left_after(Side::Client).len() > 150_000);
     assert!(stage.left_after(Side::Upstream).ends_with(&parse("S")), "the Execute and the Sync go on");
 }
+
+#[test]
+fn a_server_is_not_ready_before_it_has_answered() {
+    let mut stage = Stage::new(Login::Masked, Cut::Whole);
+    stage.log_in();
+    stage.say(Side::Client, &parse(r#"Q "select 1\0" | Q "copy people to stdout\0" | Q "select 2\0""#));
+    stage.say(Side::Upstream, &parse(r#"C "SELECT 1\0" | Z "I""#));
+    assert!(!stage.session.is_draining());
+    stage.say(Side::Upstream, &parse(r#"Z "I""#));
+    assert!(stage.session.is_draining(), "what is said now would be taken for the answer to the statement behind");
+}
