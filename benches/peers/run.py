@@ -27,7 +27,8 @@ import servers
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-PROTOCOLS = ["simple", "extended", "prepared"]
+# The last is the prepared one over TLS.
+PROTOCOLS = ["simple", "extended", "prepared", "tls"]
 CLIENTS = [1, 8, 32, 64]
 BULK = "select n, 'user ' || n || ' wrote some ordinary text here', md5(n::text), n * 1.5 from generate_series(1, {rows}) n"
 # Bytes of one row of BULK, about. COPY counts the real ones at the client; SELECT is charged for the wish.
@@ -105,10 +106,12 @@ def on_core(core, command):
 
 def pgbench(postgres, target, protocol, clients, seconds, core, directory, log=False):
     prefix = os.path.join(directory, "latency")
-    command = [f"{postgres.binaries}/pgbench", "-S", "-n", "-j", "1", "-M", protocol, "-c", str(clients), "-T", f"{seconds:g}"]
+    mode = "prepared" if protocol == "tls" else protocol
+    command = [f"{postgres.binaries}/pgbench", "-S", "-n", "-j", "1", "-M", mode, "-c", str(clients), "-T", f"{seconds:g}"]
     if clients == 1 or log:
         command += ["-l", "--log-prefix", prefix]
-    done = subprocess.run(on_core(core, command), env=target.environment(), capture_output=True, text=True, check=False)
+    environment = target.environment(with_tls=protocol == "tls")
+    done = subprocess.run(on_core(core, command), env=environment, capture_output=True, text=True, check=False)
     found = re.search(r"actually processed: (\d+)", done.stdout)
     # It gives no rate if the logins alone took all the time.
     if done.returncode or not found or "tps = " not in done.stdout:
@@ -137,6 +140,8 @@ def percentiles(directory):
 
 
 def transaction_run(context, target, placement, protocol, clients):
+    if protocol == "tls" and not target.has_tls:
+        return None
     pinned = placement == "pinned"
     target.pin({"proxy": 1, "recorder": 0} if pinned else None)
     context.postgres.pin(0 if pinned else None)
@@ -190,11 +195,16 @@ class Context:
         self.postgres = servers.Postgres(directory)
         self.processes.append(self.postgres.process)
         self.targets = [servers.Target("direct", self.postgres.port, servers.PASSWORD, {})]
-        self.add(servers.start_pgbouncer(self.postgres, directory))
-        self.add(servers.start_haproxy(self.postgres, directory))
+        gateways = []
         for number, binary in enumerate(binaries):
             name = "wireward" if number == 0 else f"wireward-{number + 1}"
-            self.add(servers.start_wireward(name, binary, self.postgres, directory, options.policy, options.role))
+            gateways.append(servers.start_wireward(name, binary, self.postgres, directory, options.policy, options.role))
+        # Both serve the same certificate.
+        home = os.path.join(directory, "wireward") if gateways else None
+        self.add(servers.start_pgbouncer(self.postgres, directory, home=home))
+        self.add(servers.start_haproxy(self.postgres, directory))
+        for started in gateways:
+            self.add(started)
 
     def add(self, started):
         process, target = started
@@ -225,6 +235,8 @@ def measure(context):
         for number, cell in enumerate(cells):
             for target in context.targets:
                 row = cell(context, target)
+                if row is None:
+                    continue
                 rows.append(row)
                 print(f"round {round_ + 1}, cell {number + 1} of {len(cells)}: {row['placement']} {row['shape']} "
                       f"{row['clients']} {row['target']}", file=sys.stderr)

@@ -70,14 +70,14 @@ def postgres_binaries():
 class Target:
     """Something to measure: where to connect, with which password, and the processes whose CPU time counts."""
 
-    def __init__(self, name, port, password, processes):
-        self.name, self.port, self.password, self.processes = name, port, password, processes
+    def __init__(self, name, port, password, processes, has_tls=False):
+        self.name, self.port, self.password, self.processes, self.has_tls = name, port, password, processes, has_tls
 
-    def environment(self):
+    def environment(self, with_tls=False):
         # `wireward demo` names its resource shop and its user demo, whatever database is behind.
         user, database = ("demo", "shop") if self.name.startswith("wireward") else (USER, DATABASE)
         return dict(os.environ, PGHOST="127.0.0.1", PGPORT=str(self.port), PGUSER=user, PGDATABASE=database,
-                    PGPASSWORD=self.password, PGSSLMODE="disable")
+                    PGPASSWORD=self.password, PGSSLMODE="require" if with_tls else "disable")
 
     def pin(self, cores):
         """`cores`: label of a process to its core, or None to let all of them run anywhere."""
@@ -160,7 +160,7 @@ ignore_startup_parameters = extra_float_digits
         file.write(f'"{USER}" "{PASSWORD}"\n')
     process, log = start(as_user("postgres", ["pgbouncer", config]), directory, "pgbouncer")
     wait_for(port, process, log)
-    return process, Target("pgbouncer", port, PASSWORD, {"proxy": process.pid})
+    return process, Target("pgbouncer", port, PASSWORD, {"proxy": process.pid}, has_tls=home is not None)
 
 
 def start_haproxy(postgres, directory):
@@ -200,7 +200,7 @@ def start_wireward(name, binary, postgres, directory, policy, role):
         rows = dict(line.removeprefix("export ").strip().split("=", 1) for line in lines)
     token = rows[f"{role.upper()}_TOKEN"].strip("'")
     processes = {"proxy": find(process.pid, "dataplane"), "recorder": find(process.pid, "recorder")}
-    return process, Target(name, port, token, processes)
+    return process, Target(name, port, token, processes, has_tls=True)
 
 
 def find(root, word):

@@ -42,6 +42,7 @@ STATUS = b"".join(message(b"S", name + b"\0" + value + b"\0") for name, value in
     (b"server_version", b"15.18"), (b"server_encoding", b"UTF8"), (b"client_encoding", b"UTF8"), (b"DateStyle", b"ISO, MDY"),
     (b"integer_datetimes", b"on"), (b"standard_conforming_strings", b"on"), (b"TimeZone", b"UTC"), (b"IntervalStyle", b"postgres")])
 READY = message(b"Z", b"I")
+DISCARD = message(b"Q", b"DISCARD ALL\0")
 DESCRIPTION = message(b"T", struct.pack("!h", 1) + b"one\0" + struct.pack("!ihihih", 0, 0, 23, 4, -1, 0))
 ROW = message(b"D", struct.pack("!hi", 1, 1) + b"1")
 COMPLETE = message(b"C", b"SELECT 1\0")
@@ -135,7 +136,7 @@ class Session(asyncio.Protocol):
             self.transport.close()
             return False
         if not self.deaf:
-            self.transport.write(ANSWERS[whole[:1]])
+            self.transport.write(message(b"C", b"DISCARD ALL\0") + READY if whole == DISCARD else ANSWERS[whole[:1]])
         return True
 
     async def pass_on(self, beginning):

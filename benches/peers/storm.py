@@ -33,6 +33,8 @@ HANDSHAKES = 1_000
 PARTS = ["memory", "active", "stalls", "connects", "reload"]
 RULES = 1_000
 RELOAD_EVERY_S = 1
+# Wireward keeps a new session's login for 5 s, to leave it to another.
+SETTLED_S = 6
 
 
 def arguments():
@@ -221,6 +223,7 @@ def memory(context):
             pid = target.processes["proxy"]
             before = private_bytes(pid)
             rest = Held("idle", target, "idle", context.options.idle - 50, with_tls)
+            time.sleep(SETTLED_S)
             grown = private_bytes(pid) - before
             rows.append((target.name, "TLS" if with_tls else "plain", context.options.idle, grown / (context.options.idle - 50) / 1024))
             if "active" in context.options.only:

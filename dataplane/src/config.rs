@@ -113,6 +113,9 @@ struct RawLimits {
     prepared_statements_max: usize,
     prepared_bytes_max: usize,
     plans_max: usize,
+    idle_upstreams_max: u32,
+    server_idle_timeout_s: f64,
+    server_lifetime_s: f64,
 }
 
 impl Default for RawLimits {
@@ -131,6 +134,9 @@ impl Default for RawLimits {
             prepared_statements_max: 10_000,
             prepared_bytes_max: 8 << 20,
             plans_max: 16_384,
+            idle_upstreams_max: 16,
+            server_idle_timeout_s: 60.0,
+            server_lifetime_s: 3600.0,
         }
     }
 }
@@ -205,6 +211,12 @@ pub struct Limits {
     pub gathered_bytes_max: usize,
     /// Plans that a shard keeps.
     pub plans_max: usize,
+    /// Upstream connections that a shard keeps of sessions that have ended; 0: none.
+    pub idle_upstreams_max: u32,
+    /// For how long it keeps each (pgbouncer's name).
+    pub server_idle_timeout: Duration,
+    /// How old the login of one may become (pgbouncer's name).
+    pub server_lifetime: Duration,
 }
 
 /// When a session ends whose token has expired.
@@ -390,6 +402,9 @@ fn limits(raw: &RawLimits) -> Result<Limits, String> {
         },
         gathered_bytes_max: within("gathered_bytes_max", raw.gathered_bytes_max, one_session_bytes_max..=1 << 40)?,
         plans_max: within("plans_max", raw.plans_max, 16..=1_000_000)?,
+        idle_upstreams_max: within("idle_upstreams_max", raw.idle_upstreams_max as usize, 0..=10_000)? as u32,
+        server_idle_timeout: seconds("limits.server_idle_timeout_s", raw.server_idle_timeout_s)?,
+        server_lifetime: seconds("limits.server_lifetime_s", raw.server_lifetime_s)?,
     })
 }
 

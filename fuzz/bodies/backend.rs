@@ -11,6 +11,7 @@ use dataplane::datapath::verdict::{Judge, Judged, Plan, Verdict};
 use dataplane::fault::{Fault, Side};
 use dataplane::protocol::postgres::wire::message;
 use dataplane::session::{Admission, Request, Secured};
+use ring::Kind;
 
 use super::input::{Input, bursts, contains, messages};
 use super::server::row_description;
@@ -43,6 +44,7 @@ impl Judge for Allows {
             mask_unsourced: true,
             harmless: Box::default(),
             touches_names: false,
+            leaves_traces: false,
             copy: None,
         }))
     }
@@ -166,22 +168,29 @@ fn values(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
 }
 
 /// A row that turns out malformed while it streams has partly left, and more or less of it by how it came. What came down is
-/// what was recorded, so the record is compared. COPY data of the client that waits for leave goes up, or no more, by when
-/// the upstream's next message comes.
+/// what was recorded, so the record is compared.
+///
+/// What the client sends behind a COPY waits for leave: it goes up, with its verdict, or no more, by when the upstream's next
+/// message comes; and what has gone up, or is owed since, decides which message ends the session. What came down until then
+/// is the same.
 fn same(mut whole: Ran, mut cut: Ran, copies_in: bool) {
-    if copies_in {
-        let common = whole.record.requests.len().min(cut.record.requests.len());
-        for ran in [&mut whole, &mut cut] {
-            ran.to_upstream.clear();
-            ran.record.requests.truncate(common);
-        }
-    }
     let is_amid = |ran: &Ran| !messages(&ran.to_client).1.is_empty();
-    if is_amid(&whole) || is_amid(&cut) {
+    let is_ended = |ran: &Ran| ran.closed.as_deref() != Some("the upstream closed the connection");
+    if is_amid(&whole) || is_amid(&cut) || copies_in && (is_ended(&whole) || is_ended(&cut)) {
         let common = whole.record.responses.len().min(cut.record.responses.len());
         for ran in [&mut whole, &mut cut] {
             ran.to_client.clear();
             ran.record.responses.truncate(common);
+        }
+    }
+    if copies_in {
+        let common = whole.record.requests.len().min(cut.record.requests.len());
+        for ran in [&mut whole, &mut cut] {
+            ran.to_upstream.clear();
+            ran.closed = None;
+            ran.record.requests.truncate(common);
+            // The Close record says why, and counts the statements.
+            ran.record.events.retain(|(kind, _)| !matches!(kind, Kind::Verdict | Kind::Close));
         }
     }
     assert_eq!(whole, cut, "the bytes were cut otherwise, and something else came of it");

@@ -37,15 +37,16 @@ pub fn run(bytes: &[u8]) {
     match check(&sources) {
         Err(errors) => {
             assert!(!errors.is_empty(), "refused without a reason");
-            errors.iter().for_each(|error| check_place(error, text));
+            let lines: Vec<&str> = text.split('\n').collect();
+            errors.iter().for_each(|error| check_place(error, &lines));
         }
         Ok(checked) => check_compiled(&sources, &checked),
     }
 }
 
-fn check_place(error: &Diagnostic, text: &str) {
+fn check_place(error: &Diagnostic, lines: &[&str]) {
     // The end of the file is a place too.
-    let line = text.split('\n').nth(error.line - 1);
+    let line = lines.get(error.line - 1);
     let line = line.unwrap_or_else(|| panic!("line {} does not exist: {error}", error.line));
     let width = line.chars().count();
     assert!((1..=width + 1).contains(&error.column), "column {} does not exist: {error}", error.column);

@@ -5,12 +5,13 @@
 //! What must hold: a changed byte is found; what the recorder wrote is whole, and is shown; what is shown holds nothing that a terminal
 //! obeys.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use recorder::catalog::catalog;
 use recorder::chain::Hash;
-use recorder::checkpoint::{Checkpoints, PUBLIC_KEY_FILE_NAME, read_public_key};
+use recorder::checkpoint::{Checkpoints, PUBLIC_KEY_FILE_NAME, VerifyingKey, read_public_key};
 use recorder::compress::{Compressor, Effort};
 use recorder::recover::recover;
 use recorder::replay::{Options, replay};
@@ -36,10 +37,13 @@ struct Place {
     base: PathBuf,
     recordings: PathBuf,
     good: Vec<u8>,
+    key: VerifyingKey,
 }
 
 thread_local! {
     static PLACE: Place = Place::new();
+    /// Its tables are larger than all else that a run needs.
+    static COMPRESSOR: RefCell<Compressor> = RefCell::new(Compressor::new().expect("a compressor"));
 }
 
 impl Drop for Place {
@@ -65,7 +69,8 @@ impl Place {
         let (good, tip) = write(&records.collect::<Vec<_>>());
         let mut checkpoints = Checkpoints::open(&recordings, &base.join("key.pem")).expect("a key");
         checkpoints.note(tip, NOW, true).expect("a checkpoint");
-        let place = Self { base, recordings, good };
+        let key = read_public_key(&recordings.join(PUBLIC_KEY_FILE_NAME)).expect("a key");
+        let place = Self { base, recordings, good, key };
         assert_eq!(place.verify(&place.good).problems, [], "the good segment");
         place
     }
@@ -76,8 +81,7 @@ impl Place {
 
     fn verify(&self, file: &[u8]) -> Outcome {
         self.put(file);
-        let key = read_public_key(&self.recordings.join(PUBLIC_KEY_FILE_NAME)).expect("a key");
-        verify(&self.recordings, &key).expect("a readable folder")
+        verify(&self.recordings, &self.key).expect("a readable folder")
     }
 }
 
@@ -194,14 +198,15 @@ fn record(seq: u64, kind: Kind, flags: u8, session: u64, payload: &[u8]) -> (Hea
 /// One segment of two blocks and a footer, as the recorder's writer lays it out.
 fn write(records: &[(Header, Vec<u8>)]) -> (Vec<u8>, Tip) {
     let mut writer = Writer::new(1, Limits::default(), Tip { segment: 0, block: 0, hash: Hash::ZERO });
-    let mut compressor = Compressor::new().expect("a compressor");
     let mut file = Vec::new();
     for block in records.chunks(records.len().div_ceil(2)) {
         let mut tally = Tally::default();
         block.iter().for_each(|(header, _)| tally.add(RING, header));
         let raw: Vec<u8> = block.iter().flat_map(|(_, bytes)| bytes).copied().collect();
-        let stored = compressor.compress(&raw, Effort::Normal);
-        file.extend(writer.block(stored, raw.len(), &tally, NOW).bytes);
+        COMPRESSOR.with_borrow_mut(|compressor| {
+            let stored = compressor.compress(&raw, Effort::Normal);
+            file.extend(writer.block(stored, raw.len(), &tally, NOW).bytes);
+        });
     }
     file.extend(writer.end(End::Stopped).expect("a segment is open").bytes);
     writer.flushed();

@@ -57,6 +57,7 @@ impl Server {
             b'D' => self.describe(body, out),
             b'E' => self.execute(text(body), out),
             b'C' => self.close(body, out),
+            b'F' => self.call(out),
             // Flush, Terminate, and what a failed COPY has left.
             _ => {}
         }
@@ -178,6 +179,15 @@ impl Server {
             Some(text) if !self.refuses(&text) => self.run(&text, true, out),
             _ => self.fail(true, out),
         }
+    }
+
+    /// A function call returns null, and is answered as a query.
+    fn call(&mut self, out: &mut Vec<u8>) {
+        match self.refuses(b"") {
+            true => self.fail(false, out),
+            false => message(out, b'V', |out| out.extend_from_slice(&[0xff; 4])),
+        }
+        self.ready(out);
     }
 
     fn close(&mut self, body: &[u8], out: &mut Vec<u8>) {

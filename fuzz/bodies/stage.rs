@@ -151,7 +151,12 @@ pub struct Ran {
 impl<'j> Stage<'j> {
     pub fn new(listener: Listener, judge: Box<dyn Judge + 'j>, outside: Box<dyn Outside + 'j>) -> Self {
         let settings = Settings {
-            shared: Rc::new(Shared { limits: LIMITS, token_bytes_max: TOKEN_BYTES_MAX, name_key: NameKey([1; 16]) }),
+            shared: Rc::new(Shared {
+                limits: LIMITS,
+                token_bytes_max: TOKEN_BYTES_MAX,
+                keeps_upstreams: false,
+                name_key: NameKey([1; 16]),
+            }),
             auth: listener.auth,
             encryption: listener.encryption,
             proxied: listener.proxied,
@@ -262,7 +267,7 @@ impl<'j> Stage<'j> {
                 let answer = self.outside.admit(&request);
                 self.feed(Input::Admitted(answer));
             }
-            Output::Dial(_) => {
+            Output::Dial { .. } => {
                 self.dialed = true;
                 self.outside.dialed();
                 self.feed(Input::Dialed(Ok(())));
@@ -278,7 +283,7 @@ impl<'j> Stage<'j> {
             Output::Refused(refused) => self.fault = Some(refused.fault),
             Output::Challenge { .. } => self.feed(Input::Challenge(r#"{"status":"invalid_token"}"#.into())),
             Output::Part => panic!("the only address is left for another"),
-            Output::NotReached(_) => {}
+            Output::NotReached(_) | Output::UpstreamIsFull => {}
             Output::Close => self.closed = true,
         }
     }

@@ -1,5 +1,7 @@
 //! Compression that steps down when the rings fill: evidence that waits in a ring is worse than a larger file.
 
+use std::cell::RefCell;
+
 use crate::segment::format::Codec;
 
 /// How hard to compress a block: the less, the greater.
@@ -56,13 +58,25 @@ impl Compressor {
     }
 }
 
+thread_local! {
+    /// zstd's tables are kept between blocks here too: making them anew takes longer than a small block.
+    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
 /// The records of a block. Never gives more than `raw_bytes`, whatever the stored bytes say.
 pub fn decompress(codec: Codec, stored: Vec<u8>, raw_bytes: usize) -> Result<Vec<u8>, &'static str> {
     let raw = match codec {
         Codec::None => stored,
-        Codec::Zstd => zstd::bulk::decompress(&stored, raw_bytes).map_err(|_| "the records cannot be decompressed")?,
+        Codec::Zstd => unfold(&stored, raw_bytes).map_err(|_| "the records cannot be decompressed")?,
     };
     if raw.len() == raw_bytes { Ok(raw) } else { Err("the records have another size than the head says") }
+}
+
+fn unfold(stored: &[u8], raw_bytes: usize) -> std::io::Result<Vec<u8>> {
+    DECOMPRESSOR.with_borrow_mut(|kept| match kept {
+        Some(decompressor) => decompressor.decompress(stored, raw_bytes),
+        None => kept.insert(zstd::bulk::Decompressor::new()?).decompress(stored, raw_bytes),
+    })
 }
 
 #[cfg(test)]

@@ -60,6 +60,7 @@ resources = ["shop"]
 type Memory = Words<Vec<AtomicU64>>;
 
 pub struct Table {
+    now: Now,
     shard: Shard<Desk>,
     consumer: Consumer<&'static Memory>,
 }
@@ -102,7 +103,16 @@ impl Table {
             number: 0,
             now: NOW,
         });
-        Table { shard, consumer }
+        Table { now: NOW, shard, consumer }
+    }
+
+    /// Some seconds go by, in which nothing is said.
+    pub fn pass(&mut self, seconds: u64) {
+        self.now.unix_ns += seconds * 1_000_000_000;
+        self.now.monotonic_ns += seconds * 1_000_000_000;
+        self.consumer.beat(self.now.unix_ns);
+        let now = self.now;
+        self.shard.turn(&mut || now);
     }
 
     /// A client with this role logs in, up to its ReadyForQuery.
@@ -130,8 +140,9 @@ impl Table {
     }
 
     fn settle(&mut self) {
+        let now = self.now;
         while !self.shard.io().is_quiet() {
-            self.shard.turn(&mut || NOW);
+            self.shard.turn(&mut || now);
         }
     }
 
@@ -179,7 +190,7 @@ fn control() -> Control {
     let verify = Box::new(|token: &[u8], _| {
         let role = String::from_utf8_lossy(token).into_owned();
         let (subject, name) = (role.clone(), role.clone());
-        Ok(Identity { subject, name, roles: vec![role], actors: Vec::new(), expires_unix_s: u64::MAX })
+        Ok(Identity { subject, name, roles: vec![role], expires_unix_s: u64::MAX, ..Identity::default() })
     });
     Control::new(verify, policy, vec![(resource, Secret::new(b"secret"), Snapshot::default())])
 }
@@ -201,5 +212,8 @@ fn limits() -> Limits {
         },
         gathered_bytes_max: 16 << 20,
         plans_max: 1024,
+        idle_upstreams_max: 16,
+        server_idle_timeout: Duration::from_secs(60),
+        server_lifetime: Duration::from_secs(3600),
     }
 }

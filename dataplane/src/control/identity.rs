@@ -27,6 +27,8 @@ use keys::Unverified;
 /// Who a verified token says is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
+    /// Who says so: an issuer's `issuer`, as it is configured. A subject is one of its issuer alone.
+    pub issuer: String,
     pub subject: String,
     /// The name claim, or the subject where the token has none.
     pub name: String,

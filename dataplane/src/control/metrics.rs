@@ -24,7 +24,7 @@ const fn family(name: &'static str, kind: &'static str, help: &'static str) -> F
 /// A series of a shard: its labels beside `shard`, as they are written, and its cell.
 type Series = (&'static str, fn(&Counters) -> u64);
 
-const SHARDS: [(Family, &[Series]); 21] = [
+const SHARDS: [(Family, &[Series]); 23] = [
     (family("wireward_sessions_open", "gauge", "Sessions."), &[("", |c| c.sessions_open.get())]),
     (
         family(
@@ -118,6 +118,14 @@ const SHARDS: [(Family, &[Series]); 21] = [
     (
         family("wireward_upstream_tls_handshakes_total", "counter", "TLS handshakes with upstreams by outcome."),
         &[("outcome=\"done\"", |c| c.upstream_tls_done.get()), ("outcome=\"failed\"", |c| c.upstream_tls_failed.get())],
+    ),
+    (
+        family("wireward_upstream_connections_total", "counter", "Upstream connections of sessions, by origin."),
+        &[("origin=\"login\"", |c| c.upstream_logins.get()), ("origin=\"kept\"", |c| c.upstream_leases.get())],
+    ),
+    (
+        family("wireward_upstreams_kept", "gauge", "Upstream connections that no session has."),
+        &[("", |c| c.upstreams_kept.get())],
     ),
     (
         family("wireward_cancel_requests_total", "counter", "Cancel requests by outcome."),

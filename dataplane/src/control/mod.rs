@@ -313,10 +313,10 @@ impl Control {
         self.refresh_wanted.load(Ordering::Relaxed)
     }
 
-    /// Reads every catalogue again. True if any has changed in a way that matters.
-    pub async fn refresh_catalogues(&self, epoch: u64) -> bool {
+    /// Reads every catalogue again. True if any has changed in a way that matters; and the resources where none could be read.
+    pub async fn refresh_catalogues(&self, epoch: u64) -> (bool, Vec<Arc<str>>) {
         self.refresh_wanted.store(false, Ordering::Relaxed);
-        let mut changed = false;
+        let (mut changed, mut failed) = (false, Vec::new());
         let mut reads = JoinSet::new();
         for (index, guarded) in self.resources.iter().enumerate() {
             let (config, credential) = (guarded.config.clone(), guarded.credential.clone());
@@ -334,10 +334,11 @@ impl Control {
                 Err(why) => {
                     let message = format!("catalogue of resource {}: {why}", guarded.name);
                     log::tell(&log::CATALOGUE_FAILED, &[guarded.name.as_ref().into()], message);
+                    failed.push(guarded.name.clone());
                 }
             }
         }
-        changed
+        (changed, failed)
     }
 }
 

@@ -39,6 +39,7 @@ pub fn epoch(policy: &Policy) -> [u8; 8] {
 pub struct Decision {
     judgement: Judgement,
     touches_names: bool,
+    leaves_traces: bool,
     /// No literal of the text matters to the verdict or the masks.
     pub literals_are_plain: bool,
     copy: Option<CopyShape>,
@@ -103,6 +104,7 @@ impl Subject {
         }
         Decision {
             touches_names: statements.iter().any(touches_names),
+            leaves_traces: statements.iter().any(leaves_traces),
             literals_are_plain: !statements.is_empty()
                 && statements.iter().all(|s| s.literals_are_plain && s.copy.is_none()),
             judgement,
@@ -137,6 +139,7 @@ impl Decision {
             mask_unsourced: judgement.mask_unsourced,
             harmless: judgement.unsourced_harmless.into(),
             touches_names: self.touches_names,
+            leaves_traces: self.leaves_traces,
             view,
             text: text.map(Into::into),
             copy: self.copy.zip(masks).map(|(shape, masks)| CopyPlan {
@@ -162,6 +165,13 @@ fn touches_names(statement: &Statement) -> bool {
     statement.defines.is_some()
         || unknown.iter().any(|e| statement.effects.has(*e))
         || ["DEALLOCATE", "DISCARD", "CLOSE"].iter().any(|t| tag.starts_with(t))
+}
+
+/// What it calls or runs is unknown, or reaches the server itself: a connection to elsewhere (dblink), a library (LOAD), a
+/// replication slot can stay in the upstream's session.
+fn leaves_traces(statement: &Statement) -> bool {
+    let deep = [Effect::Call, Effect::Dynamic, Effect::File, Effect::Admin, Effect::Opaque];
+    deep.iter().any(|e| statement.effects.has(*e))
 }
 
 /// A text that the server's own grammar refuses is refused in the server's words; all else in ours, with rule and policy.

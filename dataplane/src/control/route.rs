@@ -54,7 +54,26 @@ impl std::fmt::Display for Way {
     }
 }
 
+impl Way {
+    fn leads_where(&self, other: &Self) -> bool {
+        let same_tls = match (&self.tls, &other.tls) {
+            (Some((config, name)), Some((others, other_name))) => Arc::ptr_eq(config, others) && name == other_name,
+            (None, None) => true,
+            _ => false,
+        };
+        same_tls && self.host == other.host && self.address == other.address
+    }
+}
+
 impl Endpoint {
+    /// The same ways in the same order; what is configured beside them does not change while a configuration is in force.
+    fn leads_where(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Way, &Way)| a.leads_where(b);
+        self.ways.len() == other.ways.len()
+            && self.ways.iter().zip(&other.ways).all(same)
+            && self.unresolved == other.unresolved
+    }
+
     /// For the operator: each way with why it was left.
     pub fn explain(&self, misses: &[(u16, Miss)]) -> String {
         let way = |at: u16| self.ways.get(usize::from(at));
@@ -136,7 +155,12 @@ impl Route {
 
     fn publish(&self, found: Vec<Found>) {
         let endpoint = endpoint(&self.resource, self.name.clone(), self.tls.as_ref(), &found);
-        *self.endpoint.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(endpoint);
+        let mut published = self.endpoint.write().unwrap_or_else(PoisonError::into_inner);
+        // Upstream connections that are kept belong to one endpoint: where nothing has changed it is the same one.
+        if !published.leads_where(&endpoint) {
+            *published = Arc::new(endpoint);
+        }
+        drop(published);
         *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
     }
 }

@@ -63,6 +63,10 @@ pub struct Counters {
     pub client_tls_failed: Counter,
     pub upstream_tls_done: Counter,
     pub upstream_tls_failed: Counter,
+    /// Logins to upstreams, and sessions that were lent a connection instead.
+    pub upstream_logins: Counter,
+    pub upstream_leases: Counter,
+    pub upstreams_kept: Counter,
     pub cancels_granted: Counter,
     pub cancels_denied: Counter,
 }

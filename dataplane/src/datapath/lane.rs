@@ -9,6 +9,7 @@
 //! Bytes of our own go through `aside`: they leave after what was cleared before them, and nothing is cleared meanwhile.
 
 mod large;
+mod mark;
 mod parked;
 
 use ring::Receipt;
@@ -17,6 +18,7 @@ use crate::buffer::{SLOT_BYTES, Share, Slab, Slot};
 use crate::io::Lent;
 use large::Streaming;
 pub use large::{Collected, Passage};
+use mark::Mark;
 use parked::Parked;
 
 /// Below this much room a slot is not worth another receive: the rest of a frame moves to a fresh slot.
@@ -27,26 +29,31 @@ const ASIDE_BYTES_KEPT: usize = 64;
 #[derive(Debug)]
 struct Seg {
     slot: Slot,
-    sent: usize,
-    cleared: usize,
-    framed: usize,
-    filled: usize,
+    sent: Mark,
+    cleared: Mark,
+    framed: Mark,
+    filled: Mark,
 }
 
 impl Seg {
     fn new(slot: Slot) -> Self {
-        Self { slot, sent: 0, cleared: 0, framed: 0, filled: 0 }
+        let head = Mark::default();
+        Self { slot, sent: head, cleared: head, framed: head, filled: head }
     }
 
     fn invariants(&self) {
         debug_assert!(self.sent <= self.cleared);
         debug_assert!(self.cleared <= self.framed);
         debug_assert!(self.framed <= self.filled);
-        debug_assert!(self.filled <= SLOT_BYTES);
+    }
+
+    /// Bytes that nobody has looked at, or that wait for the rest of their frame.
+    fn fragment(&self) -> usize {
+        self.filled.at() - self.framed.at()
     }
 
     fn room(&self) -> usize {
-        SLOT_BYTES - self.filled
+        SLOT_BYTES - self.filled.at()
     }
 }
 
@@ -118,7 +125,7 @@ impl Lane {
             // A receive in its tail would hold the slot for as long as the peer is silent. It drains next, or goes on being
             // judged when our own bytes have left.
             Some(seg) if seg.framed == seg.filled || self.inserting() => None,
-            Some(seg) if seg.room() > 0 => Some(Want::Tail(&seg.slot, seg.filled)),
+            Some(seg) if seg.room() > 0 => Some(Want::Tail(&seg.slot, seg.filled.at())),
             Some(_) => None,
         }
     }
@@ -145,7 +152,7 @@ impl Lane {
             Some(slot) if n == 0 => slab.give(slot),
             Some(slot) => {
                 debug_assert!(self.fill.is_none());
-                let filled = self.unpark(slab, &slot, n);
+                let filled = Mark::new(self.unpark(slab, &slot, n));
                 self.fill = Some(Seg { filled, ..Seg::new(slot) });
             }
             None => {}
@@ -157,6 +164,23 @@ impl Lane {
             seg.invariants();
             self.held = true;
         }
+    }
+
+    /// All that has come was taken, nothing more will be of this lane's, and a receive that is armed chooses its own slot.
+    pub fn has_come(&self) -> bool {
+        let is_empty = self.fill.as_ref().is_none_or(|seg| seg.framed == seg.filled && !self.receiving);
+        is_empty && self.collected.is_none() && self.parked.is_none() && self.streaming() == 0 && !self.ended
+    }
+
+    /// Nothing waits to be sent or is being sent, and what has left are whole frames.
+    pub fn has_left(&self) -> bool {
+        self.is_flushed() && !self.is_sending() && !self.is_amid_frame()
+    }
+
+    /// The connection that it comes from is somebody else's from now on: whether a receive is armed there.
+    pub fn let_go(&mut self) -> bool {
+        self.ended = true;
+        std::mem::take(&mut self.receiving)
     }
 
     pub fn ended(&self) -> bool {
@@ -184,13 +208,14 @@ impl Lane {
         if self.receiving {
             return;
         }
-        let fragment = seg.filled - seg.framed;
+        let fragment = seg.fragment();
         if seg.sent == seg.cleared && self.sending != Sending::Fill {
             if fragment == 0 {
                 slab.give(self.fill.take().expect("checked").slot);
-            } else if seg.room() < ROOM_BYTES_MIN && seg.framed > 0 {
-                slab.bytes_mut(&seg.slot, 0..seg.filled).copy_within(seg.framed.., 0);
-                (seg.sent, seg.cleared, seg.framed, seg.filled) = (0, 0, 0, fragment);
+            } else if seg.room() < ROOM_BYTES_MIN && seg.framed > Mark::default() {
+                slab.bytes_mut(&seg.slot, 0..seg.filled.at()).copy_within(seg.framed.at().., 0);
+                let head = Mark::default();
+                (seg.sent, seg.cleared, seg.framed, seg.filled) = (head, head, head, Mark::new(fragment));
                 slab.touch(&mut seg.slot);
             }
         } else if (fragment == 0 || seg.room() < ROOM_BYTES_MIN) && self.drain.is_none() {
@@ -201,12 +226,12 @@ impl Lane {
     /// The filled slot drains; the fragment of a frame at its end, if any, goes to the head of a fresh slot.
     fn rotate(&mut self, slab: &mut Slab) {
         let Some(seg) = &mut self.fill else { return };
-        let (from, to) = (seg.framed, seg.filled);
+        let (from, to) = (seg.framed.at(), seg.filled.at());
         let mut fresh = None;
         if from < to {
             let Some(slot) = slab.take() else { return };
             slab.copy(&seg.slot, from..to, &slot);
-            fresh = Some(Seg { filled: to - from, ..Seg::new(slot) });
+            fresh = Some(Seg { filled: Mark::new(to - from), ..Seg::new(slot) });
         }
         seg.filled = seg.framed;
         if self.sending == Sending::Fill {
@@ -221,14 +246,14 @@ impl Lane {
     /// The bytes that are not yet judged. Empty while bytes of our own wait to leave: order is kept by standing still.
     pub fn window<'a>(&self, slab: &'a mut Slab) -> &'a mut [u8] {
         match &self.fill {
-            Some(seg) if !self.inserting() => slab.bytes_mut(&seg.slot, seg.framed..seg.filled),
+            Some(seg) if !self.inserting() => slab.bytes_mut(&seg.slot, seg.framed.at()..seg.filled.at()),
             _ => &mut [],
         }
     }
 
     pub fn window_bytes(&self) -> usize {
         match &self.fill {
-            Some(seg) if !self.inserting() => seg.filled - seg.framed,
+            Some(seg) if !self.inserting() => seg.fragment(),
             _ => 0,
         }
     }
@@ -237,7 +262,8 @@ impl Lane {
     pub fn clear(&mut self, slab: &mut Slab, n: usize, _recorded: Receipt) {
         let seg = self.fill.as_mut().expect("a window has a slot");
         if seg.cleared != seg.framed {
-            slab.bytes_mut(&seg.slot, 0..seg.filled).copy_within(seg.framed..seg.framed + n, seg.cleared);
+            let (from, to) = (seg.framed.at(), seg.cleared.at());
+            slab.bytes_mut(&seg.slot, 0..seg.filled.at()).copy_within(from..from + n, to);
         }
         seg.cleared += n;
         seg.framed += n;
@@ -285,7 +311,7 @@ impl Lane {
                 && seg.sent < seg.cleared
             {
                 self.sending = which;
-                return Some(Lent::Slot { slot: &seg.slot, from: seg.sent, to: seg.cleared });
+                return Some(Lent::Slot { slot: &seg.slot, from: seg.sent.at(), to: seg.cleared.at() });
             }
         }
         if self.aside.is_empty() {

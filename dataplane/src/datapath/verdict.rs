@@ -17,6 +17,8 @@ pub struct Plan {
     pub harmless: Box<[bool]>,
     /// It may make, change or drop prepared statements or cursors by SQL.
     pub touches_names: bool,
+    /// It may leave something in the upstream's session that a reset does not undo.
+    pub leaves_traces: bool,
     /// What to mask in a COPY … TO STDOUT.
     pub copy: Option<CopyPlan>,
     /// Of which view (policy and catalogue) it was made: see [`Judge::view`].

@@ -26,6 +26,7 @@ pub(super) fn dial(address: &Address) -> Result<OwnedFd, Errno> {
             let socket = open(family(*address))?;
             sockopt::set_tcp_nodelay(&socket, true)?;
             keep_alive(&socket)?;
+            sockopt::set_tcp_user_timeout(&socket, UNACKNOWLEDGED_MAX.as_millis() as u32)?;
             let connecting = net::connect(&socket, address);
             (socket, connecting)
         }
@@ -56,6 +57,10 @@ pub(crate) fn keep_alive(socket: &OwnedFd) -> Result<(), Errno> {
     sockopt::set_tcp_keepintvl(socket, KEEPALIVE_INTERVAL)?;
     sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES)
 }
+
+/// Bytes that an upstream's host does not acknowledge for so long end the connection; left to itself the kernel takes a quarter of
+/// an hour.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 
 /// What came of a connect that has ended.
 ///

@@ -335,7 +335,10 @@ impl Io for Uring {
         let (address, bytes) = match lent {
             Lent::Slot { slot, from, to } => (slab.address(slot).wrapping_add(from).cast_const(), to - from),
             Lent::Heap { bytes, from } => {
-                let held = self.connections[conn.0 as usize].heap.insert(bytes);
+                let heap = &mut self.connections[conn.0 as usize].heap;
+                // The kernel may still read the one that is there: whoever broke the trait's rule must not free it.
+                assert!(heap.is_none(), "a send is in flight on this connection");
+                let held = heap.insert(bytes);
                 (held[from..].as_ptr(), held.len() - from)
             }
         };

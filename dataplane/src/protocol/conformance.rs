@@ -105,6 +105,18 @@ mod tests {
         events: String,
     }
 
+    const SHARED: Shared = Shared {
+        limits: Limits {
+            statement_bytes_max: 1 << 16,
+            bind_bytes_max: 1 << 16,
+            row_bytes_max: 1 << 17,
+            prepared_statements_max: 10,
+            prepared_bytes_max: 1 << 20,
+        },
+        token_bytes_max: 4096,
+        keeps_upstreams: false,
+        name_key: NameKey([1; 16]),
+    };
     impl Stage {
         fn new(login: Login, cut: Cut) -> Self {
             Self::behind(Auth::Password, login, cut)
@@ -112,15 +124,8 @@ mod tests {
 
         fn behind(auth: Auth, login: Login, cut: Cut) -> Self {
             let words: std::sync::Arc<[_]> = Words::heap(1 << 20, 1).0.into();
-            let limits = Limits {
-                statement_bytes_max: 1 << 16,
-                bind_bytes_max: 1 << 16,
-                row_bytes_max: 1 << 17,
-                prepared_statements_max: 10,
-                prepared_bytes_max: 1 << 20,
-            };
             let settings = Settings {
-                shared: Rc::new(Shared { limits, token_bytes_max: 4096, name_key: NameKey([1; 16]) }),
+                shared: Rc::new(SHARED),
                 encryption: Encryption::None,
                 proxied: false,
                 auth,
@@ -212,7 +217,7 @@ mod tests {
                         let challenge = format!(r#"{{"status":"invalid_token","scope":"of {database}"}}"#);
                         self.feed(Input::Challenge(challenge.into()));
                     }
-                    Output::Dial(_) => {
+                    Output::Dial { .. } => {
                         self.dialed = true;
                         self.feed(Input::Dialed(Ok(())));
                     }
@@ -220,11 +225,12 @@ mod tests {
                     Output::Secure { side, .. } => panic!("TLS was asked for on the {side:?} side"),
                     Output::Refused(refused) => {
                         let (user, database) = (refused.user.escape_debug(), refused.database.escape_debug());
-                        let reason = refused.fault.text();
-                        let _ = writeln!(self.events, "recorded refusal of \"{user}\" at \"{database}\": {reason}");
+                        let why = refused.fault.text();
+                        let _ = writeln!(self.events, "recorded refusal of \"{user}\" at \"{database}\": {why}");
                     }
                     Output::Part | Output::NotReached(_) => panic!("the upstream was given up"),
                     Output::Close => self.closed = true,
+                    Output::UpstreamIsFull => {}
                 }
             }
         }
@@ -318,8 +324,8 @@ mod tests {
                 subject: "ada".into(),
                 name: "ada".into(),
                 roles: vec!["analyst".into()],
-                actors: Vec::new(),
                 expires_unix_s: u64::MAX,
+                ..Identity::default()
             },
             role_names: vec!["analyst".into()],
             resource: "shop".into(),
@@ -544,23 +550,6 @@ mod tests {
         show(&mut lines, "to client", &left[notice.len()..], false);
         let refusal = r#"to client E "SERROR\0VERROR\0C42501\0Mwireward: blocked by rule no-forbidden\0\0""#;
         assert_eq!(lines, format!("{refusal}\nto client Z \"I\"\n"));
-    }
-
-    #[test]
-    fn a_gathered_statement_whose_analysis_is_done_waits_for_the_recorder_too() {
-        let mut stage = Stage::new(Login::Plain, Cut::Whole);
-        stage.log_in();
-        let statement = parse(r#"Q "select " "1"*40000 "\0""#);
-        stage.judge.waits = true;
-        stage.say(Side::Client, &statement);
-        (stage.judge.waits, stage.recorder_present) = (false, false);
-        stage.feed(Input::Again);
-        while stage.send(Side::Upstream) {}
-        assert_eq!(stage.left[Side::Upstream as usize].len(), 0, "a statement has started without the recorder");
-        stage.recorder_present = true;
-        stage.feed(Input::Again);
-        while stage.send(Side::Upstream) {}
-        assert!(stage.left[Side::Upstream as usize] == statement, "the statement starts when the recorder is back");
     }
 
     /// A session that runs a statement with parameters of `bytes`, of which the upstream reads nothing.

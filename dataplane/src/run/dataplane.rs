@@ -105,7 +105,7 @@ async fn control_loop(
 ) {
     let mut epoch = 0;
     let mut read = Instant::now();
-    let mut reading: Option<tokio::task::JoinHandle<bool>> = None;
+    let mut reading: Option<tokio::task::JoinHandle<(bool, Vec<Arc<str>>)>> = None;
     while !stop.load(Ordering::Relaxed) && !shards.iter().any(JoinHandle::is_finished) {
         tokio::time::sleep(POLL).await;
         if changes.is_due() {
@@ -113,8 +113,12 @@ async fn control_loop(
             in_force.reload(changes, postboxes, epoch).await;
         }
         if let Some(ended) = reading.take_if(|task| task.is_finished()) {
-            if ended.await.unwrap_or(false) {
+            let (changed, failed) = ended.await.unwrap_or_default();
+            if changed {
                 postboxes.iter().for_each(|postbox| postbox.send(Mail::Catalogue));
+            }
+            for (postbox, resource) in postboxes.iter().flat_map(|p| failed.iter().map(move |r| (p, r))) {
+                postbox.send(Mail::MakeRoom(resource.clone()));
             }
             read = Instant::now();
         }

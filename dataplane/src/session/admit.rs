@@ -11,6 +11,7 @@ use crate::control::identity::Actor;
 use crate::datapath::relay::Cx;
 use crate::fault::{Fault, Side};
 use crate::protocol::postgres::framer::{self, Framed};
+use crate::protocol::postgres::handshake::Startup;
 use crate::protocol::postgres::oauth;
 use crate::protocol::postgres::wire::{HEAD_BYTES, cstr_at, frontend};
 
@@ -153,9 +154,29 @@ impl Session {
     ) -> Option<Fault> {
         let State::Admitting { .. } = self.state else { return None };
         let startup = *self.pending_startup.take()?;
+        let open = self.open_record(&admission, &startup, cx.now_unix_ns);
+        if !self.record(Kind::Open, &open, cx) {
+            return Some(Fault::NotRecorded);
+        }
+        self.opened = true;
+        self.relay.epoch = admission.epoch;
+        self.relay.dissector.set_masks(admission.masks.clone());
+        let attempts = Attempts::new(admission.upstream.target, admission.upstream.order.clone());
+        self.state = State::Dialing(Box::new(Dialing {
+            startup,
+            admission,
+            attempts,
+            step: DialStep::Connecting,
+            was_full: false,
+        }));
+        self.dial(outputs)
+    }
+
+    /// Who it is and whence, as the evidence has it.
+    fn open_record(&self, admission: &Admission, startup: &Startup, now_unix_ns: u64) -> serde_json::Value {
         let mut open = json!({
             "session": self.id(),
-            "time_unix_ns": cx.now_unix_ns,
+            "time_unix_ns": now_unix_ns,
             "protocol": "postgres",
             "subject": admission.identity.subject,
             "name": admission.identity.name,
@@ -168,19 +189,14 @@ impl Session {
             "application_name": startup.parameter("application_name"),
             "policy": admission.epoch_name,
         });
+        if !admission.identity.issuer.is_empty() {
+            open["issuer"] = admission.identity.issuer.as_str().into();
+        }
         if !admission.identity.actors.is_empty() {
             let actor = |a: &Actor| json!({"subject": a.subject, "issuer": a.issuer});
             open["actors"] = admission.identity.actors.iter().map(actor).collect();
         }
-        if !self.record(Kind::Open, &open, cx) {
-            return Some(Fault::NotRecorded);
-        }
-        self.opened = true;
-        self.relay.epoch = admission.epoch;
-        self.relay.dissector.set_masks(admission.masks.clone());
-        let attempts = Attempts::new(admission.upstream.target, admission.upstream.order.clone());
-        self.state = State::Dialing(Box::new(Dialing { startup, admission, attempts, step: DialStep::Connecting }));
-        self.dial(outputs)
+        open
     }
 }
 

@@ -31,7 +31,7 @@ impl Session {
     pub(super) fn may_cancel(&mut self, grant: Option<Grant>, outputs: &mut Vec<Output>) -> Option<Fault> {
         let Some(grant) = grant else { return Some(Fault::Gone(Side::Client)) };
         self.state = State::Cancelling(Cancelling::Connecting(grant));
-        outputs.push(Output::Dial(grant.address));
+        outputs.push(Output::Dial { address: grant.address, key: None });
         None
     }
 

@@ -35,6 +35,11 @@ impl Session {
             // The reason is about the session, not of its data, and must reach a client whose session cannot be recorded.
             self.relay.replies.insert_unrecorded(&bytes);
         }
+        // A client that leaves its upstream at rest may leave it to another.
+        if relaying && fault == Fault::Gone(Side::Client) && self.upstream_rests() {
+            return;
+        }
+        self.lease = None;
         if relaying && fault.side() != Side::Upstream && self.requests_are_whole() {
             let mut bytes = Vec::new();
             message(&mut bytes, frontend::TERMINATE, |_| ());

@@ -2,12 +2,13 @@
 //! do is left for the next ([`super::attempts`]).
 
 use super::attempts::Miss;
+use super::lease::Lease;
 use super::{DialStep, Output, Secured, Session, State};
 use crate::control::certificate;
 use crate::datapath::relay::Cx;
 use crate::fault::{Fault, Side};
 use crate::protocol::postgres::framer::{self, Framed};
-use crate::protocol::postgres::handshake::{self, Login, Progress, Ready};
+use crate::protocol::postgres::handshake::{self, Login, Progress};
 use crate::protocol::postgres::responder::Report;
 
 /// Why nothing goes on at an address.
@@ -36,7 +37,10 @@ impl Session {
         let State::Dialing(dialing) = &mut self.state else { return None };
         dialing.step = DialStep::Connecting;
         match dialing.attempts.current() {
-            Some(address) => outputs.push(Output::Dial(address)),
+            Some(address) => {
+                let key = dialing.key(self.relay.dissector.shared().name_key);
+                outputs.push(Output::Dial { address, key: Some(key) });
+            }
             None => return Some(self.give_up(outputs)),
         }
         None
@@ -118,7 +122,7 @@ impl Session {
         let moved = match &dialing.step {
             DialStep::Connecting | DialStep::Handshake | DialStep::Parting => return Ok(false),
             DialStep::AskedTls => self.read_tls_answer(cx, outputs),
-            DialStep::Login(_) => self.step_login(cx),
+            DialStep::Login(_) => self.step_login(cx, outputs),
         };
         match moved {
             Ok(moved) => Ok(moved),
@@ -153,21 +157,26 @@ impl Session {
         Ok(true)
     }
 
-    fn step_login(&mut self, cx: &mut Cx<'_>) -> Result<bool, Stop> {
+    /// The next message of the upstream's login, in bytes, when it is whole.
+    fn login_message(&mut self, cx: &mut Cx<'_>) -> Result<Option<usize>, Stop> {
+        let window = self.relay.replies.window(cx.slab);
+        match framer::next(window) {
+            Framed::Frame { bytes, .. } if bytes <= window.len() => Ok(Some(bytes)),
+            Framed::Frame { bytes, .. } if bytes > handshake::LOGIN_MESSAGE_BYTES_MAX => {
+                Err(Fault::Protocol(Side::Upstream, "a message of the upstream's login is too long").into())
+            }
+            Framed::Broken => Err(Fault::Protocol(Side::Upstream, "the upstream does not speak PostgreSQL").into()),
+            _ if self.relay.replies.ended() => Err(Miss::Closed.into()),
+            _ => Ok(None),
+        }
+    }
+
+    fn step_login(&mut self, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) -> Result<bool, Stop> {
+        let Some(bytes) = self.login_message(cx)? else { return Ok(false) };
+        let keeps_upstreams = self.relay.dissector.shared().keeps_upstreams;
         let State::Dialing(dialing) = &mut self.state else { return Ok(false) };
         let DialStep::Login(login) = &mut dialing.step else { return Ok(false) };
         let window = self.relay.replies.window(cx.slab);
-        let bytes = match framer::next(window) {
-            Framed::Frame { bytes, .. } if bytes <= window.len() => bytes,
-            Framed::Frame { bytes, .. } if bytes > handshake::LOGIN_MESSAGE_BYTES_MAX => {
-                return Err(Fault::Protocol(Side::Upstream, "a message of the upstream's login is too long").into());
-            }
-            Framed::Broken => {
-                return Err(Fault::Protocol(Side::Upstream, "the upstream does not speak PostgreSQL").into());
-            }
-            _ if self.relay.replies.ended() => return Err(Miss::Closed.into()),
-            _ => return Ok(false),
-        };
         let mut answer = Vec::new();
         let progress = login.step(&window[..bytes], &mut answer);
         self.relay.replies.drop_bytes(bytes);
@@ -177,6 +186,13 @@ impl Session {
             Progress::Refused { is_away: true, .. } if dialing.attempts.has_next() => {
                 return Err(Miss::StartingUp.into());
             }
+            // Connections that are kept there for nobody may be what fills it: they are closed, and it is asked once more.
+            Progress::Refused { is_full: true, .. }
+                if keeps_upstreams && !std::mem::replace(&mut dialing.was_full, true) =>
+            {
+                dialing.step = DialStep::Parting;
+                outputs.extend([Output::Part, Output::UpstreamIsFull]);
+            }
             Progress::Refused { report, .. } => {
                 self.relay.replies.insert_unrecorded(&report);
                 self.relay.dissector.say_farewell();
@@ -184,18 +200,22 @@ impl Session {
             }
             Progress::Ready(ready) => {
                 dialing.attempts.judge(ready.traits)?;
-                self.let_in(ready, cx);
+                let key = dialing.key(self.relay.dissector.shared().name_key);
+                self.let_in(Box::new(Lease { key, ready, logged_in_unix_ns: cx.now_unix_ns }), cx);
+                cx.counters.upstream_logins.add(1);
             }
         }
         Ok(true)
     }
 
-    fn let_in(&mut self, ready: Ready, cx: &mut Cx<'_>) {
+    pub(super) fn let_in(&mut self, lease: Box<Lease>, cx: &mut Cx<'_>) {
         let State::Dialing(dialing) = &self.state else { return };
         let mut welcome = Vec::new();
-        handshake::welcome(&mut welcome, &dialing.startup, &ready.parameters, self.cancel_key);
+        handshake::welcome(&mut welcome, &dialing.startup, &lease.ready.parameters, self.cancel_key);
         self.relay.replies.insert_unrecorded(&welcome);
-        self.upstream_key = ready.cancel_key;
+        self.upstream_key = lease.ready.cancel_key;
+        let is_pinned = dialing.admission.upstream.role.is_some();
+        self.lease = (self.relay.dissector.shared().keeps_upstreams && !is_pinned).then_some(lease);
         self.state = State::Relaying;
         cx.counters.logins.admitted.add(1);
     }

@@ -20,6 +20,7 @@ pub mod cancel;
 pub mod close;
 pub mod dial;
 pub mod greet;
+pub mod lease;
 mod proxy;
 
 use std::rc::Rc;
@@ -40,6 +41,7 @@ use crate::protocol::postgres::dissector::{Dissector, Shared};
 use crate::protocol::postgres::handshake::{CancelRequest, Login, Startup};
 use attempts::{Attempts, Miss, Target};
 use cancel::{Cancelling, Grant};
+use lease::Lease;
 
 /// Everything that can happen to a session.
 #[derive(Debug)]
@@ -67,6 +69,8 @@ pub enum Input {
     Challenge(Arc<str>),
     /// The answer to [`Output::Dial`].
     Dialed(Result<(), Miss>),
+    /// Another answer to it: a connection that was kept of an earlier session, logged in, on which a receive is armed.
+    Leased(Box<Lease>),
     /// The dialed address has had its time, its login included.
     DialLate,
     /// The answer to [`Output::Part`].
@@ -94,12 +98,14 @@ pub enum Input {
 pub enum Output {
     /// Check the token and the names.
     Admit(Box<Request>),
-    /// Connect to this address of the upstream, from 0.
-    Dial(u16),
+    /// Connect to this address of the upstream, from 0, or lend a connection there that is kept under this key, if there is one.
+    Dial { address: u16, key: Option<u128> },
     /// Close the upstream's connection, to dial another address when its last operation is done.
     Part,
     /// No address of the upstream will do, and why.
     NotReached(Vec<(u16, Miss)>),
+    /// The upstream takes no more connections: those that nobody uses are to be closed.
+    UpstreamIsFull,
     /// Say where tokens for this database come from, as the JSON of RFC 7628, 3.2.2.
     Challenge { database: String },
     /// Begin TLS on a side's connection; `early` are bytes of its handshake that are here already.
@@ -276,6 +282,8 @@ struct Dialing {
     admission: Admission,
     attempts: Attempts,
     step: DialStep,
+    /// An upstream had no room.
+    was_full: bool,
 }
 
 enum DialStep {
@@ -295,6 +303,8 @@ pub struct Session {
     auth: Auth,
     /// The upstream's own process id and secret.
     upstream_key: Option<[u8; 8]>,
+    /// Its login, while another session may yet go on with it.
+    lease: Option<Box<Lease>>,
     surplus: bool,
     /// What the client's handshake has found out, once it is done.
     secured: Option<Box<Secured>>,
@@ -325,6 +335,7 @@ impl Session {
             encryption: settings.encryption,
             auth: settings.auth,
             upstream_key: None,
+            lease: None,
             surplus: settings.surplus,
             secured: None,
             peer,
@@ -451,6 +462,7 @@ impl Session {
             }
             Input::Admitted(Ok(admission)) => return self.admitted(*admission, cx, outputs),
             Input::Dialed(result) => return self.dialed(result, outputs),
+            Input::Leased(lease) => return self.leased(lease, cx, outputs),
             Input::DialLate => return self.dial_late(outputs),
             Input::Parted => return self.parted(cx, outputs),
             Input::Admitted(Err(fault)) => return self.not_admitted(fault, outputs),

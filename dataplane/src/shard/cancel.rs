@@ -18,7 +18,7 @@ use crate::session::cancel::Grant;
 const GUESSES_MAX: u8 = 10;
 const BUCKETS: usize = 256;
 /// How long a session is not cancelled again.
-const PAUSE_NS: u64 = 100_000_000;
+const PAUSE_MS: u32 = 100;
 
 /// Wrong keys of this second, by a hash of the address.
 pub struct Guesses {
@@ -90,10 +90,10 @@ impl<I: SecureIo> Shard<I> {
         };
         let key = entry.session.running()?;
         let endpoint = entry.endpoint.clone()?;
-        if entry.cancelled_ns > 0 && now.monotonic_ns < entry.cancelled_ns + PAUSE_NS {
+        if entry.was_cancelled && now.monotonic_ms().wrapping_sub(entry.cancelled_ms) < PAUSE_MS {
             return None;
         }
-        entry.cancelled_ns = now.monotonic_ns;
+        (entry.was_cancelled, entry.cancelled_ms) = (true, now.monotonic_ms());
         let address = entry.address;
         let tls = endpoint.ways.get(usize::from(address))?.tls.is_some();
         Some(Leave { grant: Grant { key, address, tls }, endpoint })

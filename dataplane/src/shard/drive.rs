@@ -8,6 +8,7 @@ use super::judging::SessionJudge;
 use super::mailbox::Mail;
 use super::timers::Kind;
 use super::{End, Entry, Shard};
+use crate::buffer::Slot;
 use crate::control::Answer;
 use crate::datapath::lane::Want;
 use crate::datapath::relay::Cx;
@@ -53,16 +54,9 @@ impl<I: SecureIo> Shard<I> {
                     };
                     self.feed(index, input);
                 }
-                _ => slot.into_iter().for_each(|s| self.slab.give(s)),
+                None => self.received_aside(conn, slot, result),
             },
-            Event::Sent { conn, result, heap } => {
-                let Some((index, side)) = self.side(conn) else { return };
-                let input = match result {
-                    Ok(bytes) => Input::Sent { side, bytes, heap },
-                    Err(_) => Input::SendFailed { side },
-                };
-                self.feed(index, input);
-            }
+            Event::Sent { conn, result, heap } => self.sent(conn, result, heap),
             Event::Connected { conn, result } => {
                 let Some((index, End::Upstream)) = self.place(conn) else { return };
                 self.feed(index, Input::Dialed(result.map_err(miss)));
@@ -83,9 +77,30 @@ impl<I: SecureIo> Shard<I> {
         let side = match end {
             End::Client => Side::Client,
             End::Upstream => Side::Upstream,
-            End::Parting => return None,
+            End::Parting | End::Spare => return None,
         };
         self.entries[index as usize].as_ref().filter(|e| !e.closing).map(|_| (index, side))
+    }
+
+    fn sent(&mut self, conn: Conn, result: Result<usize, Errno>, heap: Option<Vec<u8>>) {
+        if let Some((at, End::Spare)) = self.place(conn) {
+            return self.spare_sent(at, result.ok().zip(heap));
+        }
+        let Some((index, side)) = self.side(conn) else { return };
+        let input = match result {
+            Ok(bytes) => Input::Sent { side, bytes, heap },
+            Err(_) => Input::SendFailed { side },
+        };
+        self.feed(index, input);
+    }
+
+    /// What comes on a connection that no session reads.
+    fn received_aside(&mut self, conn: Conn, slot: Option<Slot>, result: Result<usize, Errno>) {
+        if let Some((at, End::Spare)) = self.place(conn) {
+            let bytes = slot.as_ref().map(|slot| self.slab.bytes(slot, 0..result.unwrap_or(0)).to_vec());
+            self.spare_received(at, &bytes.unwrap_or_default());
+        }
+        slot.into_iter().for_each(|s| self.slab.give(s));
     }
 
     /// One input into one session; then its outputs, then its lanes.
@@ -95,7 +110,7 @@ impl<I: SecureIo> Shard<I> {
         if entry.closing {
             return;
         }
-        let was_draining = entry.session.is_draining();
+        let (was_draining, was_relaying) = (entry.session.is_draining(), entry.session.is_relaying());
         let mut judge = SessionJudge {
             plans: &mut self.plans,
             counters: &self.counters,
@@ -137,6 +152,9 @@ impl<I: SecureIo> Shard<I> {
             let id = entry.session.id();
             self.timer(Kind::Drain, DRAIN_MAX, index, id);
         }
+        if !was_relaying {
+            self.start_lease(index);
+        }
         self.perform(index);
         self.arm(index);
     }
@@ -145,8 +163,9 @@ impl<I: SecureIo> Shard<I> {
         while let Some(output) = self.outputs.pop() {
             match output {
                 Output::Admit(request) => self.admit(index, request, false),
-                Output::Dial(address) => self.dial(index, address),
+                Output::Dial { address, key } => self.dial(index, address, key),
                 Output::Part => self.part(index),
+                Output::UpstreamIsFull => self.make_room(index),
                 Output::NotReached(misses) => self.not_reached(index, &misses),
                 Output::Challenge { database } => self.challenge(index, &database),
                 Output::Cancel(request) => self.want_cancel(index, request),
@@ -206,7 +225,10 @@ impl<I: SecureIo> Shard<I> {
         self.timers.set(Kind::Expiry, self.now.monotonic_ns.saturating_add(left_ns), index, id);
     }
 
-    fn dial(&mut self, index: u32, address: u16) {
+    fn dial(&mut self, index: u32, address: u16, key: Option<u128>) {
+        if key.is_some_and(|key| self.lend_upstream(index, address, key)) {
+            return;
+        }
         let Some(entry) = self.entries[index as usize].as_deref_mut() else { return };
         let way = entry.endpoint.as_ref().and_then(|e| Some((e.ways.get(usize::from(address))?, e.connect_timeout)));
         let Some((way, timeout)) = way else { return self.feed(index, Input::Dialed(Err(Miss::Unresolved))) };
@@ -214,7 +236,7 @@ impl<I: SecureIo> Shard<I> {
             Ok(conn) => {
                 (entry.upstream, entry.address) = (Some(conn), address);
                 entry.open += 1;
-                entry.dial_until_ns = self.now.monotonic_ns + timeout.as_nanos() as u64;
+                entry.dial_until_ms = self.now.monotonic_ms().wrapping_add(timeout.as_millis() as u32);
                 let id = entry.session.id();
                 self.attach(conn, index, End::Upstream);
                 self.timer(Kind::Dial, timeout, index, id);
@@ -301,13 +323,21 @@ impl<I: SecureIo> Shard<I> {
         if std::mem::replace(&mut entry.closing, true) {
             return;
         }
-        let connections = [Some(entry.client), entry.upstream];
-        connections.into_iter().flatten().for_each(|conn| self.io.close(conn, &[]));
+        self.keep_upstream(index);
+        let Some(entry) = self.entries[index as usize].as_ref() else { return };
+        let (client, upstream) = (entry.client, entry.upstream);
+        self.io.close(client, &[]);
+        if let Some(conn) = upstream {
+            self.io.close(conn, entry.session.goodbye());
+        }
     }
 
     /// The last event of a connection. With the last connection the session is gone and its slots are free.
     fn closed(&mut self, conn: Conn) {
         let Some((index, end)) = self.connections.get_mut(conn.0 as usize).and_then(Option::take) else { return };
+        if end == End::Spare {
+            return self.spare_closed(index);
+        }
         let Some(entry) = self.entries[index as usize].as_mut() else { return };
         entry.open -= 1;
         if entry.open > 0 {

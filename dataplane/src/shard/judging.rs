@@ -138,6 +138,7 @@ impl<I: SecureIo> Shard<I> {
         self.shared = super::shared(&reload.limits, self.shared.name_key);
         self.limits = reload.limits;
         self.doors = reload.doors;
+        self.close_spares();
         self.renew_views();
     }
 

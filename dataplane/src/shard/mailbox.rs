@@ -36,6 +36,8 @@ pub enum Mail {
     Reload(Box<Reload>),
     /// A catalogue has changed: views are to be made anew.
     Catalogue,
+    /// This resource's upstream has no room, or cannot be reached: what is kept there is closed.
+    MakeRoom(Arc<str>),
     Stop,
 }
 

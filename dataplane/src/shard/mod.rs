@@ -15,6 +15,7 @@ mod refusals;
 mod resting;
 pub mod spawn;
 pub mod timers;
+mod upstream;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -44,6 +45,7 @@ use mailbox::{Mail, Mailbox, Postbox, Reload};
 use refusals::Refusals;
 use resting::Resting;
 use timers::{Kind, Timers};
+use upstream::Spares;
 
 /// The recorder counts as gone when its heartbeat is older than this (decision 11).
 const HEARTBEAT_NS_MAX: u64 = 1_000_000_000;
@@ -85,6 +87,13 @@ pub struct Now {
     pub monotonic_ns: u64,
 }
 
+impl Now {
+    /// Wraps in 49 days: for what is compared within seconds.
+    fn monotonic_ms(self) -> u32 {
+        (self.monotonic_ns / 1_000_000) as u32
+    }
+}
+
 pub struct Entry {
     session: Session,
     client: Conn,
@@ -98,8 +107,8 @@ pub struct Entry {
     endpoint: Option<Arc<Endpoint>>,
     /// Which of the endpoint's addresses it is at.
     address: u16,
-    /// Until when that address may take for its login, monotonic ns.
-    dial_until_ns: u64,
+    /// Until when that address may take for its login, monotonic ms.
+    dial_until_ms: u32,
     /// A text of this session is with the analyser. Boxed: an idle session pays for its place only.
     pending: Option<Box<u128>>,
     /// What it waits for, and since when.
@@ -107,13 +116,19 @@ pub struct Entry {
     stalled_since_ns: u64,
     /// It stands in [`Shard::stalled`].
     retrying: bool,
-    /// When its statement was last cancelled, monotonic ns; 0: never.
-    cancelled_ns: u64,
+    /// A statement of it was cancelled, last at this moment, monotonic ms.
+    was_cancelled: bool,
+    cancelled_ms: u32,
 }
 
 /// What sessions that begin from now on have in common.
 fn shared(limits: &Limits, name_key: NameKey) -> Rc<Shared> {
-    Rc::new(Shared { limits: limits.session, token_bytes_max: limits.token_bytes_max, name_key })
+    Rc::new(Shared {
+        limits: limits.session,
+        token_bytes_max: limits.token_bytes_max,
+        keeps_upstreams: limits.idle_upstreams_max > 0,
+        name_key,
+    })
 }
 
 impl Entry {
@@ -128,12 +143,13 @@ impl Entry {
             view: None,
             endpoint: None,
             address: 0,
-            dial_until_ns: 0,
+            dial_until_ms: 0,
             pending: None,
             shortage: None,
             stalled_since_ns: 0,
             retrying: false,
-            cancelled_ns: 0,
+            was_cancelled: false,
+            cancelled_ms: 0,
         }
     }
 }
@@ -144,6 +160,8 @@ enum End {
     Upstream,
     /// An address of the upstream that would not do.
     Parting,
+    /// An upstream's connection that no session has.
+    Spare,
 }
 
 pub struct Shard<I> {
@@ -178,6 +196,7 @@ pub struct Shard<I> {
     stalled: Vec<u32>,
     refusals: Refusals,
     resting: Resting,
+    spares: Spares,
     /// When it was last told that an upstream cannot be reached, monotonic ns.
     told_unreachable_ns: Option<u64>,
     next_session: u64,
@@ -254,6 +273,7 @@ impl<I: SecureIo> Shard<I> {
             stalled: Vec::new(),
             refusals: Refusals::default(),
             resting: Resting::default(),
+            spares: Spares::default(),
             told_unreachable_ns: None,
             // Counts on from the nanosecond of the start, so no later start gives a number again.
             next_session: parts.now.unix_ns / SHARDS_MAX * SHARDS_MAX + u64::from(parts.number),
@@ -305,6 +325,7 @@ impl<I: SecureIo> Shard<I> {
         self.end_stopping();
         self.end_expired();
         self.evict();
+        self.end_spares();
         self.tell_refusals();
         self.publish();
     }
@@ -348,6 +369,7 @@ impl<I: SecureIo> Shard<I> {
                 }
                 Mail::Reload(reload) => self.reload(*reload),
                 Mail::Catalogue => self.renew_views(),
+                Mail::MakeRoom(resource) => self.close_spares_of(|endpoint| endpoint.resource == resource),
                 Mail::Stop => {
                     self.stop();
                     self.tell_last_refusals();
@@ -361,6 +383,7 @@ impl<I: SecureIo> Shard<I> {
     fn stop(&mut self) {
         let until = self.now.monotonic_ns + self.limits.drain_timeout.as_nanos() as u64;
         self.stopping.get_or_insert(until);
+        self.close_spares();
         self.end_stopping();
     }
 
@@ -375,21 +398,23 @@ impl<I: SecureIo> Shard<I> {
         }
     }
 
-    /// It was told to stop, and the last session is gone.
+    /// It was told to stop, and the last session is gone, and the last connection that was kept of one.
     pub fn has_stopped(&self) -> bool {
-        self.stopping.is_some() && self.sessions() == 0
+        self.stopping.is_some() && self.sessions() == 0 && self.spares.is_empty()
     }
 
     fn on_timers(&mut self) {
+        let now_ms = self.now.monotonic_ms();
         while let Some((kind, index, id)) = self.timers.due(self.now.monotonic_ns) {
-            let Some(entry) = self.entries[index as usize].as_ref().filter(|e| e.session.id() == id) else { continue };
+            let Some(entry) = self.entries[index as usize].as_mut().filter(|e| e.session.id() == id) else { continue };
             match kind {
+                Kind::Lease => entry.session.forget_lease(),
                 Kind::Expiry => {
                     let grace_ns = self.limits.token_expiry.grace().as_nanos() as u64;
                     self.expired.push((index, id, self.now.monotonic_ns + grace_ns));
                 }
                 // Another address may have begun its time since.
-                Kind::Dial if entry.dial_until_ns > self.now.monotonic_ns || entry.session.is_relaying() => {}
+                Kind::Dial if entry.dial_until_ms.wrapping_sub(now_ms) as i32 > 0 || entry.session.is_relaying() => {}
                 Kind::Dial => self.dial_late(index),
                 // It had its time to say goodbye.
                 _ if entry.session.is_draining() => self.close(index),

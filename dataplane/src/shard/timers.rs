@@ -8,6 +8,7 @@ use std::time::Duration;
 pub struct Timers {
     logins: VecDeque<Deadline>,
     drains: VecDeque<Deadline>,
+    leases: VecDeque<Deadline>,
     dials: BinaryHeap<Reverse<Deadline>>,
     expiries: BinaryHeap<Reverse<Deadline>>,
 }
@@ -24,6 +25,8 @@ struct Deadline {
 pub enum Kind {
     Login,
     Drain,
+    /// The session stays, and keeps its upstream's connection for itself.
+    Lease,
     /// An address of the upstream has had its time.
     Dial,
     /// The session's token expires.
@@ -41,6 +44,8 @@ pub enum Waiting {
     Over,
 }
 
+/// Deadlines that an empty queue has room for.
+const EMPTY_KEPT: usize = 64;
 /// Logins that one call looks at.
 const LOGINS_LOOKED_AT_MAX: usize = 1024;
 
@@ -59,6 +64,7 @@ impl Timers {
         match kind {
             Kind::Login => self.logins.push_back(deadline),
             Kind::Drain => self.drains.push_back(deadline),
+            Kind::Lease => self.leases.push_back(deadline),
             Kind::Dial => self.dials.push(Reverse(deadline)),
             Kind::Expiry => self.expiries.push(Reverse(deadline)),
         }
@@ -66,8 +72,14 @@ impl Timers {
 
     /// A session whose deadline has passed: which, its index and id. The session may long be gone.
     pub fn due(&mut self, now_ns: u64) -> Option<(Kind, u32, u64)> {
-        for (kind, queue) in [(Kind::Login, &mut self.logins), (Kind::Drain, &mut self.drains)] {
+        let queues =
+            [(Kind::Login, &mut self.logins), (Kind::Drain, &mut self.drains), (Kind::Lease, &mut self.leases)];
+        for (kind, queue) in queues {
             if let Some(deadline) = queue.pop_front_if(|d| d.at_ns <= now_ns) {
+                // A crowd's memory is not kept for those who stay.
+                if queue.is_empty() {
+                    queue.shrink_to(EMPTY_KEPT);
+                }
                 return Some((kind, deadline.index, deadline.id));
             }
         }

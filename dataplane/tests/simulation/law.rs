@@ -257,7 +257,7 @@ fn verify(token: &[u8], now_unix_s: u64) -> Result<Identity, &'static str> {
         return Err("the token has expired");
     }
     let (subject, roles) = (name.to_owned(), vec![role.to_owned()]);
-    Ok(Identity { name: subject.clone(), subject, roles, actors: Vec::new(), expires_unix_s })
+    Ok(Identity { name: subject.clone(), subject, roles, expires_unix_s, ..Identity::default() })
 }
 
 fn guarded(generation: Generation) -> (Resource, Secret, Snapshot) {
@@ -286,6 +286,9 @@ fn limits(generation: Generation, token_expiry: TokenExpiry) -> Limits {
         drain_timeout: DRAIN_TIMEOUT,
         token_expiry,
         token_bytes_max: 4096,
+        idle_upstreams_max: 0,
+        server_idle_timeout: Duration::from_secs(60),
+        server_lifetime: Duration::from_secs(3600),
         session: dissector::Limits {
             statement_bytes_max: 1 << 20,
             bind_bytes_max: 1 << 20,

@@ -253,7 +253,9 @@ impl Server {
     fn take_copy(&mut self, tag: u8, extended: bool, out: &mut Vec<u8>) -> Class {
         match tag {
             b'd' => self.copied += 1,
-            b'S' | b'H' => {}
+            // It would be ignored: the gateway may keep it.
+            b'S' => return Class::May,
+            b'H' => {}
             b'c' => {
                 self.copying_extended = None;
                 complete(&format!("COPY {}", self.copied), out);

@@ -40,7 +40,7 @@ pub struct At {
 pub(super) struct Sink<'s> {
     pub sources: &'s [Source],
     pub found: Vec<Diagnostic>,
-    /// Where the lines of each source start: counting them again for each section would take minutes for large policies.
+    /// Where the lines of each source start: counting them again for each section or error would take minutes for large texts.
     line_starts: Vec<Vec<usize>>,
 }
 
@@ -51,19 +51,25 @@ impl Diagnostic {
     }
 
     pub(crate) fn new(source: &Source, span: &Range<usize>, message: String, suggestion: Option<String>) -> Self {
-        let (line, column) = place(&source.text, span.start);
-        let excerpt = source.text.lines().nth(line - 1).unwrap_or_default().to_owned();
-        let underlined = source.text.get(span.clone()).unwrap_or_default();
+        Self::at(source, &line_starts(source), span, message, suggestion)
+    }
+
+    fn at(source: &Source, starts: &[usize], span: &Range<usize>, message: String, help: Option<String>) -> Self {
+        let Source { name, text } = source;
+        let at = if text.is_char_boundary(span.start) { span.start } else { text.len() };
+        let line = starts.partition_point(|start| *start <= at);
+        let start = starts[line - 1];
+        let excerpt = text[start..].lines().next().unwrap_or_default().to_owned();
+        let column = text[start..at].chars().count() + 1;
+        let underlined = text.get(span.clone()).unwrap_or_default();
         let width = underlined.lines().next().unwrap_or_default().chars().count().max(1);
-        Self { file: source.name.clone(), line, column, message, suggestion, excerpt, width }
+        Self { file: name.clone(), line, column, message, suggestion: help, excerpt, width }
     }
 }
 
 impl<'s> Sink<'s> {
     pub fn new(sources: &'s [Source]) -> Self {
-        let starts =
-            |source: &Source| std::iter::once(0).chain(source.text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { sources, found: Vec::new(), line_starts: sources.iter().map(starts).collect() }
+        Self { sources, found: Vec::new(), line_starts: sources.iter().map(line_starts).collect() }
     }
 
     pub fn error(&mut self, at: &At, message: impl Into<String>) {
@@ -71,7 +77,8 @@ impl<'s> Sink<'s> {
     }
 
     pub fn error_with(&mut self, at: &At, message: impl Into<String>, suggestion: Option<String>) {
-        self.found.push(Diagnostic::new(&self.sources[at.source], &at.span, message.into(), suggestion));
+        let (source, starts) = (&self.sources[at.source], &self.line_starts[at.source]);
+        self.found.push(Diagnostic::at(source, starts, &at.span, message.into(), suggestion));
     }
 
     /// From 1.
@@ -81,11 +88,8 @@ impl<'s> Sink<'s> {
     }
 }
 
-/// Line and column from 1, the column in characters.
-fn place(text: &str, byte: usize) -> (usize, usize) {
-    let before = text.get(..byte).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+fn line_starts(source: &Source) -> Vec<usize> {
+    std::iter::once(0).chain(source.text.match_indices('\n').map(|(at, _)| at + 1)).collect()
 }
 
 impl fmt::Display for Diagnostic {
@@ -153,11 +157,26 @@ mod tests {
         }
     }
 
+    fn shown(source: Source, span: Range<usize>, suggestion: Option<String>) -> String {
+        let sources = [source];
+        let mut sink = Sink::new(&sources);
+        sink.error_with(&At { source: 0, span }, "bad", suggestion);
+        sink.found[0].to_string()
+    }
+
+    #[test]
+    fn a_text_that_is_wrong_in_each_line_is_told_of_in_time() {
+        let text = "=\n".repeat(100_000);
+        let found = crate::policy::check(&[Source { name: "p.toml".into(), text }]).expect_err("no TOML");
+        assert!(found.len() >= 100_000);
+        assert_eq!((found[99_999].line, found[99_999].column), (100_000, 1));
+    }
+
     #[test]
     fn the_caret_stands_under_the_span() {
         let source = Source { name: "p.toml".into(), text: "a = 1\nü = \"xyz\"\n".into() };
         let start = source.text.find("\"xyz").expect("the word");
-        let shown = Diagnostic::new(&source, &(start..start + 5), "bad".into(), Some("mend it".into())).to_string();
+        let shown = shown(source, start..start + 5, Some("mend it".into()));
         let expected = "error: bad\n --> p.toml:2:5\n  |\n2 | ü = \"xyz\"\n  |     ^^^^^\n  = help: mend it\n";
         assert_eq!(shown, expected);
     }
@@ -166,7 +185,7 @@ mod tests {
     fn spans_outside_the_text_do_not_panic() {
         let source = Source { name: "p.toml".into(), text: "ü".into() };
         for span in [1..1, 0..9, 9..9, 5..2] {
-            let shown = Diagnostic::new(&source, &span, "bad".into(), None).to_string();
+            let shown = shown(source.clone(), span.clone(), None);
             assert!(shown.starts_with("error: bad\n"), "{span:?}");
         }
     }

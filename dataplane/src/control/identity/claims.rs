@@ -31,6 +31,7 @@ pub fn check(claims: &Object, settings: &Issuer, now_unix_s: u64) -> Result<Iden
         return Err("the token's subject is not of the trust domain");
     }
     Ok(Identity {
+        issuer: settings.label().to_owned(),
         subject: subject.to_owned(),
         name: name(claims, settings)?.unwrap_or(subject).to_owned(),
         roles: roles(claims, settings)?,

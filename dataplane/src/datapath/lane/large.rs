@@ -24,7 +24,7 @@ pub enum Passage {
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Streaming {
-    left: usize,
+    left: u32,
     begun: bool,
     passage: Passage,
 }
@@ -32,7 +32,7 @@ pub(super) struct Streaming {
 impl Lane {
     /// Bytes still to come of a frame that is passed on without being held.
     pub fn streaming(&self) -> usize {
-        self.streaming.left
+        self.streaming.left as usize
     }
 
     pub fn passage(&self) -> Passage {
@@ -49,12 +49,13 @@ impl Lane {
     }
 
     pub fn stream(&mut self, bytes: usize, passage: Passage) {
-        self.streaming = Streaming { left: bytes, begun: false, passage };
+        // A frame has less than 1 GiB.
+        self.streaming = Streaming { left: bytes as u32, begun: false, passage };
     }
 
     /// The next `n` bytes of the streamed frame are recorded.
     pub fn streamed(&mut self, slab: &mut Slab, n: usize, recorded: Receipt) {
-        self.streaming.left -= n;
+        self.streaming.left -= n as u32;
         self.streaming.begun = true;
         match self.streaming.passage {
             Passage::Discarded => self.drop_bytes(n),
@@ -86,9 +87,9 @@ impl Lane {
     pub fn gather(&mut self, slab: &mut Slab) -> Option<Box<Collected>> {
         let collected = self.collected.as_mut()?;
         if let Some(seg) = &self.fill {
-            let n = (collected.need - collected.bytes.len()).min(seg.filled - seg.framed);
+            let n = (collected.need - collected.bytes.len()).min(seg.fragment());
             collected.grow(n);
-            collected.bytes.extend_from_slice(slab.bytes(&seg.slot, seg.framed..seg.framed + n));
+            collected.bytes.extend_from_slice(slab.bytes(&seg.slot, seg.framed.at()..seg.framed.at() + n));
             self.drop_bytes(n);
         }
         if self.is_collected() { self.collected.take() } else { None }

@@ -23,11 +23,11 @@ impl Lane {
         }
         let Some(seg) = self.fill.take() else { return true };
         let is_leaving = seg.sent < seg.cleared || self.sending == Sending::Fill;
-        let share = if is_leaving { None } else { budget.take_of_half(seg.filled - seg.framed) };
+        let share = if is_leaving { None } else { budget.take_of_half(seg.fragment()) };
         match share {
             None => self.fill = Some(seg),
             Some(share) => {
-                let bytes = (&*slab.bytes(&seg.slot, seg.framed..seg.filled)).into();
+                let bytes = (&*slab.bytes(&seg.slot, seg.framed.at()..seg.filled.at())).into();
                 self.parked = Some(Box::new(Parked { bytes, _share: share }));
                 slab.give(seg.slot);
             }

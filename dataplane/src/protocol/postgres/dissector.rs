@@ -32,6 +32,8 @@ pub struct Limits {
 pub struct Shared {
     pub limits: Limits,
     pub token_bytes_max: usize,
+    /// Upstream connections may be kept for other sessions.
+    pub keeps_upstreams: bool,
     pub name_key: NameKey,
 }
 
@@ -83,6 +85,8 @@ pub struct Dissector {
     pub(super) pipeline: u32,
     /// Statements may be there that were judged under another policy or catalogue.
     pub(super) renewed: bool,
+    /// Something may be left at the upstream that a reset does not undo.
+    pub(super) is_stained: bool,
 }
 
 impl Dissector {
@@ -105,6 +109,7 @@ impl Dissector {
             farewell: false,
             pipeline: 0,
             renewed: false,
+            is_stained: false,
         }
     }
 
@@ -123,6 +128,11 @@ impl Dissector {
     /// Nothing is owed and no transaction is open.
     pub fn is_idle(&self) -> bool {
         self.replies.is_empty() && self.status == b'I' && !self.pipeline_open
+    }
+
+    /// Nothing is under way on the upstream's connection, and all that the session has left there can be undone.
+    pub fn is_at_rest(&self) -> bool {
+        self.is_idle() && self.skip == Skip::No && self.copy_in == CopyIn::No && !self.farewell && !self.is_stained
     }
 
     /// An answer is still to come.

@@ -319,15 +319,17 @@ pub enum Progress {
     More,
     /// The upstream is ready.
     Ready(Ready),
-    /// The upstream will not have us: this the client may see. It is away if it starts up or shuts down.
+    /// The upstream will not have us: this the client may see. It is away if it starts up or shuts down, and full if it has too
+    /// many connections.
     Refused {
         report: Vec<u8>,
         is_away: bool,
+        is_full: bool,
     },
 }
 
 /// What a finished login has brought.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Ready {
     /// The upstream's ParameterStatus messages.
     pub parameters: Vec<u8>,
@@ -355,30 +357,10 @@ pub struct Login {
 }
 
 impl Login {
-    /// Writes our startup message. What is pinned is pinned here, so that RESET and DISCARD come back to it.
-    pub fn start(admission: &Admission, startup: &Startup, binding: Option<Vec<u8>>, out: &mut Vec<u8>) -> Self {
+    /// Writes our startup message.
+    pub fn start(admission: &Admission, client: &Startup, binding: Option<Vec<u8>>, out: &mut Vec<u8>) -> Self {
+        startup(admission, client, out);
         let upstream = admission.upstream.clone();
-        untagged(out, |out| {
-            out.extend_from_slice(&PROTOCOL_3_0.to_be_bytes());
-            let mut put = |name: &str, value: &str| {
-                put_cstr(out, name.as_bytes());
-                put_cstr(out, value.as_bytes());
-            };
-            put("user", &upstream.user);
-            put("database", &upstream.database);
-            put("application_name", &application_name(&admission.identity.subject, startup));
-            put("client_encoding", "UTF8");
-            put("standard_conforming_strings", "on");
-            if let Some(role) = &upstream.role {
-                put("role", role);
-            }
-            for (name, value) in &startup.parameters {
-                if !["application_name", "client_encoding"].contains(&name.to_ascii_lowercase().as_str()) {
-                    put(name, value);
-                }
-            }
-            out.push(0);
-        });
         Self { upstream, binding, scram: None, authenticated: false, ready: Ready::default() }
     }
 
@@ -475,6 +457,32 @@ impl Login {
     }
 }
 
+/// Our startup message to the upstream. What is pinned is pinned here, so that RESET and DISCARD come back to it.
+pub fn startup(admission: &Admission, client: &Startup, out: &mut Vec<u8>) {
+    let upstream = &admission.upstream;
+    untagged(out, |out| {
+        out.extend_from_slice(&PROTOCOL_3_0.to_be_bytes());
+        let mut put = |name: &str, value: &str| {
+            put_cstr(out, name.as_bytes());
+            put_cstr(out, value.as_bytes());
+        };
+        put("user", &upstream.user);
+        put("database", &upstream.database);
+        put("application_name", &application_name(&admission.identity.subject, client));
+        put("client_encoding", "UTF8");
+        put("standard_conforming_strings", "on");
+        if let Some(role) = &upstream.role {
+            put("role", role);
+        }
+        for (name, value) in &client.parameters {
+            if !["application_name", "client_encoding"].contains(&name.to_ascii_lowercase().as_str()) {
+                put(name, value);
+            }
+        }
+        out.push(0);
+    });
+}
+
 fn password(answer: &mut Vec<u8>, bytes: &[u8]) {
     message(answer, frontend::PASSWORD, |out| {
         out.extend_from_slice(bytes);
@@ -508,5 +516,6 @@ fn refusal(body: &[u8]) -> Progress {
     let mut report = Vec::new();
     Report::fatal(if tells { &sqlstate } else { "08004" }, &text).write(&mut report);
     // admin_shutdown, crash_shutdown, cannot_connect_now.
-    Progress::Refused { report, is_away: ["57P01", "57P02", "57P03"].contains(&sqlstate.as_str()) }
+    let is_away = ["57P01", "57P02", "57P03"].contains(&sqlstate.as_str());
+    Progress::Refused { report, is_away, is_full: sqlstate == "53300" }
 }

@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`wire`] (bytes), [`framer`] (where a message ends), [`dissector`] (what a session's messages mean;
 //! [`request`] towards the upstream, with [`function_call`]; [`response`] towards the client), [`responder`] (what we say
-//! ourselves), [`handshake`] (the first messages, on both sides), [`oauth`] (the token by SASL instead of as a password).
+//! ourselves), [`handshake`] (the first messages, on both sides), [`oauth`] (the token by SASL instead of as a password),
+//! [`reset`] (an upstream connection is made ready for another session).
 
 pub mod dissector;
 pub mod framer;
@@ -10,8 +11,8 @@ mod function_call;
 pub mod handshake;
 pub mod oauth;
 mod request;
+pub mod reset;
 pub mod responder;
-
 mod response;
 mod scram;
 pub mod wire;

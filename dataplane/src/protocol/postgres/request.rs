@@ -155,7 +155,10 @@ impl Dissector {
         self.described = None;
         match plan.verdict {
             Verdict::Deny => Err(self.refuse(plan, ask, scratch)),
-            _ => Ok(plan),
+            _ => {
+                self.is_stained |= plan.leaves_traces;
+                Ok(plan)
+            }
         }
     }
 
@@ -324,8 +327,9 @@ impl Dissector {
     fn sync(&mut self) -> Step {
         self.described = None;
         if self.copy_in == CopyIn::Open {
-            // The server ignores it while it reads COPY data.
-            return Step::Pass;
+            // A server that reads COPY data ignores it; one that has just failed the COPY answers it, and which of both it does
+            // nobody here can tell. So it stays here.
+            return Step::Drop;
         }
         self.end_pipeline();
         self.owe_to(Ask::Sync, Owner::Client, None);

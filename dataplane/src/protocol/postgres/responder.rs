@@ -65,6 +65,7 @@ pub fn denied(rule: &str, report: Report<'_>, view: u64) -> Plan {
         mask_unsourced: true,
         harmless: Box::default(),
         touches_names: false,
+        leaves_traces: false,
         copy: None,
         view,
         text: None,

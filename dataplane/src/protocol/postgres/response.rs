@@ -220,10 +220,12 @@ impl Dissector {
     fn copy_in_opened(&mut self) -> Step {
         let step = self.owes(&[Ask::Query, Ask::Execute], Step::Pass);
         if step == Step::Pass {
-            self.copy_in = CopyIn::Open;
             self.replies.forget_syncs_behind_front();
-            // After an error of the extended protocol all is skipped up to a Sync, so only a simple query's is lost count of.
-            if self.replies.has_behind_front() && self.owes(&[Ask::Query], Step::Pass) == Step::Pass {
+            // What is already behind fails the COPY. After an error of the extended protocol all is skipped up to a Sync, and
+            // that is answered, so none may be sent as if the COPY ran; a simple query's answers are lost count of.
+            if !self.replies.has_behind_front() {
+                self.copy_in = CopyIn::Open;
+            } else if self.owes(&[Ask::Query], Step::Pass) == Step::Pass {
                 return COPY_DISTURBED;
             }
         }
@@ -317,6 +319,8 @@ impl Dissector {
     fn parameter_status(&mut self, frame: &mut [u8]) -> Step {
         let Some((name, at)) = cstr_at(frame, HEAD_BYTES) else { return MALFORMED };
         let Some((value, end)) = cstr_at(frame, at) else { return MALFORMED };
+        // Nobody knows what it was at the login: a reset may not bring it back.
+        self.is_stained = true;
         match name {
             b"standard_conforming_strings" if value != b"on" => return UNPINNED,
             b"client_encoding" if value != b"UTF8" => return UNPINNED,

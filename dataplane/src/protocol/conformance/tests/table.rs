@@ -36,6 +36,7 @@ impl Judge for Table {
             mask_unsourced: unsourced || copied,
             harmless: Box::default(),
             touches_names: false,
+            leaves_traces: false,
             copy: copied.then_some(copy),
         }))
     }

@@ -102,3 +102,20 @@ fn a_server_is_not_ready_before_it_has_answered() {
     stage.say(Side::Upstream, &parse(r#"Z "I""#));
     assert!(stage.session.is_draining(), "what is said now would be taken for the answer to the statement behind");
 }
+
+#[test]
+fn a_gathered_statement_whose_analysis_is_done_waits_for_the_recorder_too() {
+    let mut stage = Stage::new(Login::Plain, Cut::Whole);
+    stage.log_in();
+    let statement = parse(r#"Q "select " "1"*40000 "\0""#);
+    stage.judge.waits = true;
+    stage.say(Side::Client, &statement);
+    (stage.judge.waits, stage.recorder_present) = (false, false);
+    stage.feed(Input::Again);
+    while stage.send(Side::Upstream) {}
+    assert_eq!(stage.left[Side::Upstream as usize].len(), 0, "a statement has started without the recorder");
+    stage.recorder_present = true;
+    stage.feed(Input::Again);
+    while stage.send(Side::Upstream) {}
+    assert!(stage.left[Side::Upstream as usize] == statement, "the statement starts when the recorder is back");
+}
