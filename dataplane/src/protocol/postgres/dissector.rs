@@ -77,6 +77,8 @@ pub struct Dissector {
     pub(super) rows: RowPlan,
     /// The row that is masked while it passes.
     pub(super) streamed: Option<Box<StreamedFrame>>,
+    /// The query or function call that is answered now has had a result's end or an error: the server may be ready.
+    pub(super) answered: bool,
     /// The upstream has said its last word: a FATAL error.
     pub(super) farewell: bool,
     /// Counts Syncs and simple queries: a pipeline's number.
@@ -103,6 +105,7 @@ impl Dissector {
             masks,
             rows: RowPlan::default(),
             streamed: None,
+            answered: false,
             farewell: false,
             pipeline: 0,
             renewed: false,

@@ -55,6 +55,7 @@ impl Dissector {
         let in_result = self.owes(&[Ask::Query, Ask::Execute], Step::Pass) == Step::Pass;
         let masks = self.masks_of_answer();
         let called = self.owes(&[Ask::FunctionCall], Step::Pass) == Step::Pass;
+        self.answered |= called && tag == backend::FUNCTION_CALL_RESPONSE;
         match tag {
             backend::DATA_ROW if in_result && (!masks.active || self.rows.passes_all()) => Large::Stream,
             backend::COPY_DATA if self.copying_out.is_some() && !masks.active => Large::Stream,
@@ -126,7 +127,10 @@ impl Dissector {
     fn result_ended(&mut self) -> Step {
         self.rows.clear();
         match self.replies.front() {
-            Some(owed) if owed.ask == Ask::Query => Step::Pass,
+            Some(owed) if owed.ask == Ask::Query => {
+                self.answered = true;
+                Step::Pass
+            }
             Some(owed) if owed.ask == Ask::Execute => {
                 self.replies.paid();
                 Step::Pass
@@ -139,6 +143,10 @@ impl Dissector {
         let (true, &[status]) = (self.owes(&READY, Step::Pass) == Step::Pass, &frame[HEAD_BYTES..]) else {
             return UNASKED;
         };
+        // Without an answer before it this is not the end of the statement that is due, and what follows would be matched with others.
+        if !std::mem::take(&mut self.answered) && self.owes(&[Ask::Sync], Step::Pass) == UNASKED {
+            return UNASKED;
+        }
         if !matches!(status, b'I' | b'T' | b'E') {
             return MALFORMED;
         }
@@ -196,6 +204,7 @@ impl Dissector {
 
     /// A value without a column: what a statement that returns it would have it masked by.
     fn function_result(&mut self, frame: &mut [u8], scratch: &mut Scratch) -> Step {
+        self.answered = true;
         let Some(owed) = self.replies.front().filter(|owed| owed.ask == Ask::FunctionCall) else { return UNASKED };
         let Some(value) = frame.get_mut(HEAD_BYTES + 4..) else { return MALFORMED };
         if owed.masks.active {
@@ -269,7 +278,8 @@ impl Dissector {
             scrub_report(&self.masks, frame, false);
             return Step::Pass;
         };
-        if !matches!(owed.ask, Ask::Query | Ask::FunctionCall) {
+        self.answered = matches!(owed.ask, Ask::Query | Ask::FunctionCall);
+        if !self.answered {
             while let Some(skipped) = self.replies.skipped() {
                 match (skipped.ask, skipped.name) {
                     (Ask::Parse, Some(name)) => self.statements.doubt(name),

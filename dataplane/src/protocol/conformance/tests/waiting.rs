@@ -93,6 +93,17 @@ fn what_was_not_looked_at_for_our_own_bytes_is_not_parked() {
 }
 
 #[test]
+fn a_server_is_not_ready_before_it_has_answered() {
+    let mut stage = Stage::new(Login::Masked, Cut::Whole);
+    stage.log_in();
+    stage.say(Side::Client, &parse(r#"Q "select 1\0" | Q "copy people to stdout\0" | Q "select 2\0""#));
+    stage.say(Side::Upstream, &parse(r#"C "SELECT 1\0" | Z "I""#));
+    assert!(!stage.session.is_draining());
+    stage.say(Side::Upstream, &parse(r#"Z "I""#));
+    assert!(stage.session.is_draining(), "what is said now would be taken for the answer to the statement behind");
+}
+
+#[test]
 fn a_gathered_statement_whose_analysis_is_done_waits_for_the_recorder_too() {
     let mut stage = Stage::new(Login::Plain, Cut::Whole);
     stage.log_in();
