@@ -115,6 +115,8 @@ pub struct Scenario {
     pub token_expiry: TokenExpiry,
     /// Clients whose token expires while they are here, per mille.
     pub expiring: usize,
+    /// Turns after which no long text has been judged, per mille.
+    pub analyser_late: usize,
     /// How far into a second of the wall clock the world begins: tokens expire at whole seconds.
     pub wall_offset_ns: u64,
 }
@@ -156,6 +158,7 @@ impl Scenario {
             token_expiry: [TokenExpiry::End, TokenExpiry::FinishStatement, TokenExpiry::FinishTransaction]
                 [random.below(3)],
             expiring,
+            analyser_late: one_of(random, &[0, 900, 980]),
             wall_offset_ns: if expiring > 0 { 1_000_000_000 - moment(random) } else { 0 },
         }
     }

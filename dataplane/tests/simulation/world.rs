@@ -337,7 +337,10 @@ impl World {
             return self.start_again(shard);
         }
         self.shared.ledger.borrow_mut().read();
-        while self.texts.judge_one() {}
+        let late = self.scenario.analyser_late;
+        while !self.random.per_mille(late) && self.texts.judge_one() {
+            self.shared.tally.borrow_mut().add("long text judged late", usize::from(late > 0));
+        }
         self.settle(shard);
         if self.places[shard].shard.has_stopped() {
             self.end(shard);
