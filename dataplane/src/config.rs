@@ -134,7 +134,7 @@ impl Default for RawLimits {
             prepared_statements_max: 10_000,
             prepared_bytes_max: 8 << 20,
             plans_max: 16_384,
-            idle_upstreams_max: 16,
+            idle_upstreams_max: 0,
             server_idle_timeout_s: 60.0,
             server_lifetime_s: 3600.0,
         }

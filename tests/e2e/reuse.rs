@@ -31,6 +31,7 @@ fn main() -> ExitCode {
 
 /// Kept connections are a shard's own: with one, each session finds them.
 fn one_shard(world: &World, name: &str, limits: &str) -> (Place, Gateway) {
+    let limits = if limits.is_empty() { "idle_upstreams_max = 16" } else { limits };
     world.another(name, |c| format!("{c}\n[runtime]\nshards = 1\n[limits]\n{limits}\n"))
 }
 
@@ -100,7 +101,9 @@ fn leave(mut wire: Wire) {
 
 fn same_backend(world: &World) {
     for driver in ["uring", "epoll"] {
-        let (_place, gateway) = world.another(driver, |c| format!("{c}\n[runtime]\nshards = 1\nio = \"{driver}\"\n"));
+        let (_place, gateway) = world.another(driver, |c| {
+            format!("{c}\n[runtime]\nshards = 1\nio = \"{driver}\"\n[limits]\nidle_upstreams_max = 16\n")
+        });
         same_backend_through(world, &gateway);
     }
 }
