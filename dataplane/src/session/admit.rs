@@ -162,13 +162,12 @@ impl Session {
         self.relay.epoch = admission.epoch;
         self.relay.dissector.set_masks(admission.masks.clone());
         let attempts = Attempts::new(admission.upstream.target, admission.upstream.order.clone());
-        self.state = State::Dialing(Box::new(Dialing {
-            startup,
-            admission,
-            attempts,
-            step: DialStep::Connecting,
-            was_full: false,
-        }));
+        let step = DialStep::Connecting;
+        let mut dialing = Box::new(Dialing { startup, admission, attempts, step, key: None, was_full: false });
+        let shared = self.relay.dissector.shared();
+        let may_be_kept = shared.keeps_upstreams && dialing.admission.upstream.role.is_none();
+        dialing.key = may_be_kept.then(|| dialing.key_under(shared.name_key));
+        self.state = State::Dialing(dialing);
         self.dial(outputs)
     }
 

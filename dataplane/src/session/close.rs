@@ -7,7 +7,7 @@ use super::{Admitting, Output, Refused, Session, State};
 use crate::datapath::relay::Cx;
 use crate::fault::{Fault, Side};
 use crate::protocol::postgres::responder::Report;
-use crate::protocol::postgres::wire::{frontend, message};
+use crate::protocol::postgres::wire::frontend;
 
 impl Session {
     pub(super) fn end(&mut self, fault: Fault, cx: &mut Cx<'_>, outputs: &mut Vec<Output>) {
@@ -41,9 +41,7 @@ impl Session {
         }
         self.lease = None;
         if relaying && fault.side() != Side::Upstream && self.requests_are_whole() {
-            let mut bytes = Vec::new();
-            message(&mut bytes, frontend::TERMINATE, |_| ());
-            self.relay.requests.insert_unrecorded(&bytes);
+            self.relay.requests.insert_unrecorded(&frontend::GOODBYE);
         }
     }
 

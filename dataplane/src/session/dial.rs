@@ -37,10 +37,7 @@ impl Session {
         let State::Dialing(dialing) = &mut self.state else { return None };
         dialing.step = DialStep::Connecting;
         match dialing.attempts.current() {
-            Some(address) => {
-                let key = dialing.key(self.relay.dissector.shared().name_key);
-                outputs.push(Output::Dial { address, key: Some(key) });
-            }
+            Some(address) => outputs.push(Output::Dial { address, key: dialing.key }),
             None => return Some(self.give_up(outputs)),
         }
         None
@@ -200,7 +197,7 @@ impl Session {
             }
             Progress::Ready(ready) => {
                 dialing.attempts.judge(ready.traits)?;
-                let key = dialing.key(self.relay.dissector.shared().name_key);
+                let key = dialing.key.unwrap_or_default();
                 self.let_in(Box::new(Lease::new(key, ready, cx.now_unix_ns)), cx);
                 cx.counters.upstream_logins.add(1);
             }
@@ -214,8 +211,7 @@ impl Session {
         handshake::welcome(&mut welcome, &dialing.startup, &lease.parameters, self.cancel_key);
         self.relay.replies.insert_unrecorded(&welcome);
         self.upstream_key = lease.cancel_key;
-        let is_pinned = dialing.admission.upstream.role.is_some();
-        self.lease = (self.relay.dissector.shared().keeps_upstreams && !is_pinned).then_some(lease);
+        self.lease = dialing.key.map(|_| lease);
         self.state = State::Relaying;
         cx.counters.logins.admitted.add(1);
     }

@@ -15,9 +15,6 @@ use crate::protocol::postgres::dissector::NameKey;
 use crate::protocol::postgres::handshake::{self, Ready};
 use crate::protocol::postgres::wire::frontend;
 
-/// The message `X`.
-const TERMINATE: [u8; 5] = [frontend::TERMINATE, 0, 0, 0, 4];
-
 /// A login that another session may use.
 #[derive(Debug)]
 pub struct Lease {
@@ -48,7 +45,7 @@ impl Lease {
 
 impl Dialing {
     /// Whose login it is: everything that the upstream is told of it, and who the gateway knows it to be.
-    pub(super) fn key<'a>(&'a self, name_key: NameKey) -> u128 {
+    pub(super) fn key_under<'a>(&'a self, name_key: NameKey) -> u128 {
         let admission = &self.admission;
         let mut hello = Vec::new();
         handshake::startup(admission, &self.startup, &mut hello);
@@ -92,7 +89,7 @@ impl Session {
 
     /// The last bytes for its upstream, if they have not been said because the connection might have been kept.
     pub fn goodbye(&self) -> &'static [u8] {
-        if self.is_draining() && self.lease.is_some() { &TERMINATE } else { &[] }
+        if self.is_draining() && self.lease.is_some() { &frontend::GOODBYE } else { &[] }
     }
 
     /// Of a session that has ended and said all: its login, if its upstream's connection can be used again, and whether a

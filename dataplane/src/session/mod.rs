@@ -282,6 +282,8 @@ struct Dialing {
     admission: Admission,
     attempts: Attempts,
     step: DialStep,
+    /// What its login is kept under, where logins are kept.
+    key: Option<u128>,
     /// An upstream had no room.
     was_full: bool,
 }

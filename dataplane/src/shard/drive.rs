@@ -143,6 +143,7 @@ impl<I: SecureIo> Shard<I> {
         if (shortage.is_some() || queue_full) && !std::mem::replace(&mut entry.retrying, true) {
             self.stalled.push(index);
         }
+        let is_let_in = !was_relaying && entry.session.is_relaying();
         if let Some(view) = &entry.view
             && view.masks.stale.take()
         {
@@ -152,7 +153,7 @@ impl<I: SecureIo> Shard<I> {
             let id = entry.session.id();
             self.timer(Kind::Drain, DRAIN_MAX, index, id);
         }
-        if !was_relaying {
+        if is_let_in {
             self.start_lease(index);
         }
         self.perform(index);

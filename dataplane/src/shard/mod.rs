@@ -340,6 +340,7 @@ impl<I: SecureIo> Shard<I> {
         self.counters.sessions_open.set(self.sessions() as u64);
         self.counters.sessions_stalled.set(self.stalled.len() as u64);
         self.counters.slots_free.set(self.slab.unused() as u64);
+        self.counters.upstreams_kept.set(self.spares.len() as u64);
     }
 
     fn patience(&self) -> Duration {
@@ -400,7 +401,7 @@ impl<I: SecureIo> Shard<I> {
 
     /// It was told to stop, and the last session is gone, and the last connection that was kept of one.
     pub fn has_stopped(&self) -> bool {
-        self.stopping.is_some() && self.sessions() == 0 && self.spares.is_empty()
+        self.stopping.is_some() && self.sessions() == 0 && self.spares.len() == 0
     }
 
     fn on_timers(&mut self) {

@@ -14,7 +14,7 @@ use crate::control::route::Endpoint;
 use crate::io::tls::SecureIo;
 use crate::io::{Conn, Lent};
 use crate::protocol::postgres::reset::{Progress, Reset};
-use crate::protocol::postgres::wire::{frontend, message};
+use crate::protocol::postgres::wire::frontend;
 use crate::session::Input;
 use crate::session::lease::Lease;
 
@@ -56,8 +56,8 @@ pub(super) struct Spares {
 }
 
 impl Spares {
-    pub(super) fn is_empty(&self) -> bool {
-        self.places.len() == self.free.len()
+    pub(super) fn len(&self) -> usize {
+        self.places.len() - self.free.len()
     }
 
     fn open(&self) -> impl Iterator<Item = (u32, &Spare)> {
@@ -88,17 +88,17 @@ impl Spares {
 }
 
 impl<I: SecureIo> Shard<I> {
-    /// Takes over the upstream's connection of a session that has ended; true if the session has none any more.
-    pub(super) fn keep_upstream(&mut self, index: u32) -> bool {
+    /// Takes over the upstream's connection of a session that has ended, if another may go on with it.
+    pub(super) fn keep_upstream(&mut self, index: u32) {
         let spares_max = self.limits.idle_upstreams_max as usize;
-        let Some(entry) = self.entries[index as usize].as_deref_mut() else { return false };
+        let Some(entry) = self.entries[index as usize].as_deref_mut() else { return };
         // A cancel request of it may still be on its way, and must not meet another's statement.
         if self.stopping.is_some() || entry.was_cancelled || spares_max == 0 {
-            return false;
+            return;
         }
-        let (Some(conn), Some(endpoint)) = (entry.upstream, entry.endpoint.clone()) else { return false };
+        let (Some(conn), Some(endpoint)) = (entry.upstream, entry.endpoint.clone()) else { return };
         let oldest_unix_ns = self.now.unix_ns.saturating_sub(self.limits.server_lifetime.as_nanos() as u64);
-        let Some((lease, receiving)) = entry.session.take_lease(oldest_unix_ns) else { return false };
+        let Some((lease, receiving)) = entry.session.take_lease(oldest_unix_ns) else { return };
         entry.upstream = None;
         entry.open -= 1;
         let address = entry.address;
@@ -122,7 +122,6 @@ impl<I: SecureIo> Shard<I> {
         if self.spares.open().count() > spares_max {
             oldest.into_iter().for_each(|at| self.close_spare(at));
         }
-        true
     }
 
     /// Lends the session a connection that is kept under this key. False: it has to dial.
@@ -210,9 +209,8 @@ impl<I: SecureIo> Shard<I> {
         if matches!(std::mem::replace(&mut spare.step, Step::Closing), Step::Closing) {
             return;
         }
-        let (conn, mut farewell) = (spare.conn, Vec::new());
-        message(&mut farewell, frontend::TERMINATE, |_| ());
-        self.io.close(conn, &farewell);
+        let conn = spare.conn;
+        self.io.close(conn, &frontend::GOODBYE);
     }
 
     /// Their logins may be good no more, nor those of the sessions that are here.
@@ -241,9 +239,8 @@ impl<I: SecureIo> Shard<I> {
 
     /// Closes those whose time is over.
     pub(super) fn end_spares(&mut self) {
-        self.counters.upstreams_kept.set((self.spares.places.len() - self.spares.free.len()) as u64);
         let now_ns = self.now.monotonic_ns;
-        if self.spares.is_empty() || now_ns < self.spares.due_ns {
+        if self.spares.len() == 0 || now_ns < self.spares.due_ns {
             return;
         }
         let late: Vec<u32> = self.spares.open().filter(|(_, s)| s.until_ns <= now_ns).map(|(at, _)| at).collect();

@@ -77,6 +77,8 @@ pub mod frontend {
     pub const QUERY: u8 = b'Q';
     pub const SYNC: u8 = b'S';
     pub const TERMINATE: u8 = b'X';
+    /// The whole message: it has no body.
+    pub const GOODBYE: [u8; 5] = [TERMINATE, 0, 0, 0, 4];
 }
 
 pub mod backend {
