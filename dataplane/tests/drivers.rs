@@ -352,6 +352,45 @@ fn starve(desk: &mut Desk) {
 }
 
 #[test]
+fn a_receive_that_waits_for_a_slot_is_forgotten_with_its_connection() {
+    both(|desk| {
+        let (mut stream, conn) = desk.client();
+        let lent = desk.clog(conn);
+        // All slots are gone: some are held, and what the driver keeps for itself goes to these, of whom one gets none.
+        let idle = desk.idle_slots();
+        let held: Vec<Slot> = std::iter::from_fn(|| desk.slab.take()).collect();
+        let mut others: Vec<_> = (0..SLOTS as usize - idle).map(|_| desk.client()).collect();
+        others.iter_mut().for_each(|(other, conn)| {
+            desk.io.receive(*conn);
+            other.write_all(b"x").unwrap();
+        });
+        (0..5).for_each(|_| desk.wait(SHORT));
+        // With a send in flight it waits for one too, when it is closed.
+        desk.io.receive(conn);
+        stream.write_all(b"x").unwrap();
+        (0..5).for_each(|_| desk.wait(SHORT));
+        desk.io.close(conn, b"");
+        desk.closed(conn);
+        desk.slab.give(lent);
+        let (mut stream, again) = desk.client();
+        assert_eq!(again, conn);
+        stream.write_all(b"mine").unwrap();
+        held.into_iter().for_each(|slot| desk.slab.give(slot));
+        (0..5).for_each(|_| desk.wait(SHORT));
+        for event in std::mem::take(&mut desk.told) {
+            match event {
+                Event::Received { conn, slot, .. } if conn != again => slot.into_iter().for_each(|s| desk.slab.give(s)),
+                other => panic!("nobody has asked for {other:?}"),
+            }
+        }
+        desk.io.receive(again);
+        let (slot, result) = desk.received(again);
+        assert_eq!(result, Ok(4));
+        slot.into_iter().for_each(|slot| desk.slab.give(slot));
+    });
+}
+
+#[test]
 fn what_nobody_asked_for_wakes_nobody() {
     both(|desk| {
         let (mut loud, _) = desk.client();

@@ -95,12 +95,14 @@ fn metric(place: &Place, labels: &str) -> f64 {
 struct Haproxy(Child);
 
 impl Haproxy {
-    /// Passes connections on from `port` to `to`, coming from 127.0.0.5, with a header.
+    /// Passes connections on from `port` to `to`, coming from 127.0.0.5, with a header. Its health checks end with a FIN
+    /// (`linger`): after the RST that is haproxy's habit, the kernel may have forgotten who it was before the gateway asks.
     fn start(directory: &Path, port: u16, to: u16) -> Haproxy {
         let file = directory.join("haproxy.cfg");
         let text = format!(
             "global\n    maxconn 64\ndefaults\n    mode tcp\n    timeout connect 5s\n    timeout client 60s\n    timeout server 60s\n\
              listen wireward\n    bind 127.0.0.1:{port}\n    source 127.0.0.5\n\
+             \x20   option tcp-check\n    tcp-check connect default linger\n\
              \x20   server gateway 127.0.0.1:{to} send-proxy-v2 check inter 200ms check-send-proxy\n"
         );
         fs::write(&file, text).expect("our directory is writable");

@@ -291,9 +291,7 @@ impl Uring {
         // Who has waited for longest, and no more than there are slots for: each that finds none costs a call and comes again.
         for _ in 0..self.buffers.held().min(self.starved.len()) {
             let Some(conn) = self.starved.pop_front() else { break };
-            if !self.connections[conn.0 as usize].closing {
-                self.receive_at_most(conn, self.connections[conn.0 as usize].receive_bytes_max as usize);
-            }
+            self.receive_at_most(conn, self.connections[conn.0 as usize].receive_bytes_max as usize);
         }
     }
 
@@ -375,10 +373,12 @@ impl Io for Uring {
             // Wakes the receive in flight; a send in flight ends with an error or as sent.
             let _ = net::shutdown(socket, net::Shutdown::Both);
         }
-        if connection.in_flight == 0 {
-            self.starved.retain(|c| *c != conn);
+        // Whatever else is in flight: the number may have a new connection before its turn comes.
+        let (is_done, connecting) = (connection.in_flight == 0, connection.connecting);
+        self.starved.retain(|c| *c != conn);
+        if is_done {
             self.closed.push(conn);
-        } else if connection.connecting {
+        } else if connecting {
             let cancel = opcode::AsyncCancel::new(user_data(Op::Connect, conn.0)).build();
             self.push(cancel.user_data(user_data(Op::Cancel, 0)));
         }
