@@ -20,7 +20,7 @@ use rustix::net;
 use super::socket::{dial, dialed, is_shared, peer};
 use super::{ACCEPT_PAUSE, Conn, Event, Io, Lent};
 use crate::address::Address;
-use crate::buffer::budget::{KERNEL_SLOTS, KERNEL_SLOTS_FIRST};
+use crate::buffer::budget::{KERNEL_SLOTS_FIRST, kernel_slots};
 use crate::buffer::{SLOT_BYTES, Slab, Slot};
 
 const BUFFER_GROUP: u16 = 0;
@@ -427,7 +427,7 @@ struct BufferRing {
 impl BufferRing {
     fn new(ring: &IoUring, slab: &mut Slab) -> std::io::Result<Self> {
         use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
-        let count = KERNEL_SLOTS as u16;
+        let count = kernel_slots(slab.slots());
         let bytes = usize::from(count) * size_of::<BufRingEntry>();
         // SAFETY: a fresh private mapping (page-aligned, as the kernel asks) that lives until the process ends.
         let base = unsafe {

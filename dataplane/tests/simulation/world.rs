@@ -113,7 +113,7 @@ impl World {
         let (analyser, texts) = Analyser::by_hand();
         let mut mailboxes: Vec<_> = (0..scenario.shards).map(|_| mailbox().expect("an event descriptor")).collect();
         let postboxes = mailboxes.iter().map(|(_, postbox, _)| postbox.clone()).collect();
-        let slots = budget::slots((scenario.clients + scenario.cancels.len()) as u32) - budget::KERNEL_SLOTS;
+        let slots = budget::session_slots((scenario.clients + scenario.cancels.len()) as u32);
         let mut panics = scenario.panics.clone().into_iter();
         let mut world = Self {
             places: Vec::new(),
