@@ -9,7 +9,7 @@ use super::mask::MaskView;
 use super::verdict::Plan;
 use crate::protocol::postgres::dissector::NameUse;
 
-/// Entries that a session may owe before its requests wait. 56 bytes each.
+/// Entries that a session may owe before its requests wait. 48 bytes each.
 pub const OWED_MAX: usize = 4096;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

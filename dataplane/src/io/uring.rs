@@ -53,13 +53,30 @@ struct Connection {
     in_flight: u8,
     connecting: bool,
     closing: bool,
-    heap: Option<Vec<u8>>,
     /// Of the receive in flight, if its slot is of the kernel's choice.
     receive_bytes_max: u32,
-    /// The range that the send in flight was given.
-    sending: (*const u8, u32),
+    sending: Sending,
     /// Bytes given to sends since something was last received here.
     unanswered_bytes: u32,
+}
+
+/// What the send in flight was given.
+enum Sending {
+    Nothing,
+    /// A range of a slot.
+    Slot(*const u8, u32),
+    /// These bytes, from there on.
+    Heap(Vec<u8>, u32),
+}
+
+impl Sending {
+    fn range(&self) -> (*const u8, u32) {
+        match self {
+            Self::Nothing => (std::ptr::null(), 0),
+            Self::Slot(address, bytes) => (*address, *bytes),
+            Self::Heap(held, from) => (held[*from as usize..].as_ptr(), held.len() as u32 - from),
+        }
+    }
 }
 
 pub struct Uring {
@@ -145,9 +162,8 @@ impl Uring {
             in_flight: 0,
             connecting,
             closing: false,
-            heap: None,
             receive_bytes_max: 0,
-            sending: (std::ptr::null(), 0),
+            sending: Sending::Nothing,
             unanswered_bytes: 0,
         };
         match self.free.pop() {
@@ -172,7 +188,7 @@ impl Uring {
     }
 
     fn submit_send(&mut self, conn: Conn, flags: i32) {
-        let (address, bytes) = self.connections[conn.0 as usize].sending;
+        let (address, bytes) = self.connections[conn.0 as usize].sending.range();
         let send = |fd| opcode::Send::new(fd, address, bytes).flags(MSG_NOSIGNAL | flags).build();
         self.start(conn, send, Op::Send);
     }
@@ -199,7 +215,8 @@ impl Uring {
                 self.submit_send(Conn(index), 0);
             }
             Op::Send => {
-                let heap = self.connections[index as usize].heap.take();
+                let sending = std::mem::replace(&mut self.connections[index as usize].sending, Sending::Nothing);
+                let heap = if let Sending::Heap(bytes, _) = sending { Some(bytes) } else { None };
                 if self.finished(Conn(index), events) {
                     events.push(Event::Sent { conn: Conn(index), result, heap });
                 }
@@ -330,19 +347,17 @@ impl Io for Uring {
     }
 
     fn send(&mut self, slab: &mut Slab, conn: Conn, lent: Lent<'_>) {
-        let (address, bytes) = match lent {
-            Lent::Slot { slot, from, to } => (slab.address(slot).wrapping_add(from).cast_const(), to - from),
-            Lent::Heap { bytes, from } => {
-                let heap = &mut self.connections[conn.0 as usize].heap;
-                // The kernel may still read the one that is there: whoever broke the trait's rule must not free it.
-                assert!(heap.is_none(), "a send is in flight on this connection");
-                let held = heap.insert(bytes);
-                (held[from..].as_ptr(), held.len() - from)
-            }
-        };
         let connection = &mut self.connections[conn.0 as usize];
-        connection.sending = (address, bytes as u32);
-        connection.unanswered_bytes = connection.unanswered_bytes.saturating_add(bytes as u32);
+        // The kernel may still read what is there: whoever broke the trait's rule must not free it.
+        assert!(matches!(connection.sending, Sending::Nothing), "a send is in flight on this connection");
+        connection.sending = match lent {
+            Lent::Slot { slot, from, to } => {
+                Sending::Slot(slab.address(slot).wrapping_add(from).cast_const(), (to - from) as u32)
+            }
+            Lent::Heap { bytes, from } => Sending::Heap(bytes, from as u32),
+        };
+        let (_, bytes) = connection.sending.range();
+        connection.unanswered_bytes = connection.unanswered_bytes.saturating_add(bytes);
         self.hurried |= connection.unanswered_bytes > PROMPT_BYTES_MAX;
         self.submit_send(conn, MSG_DONTWAIT);
         self.prompt_sends += 1;

@@ -70,7 +70,7 @@ impl<I: SecureIo> Shard<I> {
         self.entries[index as usize] = Some(Box::new(Entry::new(session, client, listener)));
         self.census.tell(self.number, self.sessions());
         self.attach(client, index, End::Client);
-        self.timer(Kind::Login, self.limits.login_timeout, index, id);
+        self.await_login(index, id);
         self.arm(index);
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Both are looked for only when something has run out, so nobody pays for it before.
 
-use super::Shard;
-use super::timers::Waiting;
+use super::timers::{Kind, Waiting};
+use super::{Entry, Shard};
 use crate::fault::Fault;
 use crate::io::tls::SecureIo;
 use crate::log;
@@ -55,17 +55,27 @@ impl<I: SecureIo> Shard<I> {
         let (entries, now_ns) = (&self.entries, self.now.monotonic_ns);
         let since_max_ns = now_ns.saturating_sub(STRANGER_MAX_NS);
         let timeout_ns = self.limits.login_timeout.as_nanos() as u64;
-        let stranger = self.timers.oldest_login(since_max_ns.saturating_add(timeout_ns), |index, id| {
-            let entry = entries[index as usize].as_ref().filter(|e| e.session.id() == id && !e.closing);
-            match entry.map(|e| &e.session) {
-                Some(session) if session.is_stranger() => Waiting::Stranger,
-                Some(session) if !session.is_relaying() => Waiting::Known,
-                _ => Waiting::Over,
-            }
-        });
+        let until_ns = since_max_ns.saturating_add(timeout_ns);
+        let stranger = self.timers.oldest_login(until_ns, |index, id| waiting(entries, index, id));
         let Some(index) = stranger else { return false };
         self.counters.refused_max_client_conn.add(1);
         self.feed(index, Input::End(Fault::TooManyClients));
         true
+    }
+
+    /// The time that this login may take begins.
+    pub(super) fn await_login(&mut self, index: u32, id: u64) {
+        let entries = &self.entries;
+        self.timers.forget_logins(|index, id| waiting(entries, index, id));
+        self.timer(Kind::Login, self.limits.login_timeout, index, id);
+    }
+}
+
+fn waiting(entries: &[Option<Box<Entry>>], index: u32, id: u64) -> Waiting {
+    let entry = entries[index as usize].as_ref().filter(|e| e.session.id() == id && !e.closing);
+    match entry.map(|e| &e.session) {
+        Some(session) if session.is_stranger() => Waiting::Stranger,
+        Some(session) if !session.is_relaying() => Waiting::Known,
+        _ => Waiting::Over,
     }
 }

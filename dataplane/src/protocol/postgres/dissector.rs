@@ -2,6 +2,7 @@
 //! plans, what is owed, and the row plan of the result that is passing.
 
 use std::hash::Hasher;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 
 use hashbrown::HashMap;
@@ -263,7 +264,7 @@ impl NameId {
 #[derive(Debug)]
 struct Entry {
     plan: Rc<Plan>,
-    generation: u32,
+    generation: NonZeroU32,
     pipeline: u32,
     confirmed: bool,
 }
@@ -272,7 +273,7 @@ struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NameUse {
     id: NameId,
-    generation: u32,
+    generation: NonZeroU32,
 }
 
 impl Names {
@@ -289,8 +290,8 @@ impl Names {
     }
 
     pub(super) fn set(&mut self, id: NameId, plan: Rc<Plan>, pipeline: u32) -> NameUse {
-        self.generation = self.generation.wrapping_add(1);
-        let generation = self.generation;
+        let generation = NonZeroU32::new(self.generation.wrapping_add(1)).unwrap_or(NonZeroU32::MIN);
+        self.generation = generation.get();
         let entry = Entry { plan, generation, pipeline, confirmed: false };
         self.bytes = self.bytes.wrapping_add(entry.plan.bytes());
         let replaced = match id {
