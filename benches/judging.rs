@@ -18,7 +18,7 @@ use dataplane::protocol::postgres::dissector::NameKey;
 const KEY: NameKey = NameKey([9; 16]);
 const VIEW: u64 = 1;
 /// As the product's default.
-const PLANS_MAX: usize = 10_000;
+const PLANS_MAX: usize = 16_384;
 
 /// Texts from the shortest to a report, and whether an analyst may run them.
 const TEXTS: [(&str, &str, bool); 4] = [

@@ -87,5 +87,8 @@ fn seeds_are_small_and_say_what_they_are() {
             bytes += std::fs::metadata(folder.join(&seed)).expect("readable").len();
         }
     }
-    assert!(bytes <= CORPORA_BYTES_MAX, "the corpora have {bytes} bytes: `make fuzz-min`, or leave some out");
+    assert!(
+        bytes <= CORPORA_BYTES_MAX,
+        "the corpora have {bytes} bytes: leave some out, or make them smaller (`cargo fuzz cmin`)"
+    );
 }

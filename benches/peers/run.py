@@ -10,6 +10,7 @@ inside one run mean anything. Pinned: the proxy alone on core 1; client, server 
 """
 
 import argparse
+import bisect
 import collections
 import csv
 import datetime
@@ -144,7 +145,8 @@ def percentiles(directory):
     if not values:
         return {}
     values.sort()
-    return {"p50_us": values[len(values) // 2], "p99_us": values[len(values) * 99 // 100], "max_us": values[-1]}
+    return {"p50_us": values[len(values) // 2], "p99_us": values[len(values) * 99 // 100], "max_us": values[-1],
+            "above": lambda limit_us: len(values) - bisect.bisect_right(values, limit_us)}
 
 
 def transaction_run(context, target, placement, protocol, clients):

@@ -116,6 +116,7 @@ struct RawLimits {
     idle_upstreams_max: u32,
     server_idle_timeout_s: f64,
     server_lifetime_s: f64,
+    ignore_startup_parameters: Vec<String>,
 }
 
 impl Default for RawLimits {
@@ -137,6 +138,7 @@ impl Default for RawLimits {
             idle_upstreams_max: 0,
             server_idle_timeout_s: 60.0,
             server_lifetime_s: 3600.0,
+            ignore_startup_parameters: Vec::new(),
         }
     }
 }
@@ -190,6 +192,8 @@ pub struct Config {
     pub resources: Vec<Resource>,
     pub hash_key: Option<Source>,
     pub limits: Limits,
+    /// Startup parameters that clients may bring and that count for nothing (pgbouncer's name).
+    pub ignore_startup_parameters: Vec<String>,
     /// Where `/healthz` and `/metrics` are served, if anywhere.
     pub admin: Option<SocketAddr>,
 }
@@ -293,6 +297,7 @@ impl Config {
             () if modes(self) != modes(newer) => Some("listener.unix_socket_mode"),
             () if self.shards != newer.shards => Some("runtime.shards"),
             () if self.io != newer.io => Some("runtime.io"),
+            () if self.admin != newer.admin => Some("admin.address"),
             () if self.recordings != newer.recordings => Some("recording.directory"),
             () if self.ring_bytes != newer.ring_bytes => Some("recording.ring_bytes"),
             () if self.shell != newer.shell => Some("recording.shell"),
@@ -338,6 +343,7 @@ fn check(raw: RawConfig, directory: &Path) -> Result<Config, String> {
         resources,
         hash_key: raw.masking.hash_key.map(|s| s.relative_to(directory)),
         limits: limits(&raw.limits)?,
+        ignore_startup_parameters: raw.limits.ignore_startup_parameters,
         admin: raw.admin.map(|a| admin(&a)).transpose()?,
     };
     issuer::check_named(&config)?;

@@ -128,13 +128,18 @@ enum Policy {
         path: PathBuf,
         #[arg(short, long, value_name = "FILE", default_value = "policy.bundle")]
         output: PathBuf,
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         configured: Unused,
     },
     /// Say what happens to a statement, which rule decides, why, and what is masked
     Explain(Explain),
     /// Print the JSON Schema of policy files
-    Schema,
+    Schema {
+        #[command(flatten)]
+        configured: Unused,
+    },
 }
 
 #[derive(Args)]
@@ -225,8 +230,8 @@ fn answer(command: Policy, out: &mut dyn Write) -> u8 {
                 Err(refused) => refused.complain(),
             }
         }
-        Policy::Build { path, output, .. } => policy::build(&path, &output, out),
-        Policy::Schema => policy::schema(out),
+        Policy::Build { path, output, json, .. } => policy::build(&path, &output, json, out),
+        Policy::Schema { .. } => policy::schema(out),
         Policy::Explain(question) => match explain(&question, out) {
             Ok(code) => code,
             Err(refused) => refused.complain(),

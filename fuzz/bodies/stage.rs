@@ -155,6 +155,7 @@ impl<'j> Stage<'j> {
                 limits: LIMITS,
                 token_bytes_max: TOKEN_BYTES_MAX,
                 keeps_upstreams: false,
+                ignored_startup_parameters: Vec::new(),
                 name_key: NameKey([1; 16]),
             }),
             auth: listener.auth,

@@ -45,15 +45,19 @@ pub fn check(path: &Path, asked: Option<Asked<'_>>, json: bool, out: &mut dyn Wr
 }
 
 /// `wireward policy build PATH -o OUTPUT`: writes the artifact, whole or not at all.
-pub fn build(path: &Path, output: &Path, out: &mut dyn Write) -> u8 {
+pub fn build(path: &Path, output: &Path, json: bool, out: &mut dyn Write) -> u8 {
     let compiled = match compiled(path) {
         Ok(compiled) => compiled,
-        Err(problem) => return status(show_problem(&problem, false, out)),
+        Err(problem) => return status(show_problem(&problem, json, out)),
     };
     status(match replace_file(output, &compiled.bytes) {
         Ok(()) => {
-            let epoch = compiled.policy.epoch_name();
-            writeln!(out, "{}: policy {epoch}, {} bytes", output.display(), compiled.bytes.len()).map(|()| OK)
+            let (epoch, bytes) = (compiled.policy.epoch_name(), compiled.bytes.len());
+            let line = match json {
+                true => json!({ "file": output.display().to_string(), "policy": epoch, "bytes": bytes }).to_string(),
+                false => format!("{}: policy {epoch}, {bytes} bytes", output.display()),
+            };
+            writeln!(out, "{line}").map(|()| OK)
         }
         Err(e) => {
             eprintln!("error: {} cannot be written: {e}", output.display());

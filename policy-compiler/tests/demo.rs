@@ -172,7 +172,7 @@ fn check_and_build_report_and_an_artifact_explains_itself() {
     let (artifact, broken) = (directory.join("p.artifact"), directory.join("broken.toml"));
     std::fs::write(&broken, "[[role]]\nnam = \"a\"\n").expect("a file");
     let mut out = Vec::new();
-    let built = cli::build(&demo(), &artifact, &mut out);
+    let built = cli::build(&demo(), &artifact, false, &mut out);
     let opened = Policy::open(&artifact);
     let question = Question {
         policy: &artifact,
@@ -184,10 +184,10 @@ fn check_and_build_report_and_an_artifact_explains_itself() {
     };
     let explained = cli::explain(question, false, &mut Vec::new());
     let mut errors = Vec::new();
-    let refused = (cli::check(&broken, None, true, &mut errors), cli::build(&broken, &artifact, &mut Vec::new()));
+    let refused = (cli::check(&broken, None, true, &mut errors), cli::build(&broken, &artifact, true, &mut Vec::new()));
     let nowhere = directory.join("missing/p.artifact");
     let mut sink = Vec::new();
-    let failed = (cli::check(&nowhere, None, false, &mut sink), cli::build(&demo(), &nowhere, &mut sink));
+    let failed = (cli::check(&nowhere, None, false, &mut sink), cli::build(&demo(), &nowhere, false, &mut sink));
     let files = std::fs::read_dir(&directory).expect("listed").count();
     std::fs::remove_dir_all(&directory).expect("removed");
 

@@ -75,7 +75,11 @@ fn series(world: &World) -> BTreeMap<String, f64> {
     for line in page.lines().filter(|line| !line.starts_with('#')) {
         let (name, value) = line.rsplit_once(' ').expect("a value");
         let (family, labels) = name.split_once('{').unwrap_or((name, ""));
-        let labels: Vec<&str> = labels.trim_end_matches('}').split(',').filter(|l| !l.starts_with("shard=")).collect();
+        let labels: Vec<&str> = labels
+            .trim_end_matches('}')
+            .split(',')
+            .filter(|l| !l.starts_with("shard=") && !l.starts_with("protocol="))
+            .collect();
         let key = format!("{family} {}", labels.join(","));
         *sums.entry(key.trim_end().to_owned()).or_insert(0.0) += value.parse::<f64>().expect("a number");
     }
@@ -98,6 +102,7 @@ fn counts(world: &World) {
     ask(&mut analyst, "select email from customers where id < 4");
     ask(&mut analyst, "select email from customers where id < 4");
     let mut agent = enter(world, "agent");
+    ask(&mut agent, "select status from orders where id = 1");
     ask(&mut agent, "drop table orders");
     ask(&mut enter(world, "dba"), "select 'admin e2e'");
     let login = world.through("dba");
@@ -113,17 +118,18 @@ fn counts(world: &World) {
         ("wireward_logins_total outcome=\"admitted\"", 3.0),
         ("wireward_logins_total outcome=\"not_admitted\"", 1.0),
         ("wireward_logins_total outcome=\"unreachable\"", 0.0),
-        ("wireward_statements_total verdict=\"mask\"", 2.0),
+        ("wireward_statements_total verdict=\"mask\"", 3.0),
         ("wireward_statements_total verdict=\"block\"", 1.0),
         ("wireward_statements_total verdict=\"allow\"", 1.0),
-        ("wireward_executions_total", 4.0),
-        ("wireward_rows_masked_total", 6.0),
+        ("wireward_executions_total", 5.0),
+        ("wireward_rows_masked_total by=\"mask\"", 6.0),
+        ("wireward_rows_masked_total by=\"detectors\"", 1.0),
         ("wireward_cancel_requests_total outcome=\"denied\"", 0.0),
     ] {
         assert_eq!(grown(key), times, "{key}");
     }
     let judged = grown("wireward_plan_cache_hits_total") + grown("wireward_plan_cache_misses_total");
-    assert_eq!(judged, 4.0, "each text is looked for once");
+    assert_eq!(judged, 5.0, "each text is looked for once");
     assert!(grown("wireward_received_bytes_total side=\"client\"") > 1000.0, "four tokens came");
     assert!(grown("wireward_received_bytes_total side=\"upstream\"") > 300.0, "six rows came");
     assert!(after["wireward_sessions_open"] >= 2.0 && after["wireward_slots_free"] > 100.0, "{after:?}");

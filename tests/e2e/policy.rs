@@ -177,7 +177,15 @@ fn refusal_on_the_wire(world: &World) {
     assert_eq!((error.field(b'S').as_deref(), error.field(b'V').as_deref()), (Some("ERROR"), Some("ERROR")));
     assert_eq!(error.sqlstate(), "42501");
     let text = error.field(b'M').unwrap_or_default();
-    assert!(text.contains("wireward"), "the message says who refused: {text:?}");
+    assert!(text.contains("blocked by rule no-ddl (policy "), "the message says who refused, and why: {text:?}");
+    let hint = Some("the schema is changed by a dba; describe the change you need to one".to_owned());
+    assert_eq!(error.field(b'H'), hint, "the rule's own hint is told");
+    wire.query("begin; select 1");
+    wire.until_ready();
+    wire.query("drop table customers");
+    let messages = wire.until_ready();
+    let told = |m: &Message| (m.sqlstate(), m.field(b'M'), m.field(b'H'));
+    assert_eq!(told(&messages[0]), ("42501".into(), Some(text), hint), "also where the server's own error makes room");
 }
 
 /// The server would refuse such a message too, with the same SQLSTATE: the words and the server's log tell who did.

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Case::new("a_mask_that_is_gone_or_new_counts_from_the_next_statement", masks),
         Case::new("a_session_whose_role_is_gone_ends_with_the_reason", role_gone),
         Case::new("what_cannot_be_used_leaves_the_old_in_force_and_says_why", bad_files),
+        Case::new("what_clients_may_bring_is_reloaded", startup_parameters),
         Case::new("sighup_reads_everything_again", hangup),
         Case::new("a_certificate_and_a_credential_are_exchanged_while_it_runs", rotated),
         Case::new("a_cancel_goes_where_the_session_is_not_where_new_ones_would_go", moved_upstream),
@@ -185,6 +186,7 @@ fn bad_files(world: &World) {
         ("server.pem", "no certificate".to_owned(), "server.pem"),
         ("wireward.toml", "nonsense = 1".to_owned(), "unknown field `nonsense`"),
         ("wireward.toml", moved(&stage), "listener.address cannot be changed while the gateway runs"),
+        ("wireward.toml", without_admin(&stage), "admin.address cannot be changed while the gateway runs"),
     ] {
         let before = fs::read(file(name)).expect("it is there");
         stage.until_logged(STAYS, || fs::write(file(name), content).expect("our directory is writable"));
@@ -201,6 +203,26 @@ fn bad_files(world: &World) {
 fn moved(stage: &Stage<'_>) -> String {
     let text = fs::read_to_string(stage.place.configuration()).expect("it is there");
     text.replace(&format!(":{}\"", stage.gateway.port), ":1\"")
+}
+
+fn without_admin(stage: &Stage<'_>) -> String {
+    let text = fs::read_to_string(stage.place.configuration()).expect("it is there");
+    text.split("[admin]").next().unwrap_or_default().to_owned()
+}
+
+fn startup_parameters(world: &World) {
+    let stage = Stage::new(world, "startup-parameters");
+    let bring = || {
+        let mut psql = world.tool(&stage.login("dba"), "psql", &["-XAtqc", "show geqo"]);
+        psql.env("PGOPTIONS", "-c geqo=off");
+        Shown::of(psql)
+    };
+    bring().must_complain("the startup parameter \"geqo\" is not allowed");
+    let text = fs::read_to_string(stage.place.configuration()).expect("it is there");
+    let allowing = format!("{text}\n[limits]\nignore_startup_parameters = [\"GEQO\"]\nplans_max = 16\n");
+    stage.until_in_force(|| fs::write(stage.place.configuration(), allowing).expect("our directory is writable"));
+    // It is let in, and the parameter counts for nothing.
+    bring().must_succeed().must_print("on");
 }
 
 fn hangup(world: &World) {

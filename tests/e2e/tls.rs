@@ -61,6 +61,8 @@ fn offered(world: &World) {
         psql(world, &world.through("dba"), settings, &["\\conninfo", "select 'in'"]).must_succeed().must_print("in")
     };
     assert!(!ask(&[("PGSSLMODE", "disable")]).out.contains("SSL connection"));
+    // libpq asks for TLS only where clear text is refused.
+    assert!(!ask(&[("PGSSLMODE", "allow")]).out.contains("SSL connection"));
     for mode in ["prefer", "require", "verify-ca", "verify-full"] {
         for version in ["TLSv1.2", "TLSv1.3"] {
             let settings = [("PGSSLMODE", mode), ("PGSSLROOTCERT", root), ("PGSSLMAXPROTOCOLVERSION", version)];
@@ -79,12 +81,22 @@ fn required(world: &World) {
     let in_clear = Wire::login(login.port, &login.user, "shop", login.password.as_bytes()).err();
     assert_eq!(in_clear.map(|error| error.sqlstate()).as_deref(), Some("28000"));
     refused.must_complain("FATAL:  wireward: this listener asks for TLS; connect with sslmode=require or better");
+    psql(world, &login, &[("PGSSLMODE", "allow")], &["\\conninfo"]).must_succeed().must_print("SSL connection");
 }
 
 fn refused_by_libpq(world: &World) {
     let root = write(&world.directory.0.join("foreign.pem"), &Authority::new("foreign").pem, 0o644);
     let settings = verified(&root);
     psql(world, &world.through("dba"), &settings, &["select 1"]).must_complain("certificate verify failed");
+    // Another name with our address: only verify-full looks at it.
+    let root = world.place.root_certificate().display().to_string();
+    let elsewhere = |mode| {
+        let named = [("PGHOST", "elsewhere.example"), ("PGHOSTADDR", "127.0.0.1")];
+        let settings = [&named[..], &[("PGSSLMODE", mode), ("PGSSLROOTCERT", root.as_str())]].concat();
+        psql(world, &world.through("dba"), &settings, &["select 'in'"])
+    };
+    elsewhere("verify-ca").must_succeed().must_print("in");
+    elsewhere("verify-full").must_complain("does not match host name \"elsewhere.example\"");
     let settings = [("PGSSLMODE", "require"), ("PGCHANNELBINDING", "require")];
     psql(world, &world.through("dba"), &settings, &["select 1"]).must_complain("channel binding required");
 }

@@ -212,6 +212,13 @@ def direct_tls_needs_the_name_of_the_protocol():
 
 
 @case
+def libpq_18_speaks_direct_tls():
+    assert psycopg.pq.version() >= 170000, "the driver brings a libpq that knows sslnegotiation"
+    with psycopg.connect(sslnegotiation="direct", **verified("dba")) as connection:
+        assert connection.pgconn.ssl_in_use and connection.execute("select 40 + 2").fetchone() == (42,)
+
+
+@case
 def direct_tls_after_a_negotiation_is_refused():
     connection = plain()
     connection.sendall(GSS_REQUEST)

@@ -15,17 +15,25 @@ pub struct Family {
     pub name: &'static str,
     pub kind: &'static str,
     help: &'static str,
+    /// Set where another protocol would count apart.
+    protocol: Option<&'static str>,
+}
+
+impl Family {
+    const fn of_postgres(self) -> Self {
+        Self { protocol: Some("postgres"), ..self }
+    }
 }
 
 const fn family(name: &'static str, kind: &'static str, help: &'static str) -> Family {
-    Family { name, kind, help }
+    Family { name, kind, help, protocol: None }
 }
 
 /// A series of a shard: its labels beside `shard`, as they are written, and its cell.
 type Series = (&'static str, fn(&Counters) -> u64);
 
 const SHARDS: [(Family, &[Series]); 23] = [
-    (family("wireward_sessions_open", "gauge", "Sessions."), &[("", |c| c.sessions_open.get())]),
+    (family("wireward_sessions_open", "gauge", "Sessions.").of_postgres(), &[("", |c| c.sessions_open.get())]),
     (
         family(
             "wireward_sessions_stalled",
@@ -71,7 +79,7 @@ const SHARDS: [(Family, &[Series]); 23] = [
         &[("", |c| c.accept_failures.get())],
     ),
     (
-        family("wireward_logins_total", "counter", "Logins by outcome."),
+        family("wireward_logins_total", "counter", "Logins by outcome.").of_postgres(),
         &[
             ("outcome=\"admitted\"", |c| c.logins.admitted.get()),
             ("outcome=\"not_admitted\"", |c| c.logins.not_admitted.get()),
@@ -84,7 +92,7 @@ const SHARDS: [(Family, &[Series]); 23] = [
         ],
     ),
     (
-        family("wireward_statements_total", "counter", "Texts that were judged, by verdict."),
+        family("wireward_statements_total", "counter", "Texts that were judged, by verdict.").of_postgres(),
         &[
             ("verdict=\"allow\"", |c| c.statements_allowed.get()),
             ("verdict=\"mask\"", |c| c.statements_masked.get()),
@@ -92,15 +100,16 @@ const SHARDS: [(Family, &[Series]); 23] = [
         ],
     ),
     (
-        family("wireward_executions_total", "counter", "Executions that clients have asked for."),
+        family("wireward_executions_total", "counter", "Executions that clients have asked for.").of_postgres(),
         &[("", |c| c.executions.get())],
     ),
     (
-        family("wireward_rows_masked_total", "counter", "Rows that went through masks or detectors."),
-        &[("", |c| c.rows_masked.get())],
+        family("wireward_rows_masked_total", "counter", "Rows that went through masks, or detectors alone.")
+            .of_postgres(),
+        &[("by=\"mask\"", |c| c.rows_masked.get()), ("by=\"detectors\"", |c| c.rows_scanned.get())],
     ),
     (
-        family("wireward_received_bytes_total", "counter", "Bytes received, without TLS, by side."),
+        family("wireward_received_bytes_total", "counter", "Bytes received, without TLS, by side.").of_postgres(),
         &[("side=\"client\"", |c| c.client_bytes.get()), ("side=\"upstream\"", |c| c.upstream_bytes.get())],
     ),
     (
@@ -120,7 +129,8 @@ const SHARDS: [(Family, &[Series]); 23] = [
         &[("outcome=\"done\"", |c| c.upstream_tls_done.get()), ("outcome=\"failed\"", |c| c.upstream_tls_failed.get())],
     ),
     (
-        family("wireward_upstream_connections_total", "counter", "Upstream connections of sessions, by origin."),
+        family("wireward_upstream_connections_total", "counter", "Upstream connections of sessions, by origin.")
+            .of_postgres(),
         &[("origin=\"login\"", |c| c.upstream_logins.get()), ("origin=\"kept\"", |c| c.upstream_leases.get())],
     ),
     (
@@ -128,7 +138,7 @@ const SHARDS: [(Family, &[Series]); 23] = [
         &[("", |c| c.upstreams_kept.get())],
     ),
     (
-        family("wireward_cancel_requests_total", "counter", "Cancel requests by outcome."),
+        family("wireward_cancel_requests_total", "counter", "Cancel requests by outcome.").of_postgres(),
         &[("outcome=\"granted\"", |c| c.cancels_granted.get()), ("outcome=\"denied\"", |c| c.cancels_denied.get())],
     ),
 ];
@@ -150,10 +160,11 @@ impl Admin {
         let mut page = Page(String::with_capacity(8 * 1024));
         for (family, series) in &SHARDS {
             page.head(family);
+            let protocol = family.protocol.map(|name| format!(",protocol=\"{name}\"")).unwrap_or_default();
             for (shard, counters) in self.counters.iter().enumerate() {
                 for (labels, read) in *series {
                     let comma = if labels.is_empty() { "" } else { "," };
-                    page.line(family, &format!("shard=\"{shard}\"{comma}{labels}"), read(counters) as f64);
+                    page.line(family, &format!("shard=\"{shard}\"{protocol}{comma}{labels}"), read(counters) as f64);
                 }
             }
         }
@@ -203,7 +214,7 @@ struct Page(String);
 
 impl Page {
     fn head(&mut self, family: &Family) {
-        let Family { name, kind, help } = family;
+        let Family { name, kind, help, .. } = family;
         let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
@@ -243,8 +254,8 @@ mod tests {
     fn counts_and_ages_stand_with_their_shard() {
         let page = page();
         for line in [
-            "wireward_statements_total{shard=\"0\",verdict=\"block\"} 0",
-            "wireward_statements_total{shard=\"1\",verdict=\"block\"} 1",
+            "wireward_statements_total{shard=\"0\",protocol=\"postgres\",verdict=\"block\"} 0",
+            "wireward_statements_total{shard=\"1\",protocol=\"postgres\",verdict=\"block\"} 1",
             "wireward_shard_turn_age_seconds{shard=\"0\"} +Inf",
             "wireward_shard_turn_age_seconds{shard=\"1\"} 1.5",
             "wireward_driver_info{driver=\"paper\"} 1",

@@ -48,6 +48,7 @@ pub struct Control {
     /// What each listener serves TLS with.
     listeners: Vec<Option<Arc<ServerConfig>>>,
     challenges: Challenges,
+    ignored_startup_parameters: Vec<String>,
 }
 
 /// Who checks tokens.
@@ -152,9 +153,16 @@ impl Control {
         let guarded = config.resources.iter().map(Guarded::load).collect::<Result<Vec<_>, _>>()?;
         let listeners = config.listeners.iter().map(|l| l.tls.as_ref().map(certificate::server).transpose());
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
-        let challenges = Challenges::of(config);
-        let refresh_wanted = AtomicBool::new(false);
-        Ok(Self { tokens, policy, resources: guarded, hash_key, refresh_wanted, listeners, challenges })
+        Ok(Self {
+            tokens,
+            policy,
+            resources: guarded,
+            hash_key,
+            refresh_wanted: AtomicBool::new(false),
+            listeners,
+            challenges: Challenges::of(config),
+            ignored_startup_parameters: config.ignore_startup_parameters.clone(),
+        })
     }
 
     /// For tests and the simulator: no files, no upstream.
@@ -175,6 +183,7 @@ impl Control {
             refresh_wanted: AtomicBool::new(false),
             listeners: Vec::new(),
             challenges: Challenges::default(),
+            ignored_startup_parameters: Vec::new(),
         }
     }
 
@@ -191,6 +200,11 @@ impl Control {
     /// What clients without a good token are told.
     pub fn challenges(&self) -> &Challenges {
         &self.challenges
+    }
+
+    /// Startup parameters of clients that count for nothing.
+    pub fn ignored_startup_parameters(&self) -> &[String] {
+        &self.ignored_startup_parameters
     }
 
     pub fn hash_key(&self) -> HashKey {

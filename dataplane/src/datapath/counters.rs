@@ -55,6 +55,7 @@ pub struct Counters {
     pub statements_blocked: Counter,
     pub executions: Counter,
     pub rows_masked: Counter,
+    pub rows_scanned: Counter,
     pub client_bytes: Counter,
     pub upstream_bytes: Counter,
     pub plan_hits: Counter,

@@ -222,6 +222,11 @@ impl RowPlan {
         self.known
     }
 
+    /// No mask is on a column: only detectors look through the rows.
+    pub fn detects_only(&self) -> bool {
+        self.detect_only
+    }
+
     pub fn passes_all(&self) -> bool {
         self.known && self.passes_all
     }
@@ -335,6 +340,11 @@ impl CopyOut {
     /// How to treat a row while it passes; `None` if its fields must be looked at, which needs all of it.
     pub fn streams(&self) -> Option<Act> {
         self.fields_to_mask().err()
+    }
+
+    /// No mask is on a field: only detectors look through the rows.
+    pub fn detects_only(&self) -> bool {
+        matches!(self.fields_to_mask(), Err(Act::Detect { .. }))
     }
 
     /// The plan of the fields, or how to treat the row as one text.

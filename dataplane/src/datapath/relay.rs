@@ -191,6 +191,7 @@ impl<D: Dissector> Relay<D> {
     /// Records and clears the first `run` bytes of the window, then the first `verdicts` of those given on the way.
     fn finish_run(&mut self, direction: Direction, run: usize, verdicts: usize, cx: &mut Cx<'_>) -> Option<Flow> {
         cx.counters.rows_masked.add(std::mem::take(&mut cx.scratch.masked_rows));
+        cx.counters.rows_scanned.add(std::mem::take(&mut cx.scratch.scanned_rows));
         if run > 0 {
             let note = self.note(direction, Flags::WHOLE, cx);
             let lane = self.lane(direction);

@@ -244,15 +244,21 @@ impl Printed {
 impl Demo {
     /// One psql session through the gateway; every statement is a `-c` of its own.
     fn psql(&self, token: &str, statements: &[&str]) -> Outcome<Printed> {
+        let mut command = self.psql_of(statements);
+        command.env("PGHOST", "127.0.0.1").env("PGPORT", self.gateway.port.to_string()).env("PGSSLMODE", "disable");
+        command.env("PGUSER", NAME).env("PGPASSWORD", token).env("PGDATABASE", "shop");
+        output_of(command)
+    }
+
+    /// psql, which has not been told where to connect.
+    fn psql_of(&self, statements: &[&str]) -> Command {
         let program = self.server.as_ref().map_or(PathBuf::from("psql"), |server| server.binaries().join("psql"));
         let mut command = Command::new(program);
         command.args(["-XAtq", "-v", "VERBOSITY=verbose"]);
         for statement in statements {
             command.args(["-c", statement]);
         }
-        command.env("PGHOST", "127.0.0.1").env("PGPORT", self.gateway.port.to_string()).env("PGSSLMODE", "disable");
-        command.env("PGUSER", NAME).env("PGPASSWORD", token).env("PGDATABASE", "shop");
-        output_of(command)
+        command
     }
 
     /// A sub-command that reads the recordings.
@@ -264,9 +270,17 @@ impl Demo {
 
     /// The true values of customer 7, asked for directly, without the gateway.
     fn raw_values(&self) -> Outcome<Vec<String>> {
-        let server = self.server.as_ref().ok_or("only the sample shop knows its raw values")?;
         let row = "select unnest(array[email, ssn, card, phone]) from customers where id = 7";
-        Ok(server.run_script("shop", row)?.lines().map(str::to_owned).collect())
+        let (host, port) = self.upstream.address.rsplit_once(':').ok_or("the upstream has no port")?;
+        let mut command = self.psql_of(&[row]);
+        command.env("PGHOST", host.trim_matches(['[', ']'])).env("PGPORT", port).env("PGUSER", &self.upstream.user);
+        command.env("PGPASSWORD", &self.upstream.password).env("PGDATABASE", &self.upstream.database);
+        let shown = output_of(command)?;
+        let values: Vec<String> = shown.out.lines().map(str::to_owned).collect();
+        match values.len() {
+            4 => Ok(values),
+            _ => Err(format!("the server behind has no customer 7 of the sample shop: {}", shown.err.trim_end())),
+        }
     }
 
     /// Fails unless the gateway answers this password with 28000 or 28P01.

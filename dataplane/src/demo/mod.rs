@@ -40,6 +40,9 @@ pub struct Options {
     /// Listen on this port of 127.0.0.1 (default: 6432, or a free one if that is taken)
     #[arg(long)]
     port: Option<u16>,
+    /// Taken as by every command; the demonstration writes a configuration of its own
+    #[arg(long, value_name = "FILE", hide = true)]
+    config: Option<PathBuf>,
 }
 
 /// Runs the demonstration until Ctrl-C or SIGTERM, or to the end of the check.

@@ -115,6 +115,7 @@ mod tests {
         },
         token_bytes_max: 4096,
         keeps_upstreams: false,
+        ignored_startup_parameters: Vec::new(),
         name_key: NameKey([1; 16]),
     };
     impl Stage {

@@ -47,8 +47,16 @@ pub struct Scratch {
     pub back: Vec<u8>,
     /// Verdicts given on the way, for the record.
     pub verdicts: Vec<Rc<Plan>>,
-    /// Rows that went through masks, to be counted.
+    /// Rows that went through masks, to be counted, and those that only detectors looked through.
     pub masked_rows: u64,
+    pub scanned_rows: u64,
+}
+
+impl Scratch {
+    /// A row is looked at, by detectors alone or under masks.
+    pub fn count_row(&mut self, detectors_alone: bool) {
+        *if detectors_alone { &mut self.scanned_rows } else { &mut self.masked_rows } += 1;
+    }
 }
 
 /// What a session's messages mean, in both directions. The relay moves the bytes; this decides about them.

@@ -76,3 +76,15 @@ fn stop_flag() -> Result<Arc<AtomicBool>, String> {
     }
     Ok(stop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_holds_secrets_leaves_no_core_and_lets_nobody_look() {
+        settle_in(&[]).expect("no ring is asked for");
+        let behaviour = rustix::process::dumpable_behavior().expect("the kernel says");
+        assert_eq!(behaviour, DumpableBehavior::NotDumpable);
+    }
+}

@@ -55,7 +55,9 @@ pub fn run(path: &Path, config: &Config, format: Format, io: Option<Choice>) -> 
             child.watch(path, &rings)?;
         }
     }
-    dataplane.stop(config.limits.drain_timeout + STOP_MAX);
+    // It may have been changed since.
+    let newest = Config::load(path).map_or(config.limits.drain_timeout, |newer| newer.limits.drain_timeout);
+    dataplane.stop(newest.max(config.limits.drain_timeout) + STOP_MAX);
     recorder.stop(STOP_MAX);
     Ok(())
 }

@@ -56,7 +56,7 @@ impl Session {
         }
     }
 
-    fn start(&mut self, startup: Startup) -> Result<bool, Fault> {
+    fn start(&mut self, mut startup: Startup) -> Result<bool, Fault> {
         if self.surplus {
             return Err(Fault::TooManyClients);
         }
@@ -70,6 +70,7 @@ impl Session {
                  elsewhere; connect with sslmode=require or better",
             ));
         }
+        startup.ignore(&self.relay.dissector.shared().ignored_startup_parameters);
         let mut reply = Vec::new();
         startup.negotiate(&mut reply);
         if let Err(refusal) = startup.check() {

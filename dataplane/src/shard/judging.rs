@@ -135,7 +135,8 @@ impl<I: SecureIo> Shard<I> {
     /// any more end.
     pub(super) fn reload(&mut self, reload: Reload) {
         self.control = reload.control;
-        self.shared = super::shared(&reload.limits, self.shared.name_key);
+        self.shared = super::shared(&reload.limits, &self.control, self.shared.name_key);
+        self.plans = PlanCache::new(reload.limits.plans_max);
         self.limits = reload.limits;
         self.doors = reload.doors;
         self.close_spares();

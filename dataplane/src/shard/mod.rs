@@ -122,11 +122,12 @@ pub struct Entry {
 }
 
 /// What sessions that begin from now on have in common.
-fn shared(limits: &Limits, name_key: NameKey) -> Rc<Shared> {
+fn shared(limits: &Limits, control: &Control, name_key: NameKey) -> Rc<Shared> {
     Rc::new(Shared {
         limits: limits.session,
         token_bytes_max: limits.token_bytes_max,
         keeps_upstreams: limits.idle_upstreams_max > 0,
+        ignored_startup_parameters: control.ignored_startup_parameters().to_vec(),
         name_key,
     })
 }
@@ -249,6 +250,7 @@ impl<I: SecureIo> Shard<I> {
             io: parts.io,
             slab: parts.slab,
             tap: parts.tap,
+            shared: shared(&limits, &control, NameKey(key)),
             control,
             analyser: parts.analyser,
             mailbox: parts.mailbox,
@@ -256,7 +258,6 @@ impl<I: SecureIo> Shard<I> {
             guesses: Guesses::default(),
             census: parts.census,
             counters: parts.counters,
-            shared: shared(&limits, NameKey(key)),
             limits,
             doors,
             recorder_absent_max: parts.recorder_absent_max,

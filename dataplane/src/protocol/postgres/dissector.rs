@@ -35,6 +35,7 @@ pub struct Shared {
     pub token_bytes_max: usize,
     /// Upstream connections may be kept for other sessions.
     pub keeps_upstreams: bool,
+    pub ignored_startup_parameters: Vec<String>,
     pub name_key: NameKey,
 }
 

@@ -200,6 +200,11 @@ impl Startup {
         if self.version >= PROTOCOL_3_2 { PROTOCOL_3_2 } else { PROTOCOL_3_0 }
     }
 
+    /// Forgets parameters of these names, in whatever case, also those that came inside `options`.
+    pub fn ignore(&mut self, names: &[String]) {
+        self.parameters.retain(|(name, _)| !names.iter().any(|ignored| ignored.eq_ignore_ascii_case(name)));
+    }
+
     /// # Errors
     /// The refusal, ready to send: a parameter that is not allowed, by name.
     pub fn check(&self) -> Result<(), OwnedReport> {
@@ -213,8 +218,9 @@ impl Startup {
                 return Err(OwnedReport::new("28000", "replication connections are not allowed".into()));
             }
             if !ALLOWED.contains(&lower.as_str()) {
-                let text =
-                    format!("the startup parameter \"{name}\" is not allowed; set it after connecting, if at all");
+                let text = format!(
+                    "the startup parameter \"{name}\" is not allowed; set it after connecting, if at all, or have the operator list it in limits.ignore_startup_parameters"
+                );
                 return Err(OwnedReport::new("0A000", text));
             }
             if lower == "client_encoding" && !is_utf8(value) {

@@ -194,7 +194,7 @@ impl Dissector {
         if self.rows.passes_all() {
             return Step::Pass;
         }
-        scratch.masked_rows += 1;
+        scratch.count_row(self.rows.detects_only());
         match self.rows.mask(&masks, frame) {
             Some(bytes) if bytes == frame.len() => Step::Pass,
             Some(bytes) => Step::Shrink(bytes),
@@ -208,8 +208,9 @@ impl Dissector {
         let Some(owed) = self.replies.front().filter(|owed| owed.ask == Ask::FunctionCall) else { return UNASKED };
         let Some(value) = frame.get_mut(HEAD_BYTES + 4..) else { return MALFORMED };
         if owed.masks.active {
-            scratch.masked_rows += 1;
-            match owed.plan.as_ref().is_none_or(|plan| plan.mask_unsourced) {
+            let masked = owed.plan.as_ref().is_none_or(|plan| plan.mask_unsourced);
+            scratch.count_row(!masked);
+            match masked {
                 true => value.fill(b'*'),
                 false => owed.masks.scrub(value),
             }
@@ -250,7 +251,7 @@ impl Dissector {
         if !masks.active {
             return Step::Pass;
         }
-        scratch.masked_rows += 1;
+        scratch.count_row(copy.detects_only());
         let body = &mut frame[HEAD_BYTES..];
         let bytes = HEAD_BYTES + copy.mask(&masks, body);
         if bytes == frame.len() {
