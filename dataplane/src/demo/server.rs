@@ -161,11 +161,24 @@ pub fn wait_for_port(port: u16, patience: Duration) -> Outcome<()> {
     Ok(())
 }
 
-/// A port that was free a moment ago.
+/// A port of 127.0.0.1 that nobody listens on: not one of those that the kernel gives to outgoing connections, of which one could
+/// take it before we do.
 pub fn free_port() -> Outcome<u16> {
-    let listener =
-        TcpListener::bind(("127.0.0.1", 0)).map_err(|error| format!("no free port on 127.0.0.1: {error}"))?;
-    Ok(listener.local_addr().map_err(|error| format!("no free port on 127.0.0.1: {error}"))?.port())
+    const LOWEST: u16 = 16_384;
+    const TRIES: usize = 64;
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let given_from: u16 = range.split_whitespace().next().and_then(|low| low.parse().ok()).unwrap_or(LOWEST);
+    let room = given_from.saturating_sub(LOWEST);
+    for _ in 0..if room > 0 { TRIES } else { 0 } {
+        let mut random = [0; 2];
+        getrandom::fill(&mut random).map_err(|error| format!("the system gives no random bytes: {error}"))?;
+        let port = LOWEST + u16::from_ne_bytes(random) % room;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    let any = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
+    Ok(any.map_err(|error| format!("no free port on 127.0.0.1: {error}"))?.port())
 }
 
 /// `bytes` random bytes in hexadecimal.
