@@ -60,8 +60,8 @@ pub fn build(path: &Path, output: &Path, json: bool, out: &mut dyn Write) -> u8 
             writeln!(out, "{line}").map(|()| OK)
         }
         Err(e) => {
-            eprintln!("error: {} cannot be written: {e}", output.display());
-            Ok(FAILED)
+            let problem = Problem::Question(format!("{} cannot be written: {e}", output.display()));
+            show_problem(&problem, json, out)
         }
     })
 }

@@ -188,9 +188,18 @@ fn check_and_build_report_and_an_artifact_explains_itself() {
     let nowhere = directory.join("missing/p.artifact");
     let mut sink = Vec::new();
     let failed = (cli::check(&nowhere, None, false, &mut sink), cli::build(&demo(), &nowhere, false, &mut sink));
+    let (mut told, mut complained) = (Vec::new(), Vec::new());
+    let as_json =
+        (cli::build(&demo(), &artifact, true, &mut told), cli::build(&demo(), &nowhere, true, &mut complained));
     let files = std::fs::read_dir(&directory).expect("listed").count();
     std::fs::remove_dir_all(&directory).expect("removed");
 
+    let told: serde_json::Value = serde_json::from_slice(&told).expect("JSON");
+    assert_eq!(told["policy"].as_str(), Some(opened.as_ref().expect("opens").epoch_name()));
+    let complained: serde_json::Value = serde_json::from_slice(&complained).expect("JSON");
+    assert!(complained["error"].as_str().is_some_and(|e| e.contains("cannot be written")), "{complained}");
+    assert_eq!(as_json.0, 0);
+    assert_ne!(as_json.1, 0);
     assert_eq!((built, explained), (0, 0), "{}", String::from_utf8_lossy(&out));
     assert_eq!(opened.expect("opens").digest(), compiled().digest());
     assert_eq!((refused, files), ((1, 1), 2), "a failed build leaves the old artifact and nothing else");

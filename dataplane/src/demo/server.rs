@@ -165,11 +165,12 @@ pub fn wait_for_port(port: u16, patience: Duration) -> Outcome<()> {
 /// take it before we do.
 pub fn free_port() -> Outcome<u16> {
     const LOWEST: u16 = 16_384;
-    const TRIES: usize = 64;
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let given_from: u16 = range.split_whitespace().next().and_then(|low| low.parse().ok()).unwrap_or(LOWEST);
     let room = given_from.saturating_sub(LOWEST);
-    for _ in 0..if room > 0 { TRIES } else { 0 } {
+    // Without room for ports of our own, any must do.
+    let tries = if room > 0 { 64 } else { 0 };
+    for _ in 0..tries {
         let mut random = [0; 2];
         getrandom::fill(&mut random).map_err(|error| format!("the system gives no random bytes: {error}"))?;
         let port = LOWEST + u16::from_ne_bytes(random) % room;

@@ -376,6 +376,8 @@ impl Io for Uring {
     }
 
     fn close(&mut self, conn: Conn, farewell: &[u8]) {
+        // Whatever else is in flight: the number may have a new connection before its turn comes.
+        self.starved.retain(|c| *c != conn);
         let connection = &mut self.connections[conn.0 as usize];
         if connection.closing {
             return;
@@ -388,12 +390,9 @@ impl Io for Uring {
             // Wakes the receive in flight; a send in flight ends with an error or as sent.
             let _ = net::shutdown(socket, net::Shutdown::Both);
         }
-        // Whatever else is in flight: the number may have a new connection before its turn comes.
-        let (is_done, connecting) = (connection.in_flight == 0, connection.connecting);
-        self.starved.retain(|c| *c != conn);
-        if is_done {
+        if connection.in_flight == 0 {
             self.closed.push(conn);
-        } else if connecting {
+        } else if connection.connecting {
             let cancel = opcode::AsyncCancel::new(user_data(Op::Connect, conn.0)).build();
             self.push(cancel.user_data(user_data(Op::Cancel, 0)));
         }
