@@ -25,6 +25,7 @@ import tempfile
 import time
 
 import servers
+import slices
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -149,25 +150,6 @@ def percentiles(directory):
             "above": lambda limit_us: len(values) - bisect.bisect_right(values, limit_us)}
 
 
-def transaction_run(context, target, placement, protocol, clients):
-    if protocol == "tls" and not target.has_tls:
-        return None
-    pinned = placement == "pinned"
-    target.pin({"proxy": 1, "recorder": 0} if pinned else None)
-    context.postgres.pin(0 if pinned else None)
-    core = 0 if pinned else None
-    work = lambda: pgbench(context.postgres, target, protocol, clients, context.options.seconds, core, context.directory)
-    result, cpu = measured(target, work)
-    row = {"placement": placement, "shape": protocol, "clients": clients, "target": target.name, **result}
-    count = row.pop("transactions")
-    if "proxy" in cpu:
-        row["cpu_us"], row["user_us"] = sum(cpu["proxy"][:2]) / count * 1e6, cpu["proxy"][0] / count * 1e6
-        row["sleeps"] = cpu["proxy"][2] / count
-    if "recorder" in cpu:
-        row["recorder_us"] = sum(cpu["recorder"][:2]) / count * 1e6
-    return row
-
-
 def bulk_run(context, target, shape):
     target.pin({"proxy": 1, "recorder": 0} if os.cpu_count() > 1 else None)
     context.postgres.pin(0)
@@ -227,15 +209,15 @@ class Context:
 
 
 def plan(options):
-    """Every cell of the table: one call per target is made for each, in turn, in every round."""
+    """Every cell of the table: a call gives the rows of its targets."""
     for placement in ("pinned", "unpinned"):
         if placement in options.only:
             for protocol in options.protocol:
                 for clients in options.clients:
-                    yield lambda context, target, cell=(placement, protocol, clients): transaction_run(context, target, *cell)
+                    yield lambda context, cell=(placement, protocol, clients): slices.rows(context, context.targets, *cell)
     if "bulk" in options.only:
         for shape in ("copy", "select"):
-            yield lambda context, target, shape=shape: bulk_run(context, target, shape)
+            yield lambda context, shape=shape: [bulk_run(context, target, shape) for target in context.targets]
 
 
 def measure(context):
@@ -243,13 +225,11 @@ def measure(context):
     cells = list(plan(context.options))
     for round_ in range(context.options.rounds):
         for number, cell in enumerate(cells):
-            for target in context.targets:
-                row = cell(context, target)
-                if row is None:
-                    continue
-                rows.append(row)
-                print(f"round {round_ + 1}, cell {number + 1} of {len(cells)}: {row['placement']} {row['shape']} "
-                      f"{row['clients']} {row['target']}", file=sys.stderr)
+            measured_rows = cell(context)
+            rows += measured_rows
+            first = measured_rows[0]
+            print(f"round {round_ + 1}, cell {number + 1} of {len(cells)}: {first['placement']} {first['shape']} {first['clients']}",
+                  file=sys.stderr)
     return rows
 
 

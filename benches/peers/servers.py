@@ -97,7 +97,7 @@ class Target:
 
 
 class Postgres:
-    def __init__(self, directory, connections=300):
+    def __init__(self, directory, connections=600):
         self.binaries = postgres_binaries()
         self.port = free_port()
         data = os.path.join(directory, "pg")

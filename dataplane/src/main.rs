@@ -14,6 +14,7 @@ use dataplane::control::names;
 use dataplane::io::driver::Choice;
 use dataplane::log;
 use policy_compiler::cli as policy;
+use recorder::catalog::Session;
 
 /// Wireward stands between people or AI agents and your databases: it blocks, masks and records on the wire
 ///
@@ -144,7 +145,7 @@ enum Policy {
 
 #[derive(Args)]
 struct Explain {
-    /// A role, as whom the statement is sent
+    /// As whom the statement is sent: a role, or somebody who has had a session; then with the roles of the last one
     #[arg(long = "as", value_name = "USER")]
     user: Option<String>,
     /// More roles, with commas
@@ -247,11 +248,28 @@ fn explain(question: &Explain, out: &mut dyn Write) -> Result<u8, Refused> {
         (None, Some(config)) => config.policy_file.clone(),
         (None, None) => Config::load(Path::new(CONFIG_DEFAULT)).map_err(Refused::config)?.policy_file,
     };
+    let recordings = match &named {
+        Some(config) => Some(config.recordings.clone()),
+        None => Config::load(Path::new(CONFIG_DEFAULT)).ok().map(|config| config.recordings),
+    };
+    let person = |name: &str| last_session(recordings.as_deref(), name);
     let snapshot = named.filter(|_| !offline).map(|config| catalogue(&config, resource)).transpose()?;
     let upstream = snapshot.as_ref().map(|snapshot| snapshot as &dyn policy::Upstream);
     let user = user.as_deref();
-    let question = policy::Question { policy: &path, user, roles, resource, upstream, sql };
+    let question = policy::Question { policy: &path, user, person: &person, roles, resource, upstream, sql };
     Ok(policy::explain(question, *json, out))
+}
+
+/// Somebody's roles are in a token; what a gateway has seen of it is in the record.
+fn last_session(recordings: Option<&Path>, name: &str) -> Result<policy::Person, String> {
+    let recordings = recordings.ok_or("--config FILE names the recordings, where others are known from")?;
+    let catalog = recorder::catalog::catalog(recordings).map_err(|e| format!("{}: {e}", recordings.display()))?;
+    let is_meant = |session: &Session| session.subject == name || session.open["name"] == name;
+    let last = catalog.sessions.into_iter().filter(is_meant).next_back();
+    let last = last.ok_or_else(|| format!("nobody of this name has had a session ({})", recordings.display()))?;
+    let issuer = last.open["issuer"].as_str().unwrap_or_default();
+    let known_from = format!("of {} in session {}, by issuer {issuer}", last.subject, last.session);
+    Ok(policy::Person { roles: last.roles, known_from })
 }
 
 /// The catalogue of one resource of the configuration.

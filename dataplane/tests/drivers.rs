@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use dataplane::address::{Address, Peer};
 use dataplane::buffer::{SLOT_BYTES, Slab, Slot};
 use dataplane::io::driver::{Driver, Kind};
+use dataplane::io::uring::Uring;
 use dataplane::io::{Conn, Event, Io, Lent};
 use dataplane::shard::listen::listen;
 use rustix::event::{EventfdFlags, eventfd};
@@ -37,14 +38,19 @@ struct Desk {
 fn both(test: fn(&mut Desk)) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     // A ring that has gone may interrupt one more system call of its thread, so it comes last.
-    for kind in [Kind::Epoll, Kind::Uring] {
-        println!("{kind:?}");
+    for name in ["epoll", "io_uring", "io_uring with descriptors"] {
+        println!("{name}");
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut slab = Slab::new(SLOTS).unwrap();
         let bell = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
         let listeners = vec![listen(address).unwrap()];
-        let io = Driver::new(kind, &mut slab, listeners, bell.try_clone().unwrap()).unwrap();
+        let ring = bell.try_clone().unwrap();
+        let io = match name {
+            "epoll" => Driver::new(Kind::Epoll, &mut slab, listeners, ring).unwrap(),
+            "io_uring" => Driver::new(Kind::Uring, &mut slab, listeners, ring).unwrap(),
+            _ => Driver::Uring(Uring::with_descriptors(&mut slab, listeners, ring).unwrap()),
+        };
         test(&mut Desk { io, slab, address, bell, told: Vec::new() });
     }
 }
@@ -475,6 +481,49 @@ fn a_farewell_is_the_last_that_the_peer_reads() {
         let mut got = Vec::new();
         stream.read_to_end(&mut got).unwrap();
         assert_eq!(got, b"goodbye");
+    });
+}
+
+/// What io_uring's table of sockets must not do: keep a closed one open until all that was begun before has completed.
+#[test]
+fn a_peer_hears_of_the_close_while_older_receives_wait() {
+    both(|desk| {
+        let (_idle, older) = desk.client();
+        desk.io.receive(older);
+        for farewell in [&b""[..], b"goodbye"] {
+            let (mut stream, conn) = desk.client();
+            desk.io.receive(conn);
+            desk.wait(SHORT);
+            desk.io.close(conn, farewell);
+            desk.closed(conn);
+            let mut got = Vec::new();
+            stream.read_to_end(&mut got).unwrap();
+            assert_eq!(got, farewell);
+        }
+        desk.io.close(older, b"");
+        desk.closed(older);
+    });
+}
+
+#[test]
+fn a_socket_in_the_rings_table_takes_no_descriptor() {
+    fn open() -> usize {
+        std::fs::read_dir("/proc/self/fd").unwrap().count()
+    }
+    both(|desk| {
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let before = open();
+        let (_client, accepted) = desk.client();
+        let dialed = desk.io.connect(&server.local_addr().unwrap().into()).unwrap();
+        desk.until("Connected", |event| matches!(event, Event::Connected { result: Ok(()), .. }), |_| ());
+        // The client of the test has one. Linux before 6.15 is not trusted with the table.
+        let table = matches!(&desk.io, Driver::Uring(uring) if uring.has_table());
+        assert_eq!(open() - before, if table { 1 } else { 3 });
+        for conn in [accepted, dialed] {
+            desk.io.close(conn, b"");
+            desk.closed(conn);
+        }
+        assert_eq!(open() - before, 1);
     });
 }
 

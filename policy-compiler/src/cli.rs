@@ -21,14 +21,26 @@ pub use upstream::{Asked, Names, Upstream};
 pub struct Question<'a> {
     /// A policy file, a directory of them, or an artifact.
     pub policy: &'a Path,
-    /// The name of a role: `--as`.
+    /// The name of a role, or of somebody whom `person` knows: `--as`.
     pub user: Option<&'a str>,
+    /// Looks up who is no role of the policy.
+    ///
+    /// # Errors
+    /// Why that cannot be known.
+    pub person: &'a dyn Fn(&str) -> Result<Person, String>,
     /// Names of more roles: `--roles a,b`.
     pub roles: &'a [String],
     pub resource: &'a str,
     /// The resource's catalogue; without it names are taken as written.
     pub upstream: Option<&'a dyn Upstream>,
     pub sql: &'a str,
+}
+
+/// Somebody who has been let in before.
+pub struct Person {
+    pub roles: Vec<String>,
+    /// Where that stands, in words.
+    pub known_from: String,
 }
 
 /// `wireward policy check PATH`: reports all errors of the policy, or what it holds. With the catalogue of a resource, a
@@ -129,14 +141,24 @@ fn opened(path: &Path) -> Result<(Policy, Checked), Problem> {
 
 fn answer(question: Question<'_>) -> Result<Report, Problem> {
     let (policy, checked) = opened(question.policy)?;
-    let mut names: Vec<&str> = question.user.into_iter().collect();
+    let person = match question.user {
+        Some(user) if policy.role_named(user).is_none() => Some(look_up(user, &policy, question.person)?),
+        _ => None,
+    };
+    let mut names: Vec<&str> = match &person {
+        Some(person) => person.roles.iter().map(String::as_str).collect(),
+        None => question.user.into_iter().collect(),
+    };
     names.extend(question.roles.iter().map(String::as_str));
     let mut roles = crate::artifact::RoleSet::default();
     for name in &names {
         roles = roles.union(policy.role_named(name).ok_or_else(|| Problem::Question(no_role(name, &policy)))?);
     }
     if names.is_empty() {
-        return Err(Problem::Question(format!("name a role with --as or --roles; {}", known_roles(&policy))));
+        return Err(Problem::Question(format!(
+            "name somebody with --as, or roles with --roles; {}",
+            known_roles(&policy)
+        )));
     }
     let analysis = analyse(question.sql);
     let masks = policy.masks(roles, question.resource);
@@ -146,7 +168,23 @@ fn answer(question: Question<'_>) -> Result<Report, Problem> {
     let who = crate::explain::Who { roles: &names, resource: question.resource };
     let explanation = crate::explain::explain(&checked, who, &analysis, catalogue);
     let seen = Seen { masks: &masks, names: known.as_deref() };
-    Ok(Report::new(policy.epoch_name(), who, &analysis.unwrap_or_default(), judgement, &explanation, seen))
+    let known_from = person.as_ref().map(|person| person.known_from.clone());
+    let analysis = analysis.unwrap_or_default();
+    Ok(Report::new(policy.epoch_name(), (who, known_from), &analysis, judgement, &explanation, seen))
+}
+
+/// Somebody's roles, but for those that the policy no longer has: the gateway passes over them too.
+fn look_up(user: &str, policy: &Policy, person: &dyn Fn(&str) -> Result<Person, String>) -> Result<Person, Problem> {
+    let mut person = person(user).map_err(|why| Problem::Question(format!("{}; {why}", no_role(user, policy))))?;
+    person.roles.retain(|role| policy.role_named(role).is_some());
+    match person.roles.is_empty() {
+        false => Ok(person),
+        true => Err(Problem::Question(format!(
+            "`{user}` has none of this policy's roles ({}); {}",
+            person.known_from,
+            known_roles(policy)
+        ))),
+    }
 }
 
 fn no_role(name: &str, policy: &Policy) -> String {

@@ -75,10 +75,14 @@ fn the_demo_masks_four_columns_for_all_but_the_dba() {
     assert!(!policy.may_reach(policy.role_named("analyst").expect("a role"), "another"));
 }
 
+fn nobody(_: &str) -> Result<cli::Person, String> {
+    Err("nobody is known".to_owned())
+}
+
 fn explained(user: Option<&str>, sql: &str, json: bool) -> (u8, String) {
     let mut out = Vec::new();
     let path = demo();
-    let question = Question { policy: &path, user, roles: &[], resource: "shop", upstream: None, sql };
+    let question = Question { policy: &path, user, person: &nobody, roles: &[], resource: "shop", upstream: None, sql };
     let status = cli::explain(question, json, &mut out);
     let shown = String::from_utf8(out).expect("text");
     (status, shown.replace(&path.display().to_string(), "policy.toml").replace(compiled().epoch_name(), "EPOCH"))
@@ -149,10 +153,10 @@ fn explain_as_json_says_the_same() {
 }
 
 #[test]
-fn explain_for_an_unknown_role_lists_the_roles() {
+fn explain_for_an_unknown_user_lists_the_roles() {
     for (user, expected) in [
-        (Some("alice"), "`alice` is no role of this policy; the roles are analyst, agent, dba"),
-        (None, "name a role with --as or --roles; the roles are analyst, agent, dba"),
+        (Some("alice"), "`alice` is no role of this policy; the roles are analyst, agent, dba; nobody is known"),
+        (None, "name somebody with --as, or roles with --roles; the roles are analyst, agent, dba"),
     ] {
         let (status, shown) = explained(user, "select 1", true);
         let answer: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
@@ -177,6 +181,7 @@ fn check_and_build_report_and_an_artifact_explains_itself() {
     let question = Question {
         policy: &artifact,
         user: Some("dba"),
+        person: &nobody,
         roles: &[],
         resource: "shop",
         upstream: None,

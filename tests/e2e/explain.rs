@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::process::{Command, ExitCode};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 use tests::suite::{Case, run};
 use tests::world::{Shown, World, wireward};
 
@@ -11,6 +13,7 @@ fn main() -> ExitCode {
         Case::new("explain_without_a_configuration_asks_nobody_and_says_so", offline),
         Case::new("explain_says_what_a_session_gets", same_as_a_session),
         Case::new("explain_names_the_rule_that_a_session_is_refused_by", same_refusals),
+        Case::new("explain_as_a_person_takes_the_roles_of_the_last_session", as_a_person),
         Case::new("explain_for_a_resource_that_is_not_configured_names_those_that_are", unknown_resource),
         Case::new("check_accepts_masks_that_the_catalogue_has", masks_that_exist),
         Case::new("check_shows_the_place_of_each_mask_that_no_column_answers_to", masks_that_do_not),
@@ -100,6 +103,39 @@ fn same_refusals(world: &World) {
         let rule = json["rule"].as_str().expect("a rule");
         world.psql(&world.through("analyst"), &[sql]).must_complain(&format!("blocked by rule {rule} (policy"));
     }
+}
+
+fn as_a_person(world: &World) {
+    let sql = "select email from customer_contacts";
+    let configuration = world.place.configuration().display().to_string();
+    let asked = |user: &str| {
+        policy_command(
+            world,
+            &["explain", "--as", user, "--resource", "shop", "--config", &configuration, "--json", sql],
+        )
+    };
+    for (subject, role, mask) in [("analyst-test", "analyst", true), ("dba-test", "dba", false)] {
+        world.psql(&world.through(role), &[sql]);
+        let begun = Instant::now();
+        // The recorder gathers what comes for a moment before it writes.
+        let shown = loop {
+            match asked(subject) {
+                (Some(0), shown) => break shown,
+                (_, shown) => assert!(begun.elapsed() < Duration::from_secs(10), "{shown:?}"),
+            }
+            sleep(Duration::from_millis(100));
+        };
+        let told: serde_json::Value = serde_json::from_str(&shown.out).expect("JSON");
+        assert_eq!(told["roles"], serde_json::json!([role]), "{told}");
+        assert!(
+            told["roles_from"].as_str().is_some_and(|from| from.starts_with(&format!("of {subject} in session s_"))),
+            "{told}"
+        );
+        assert_eq!(told["statements"][0]["columns"][0]["mask"] != "as it is", mask, "{told}");
+    }
+    let (status, shown) = asked("zoe");
+    assert_eq!(status, Some(2), "{shown:?}");
+    shown.must_print("`zoe` is no role of this policy").must_print("nobody of this name has had a session");
 }
 
 fn unknown_resource(world: &World) {

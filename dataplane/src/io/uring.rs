@@ -2,8 +2,8 @@
 //!
 //! Invariant owned here: every address given to the kernel stays valid until the completion of its operation. Slots belong
 //! to the slab, which [`Io::wait`]'s caller keeps alive; heap buffers are moved in here and handed back with the event;
-//! slots in the buffer ring are held as [`Slot`] values in `provided`. A connection's descriptor is closed only after its
-//! last operation has completed. Who may call: one shard, on the thread that made the driver (`SINGLE_ISSUER`).
+//! slots in the buffer ring are held as [`Slot`] values in `provided`. A connection's socket is closed only after its last
+//! operation has completed. Where the kernel can, sockets live in the ring's own table and take no descriptor. Who may call: one shard, on the thread that made the driver (`SINGLE_ISSUER`).
 //! Checked by: the end-to-end tests, and `simulation`, which holds the code above to the same rules without a kernel.
 
 use std::collections::VecDeque;
@@ -12,10 +12,11 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode, squeue};
+use io_uring::types::{BufRingEntry, CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use rustix::io::Errno;
 use rustix::net;
+use rustix::process::{Resource, getrlimit};
 
 use super::socket::{dial, dialed, is_shared, peer};
 use super::{ACCEPT_PAUSE, Conn, Event, Io, Lent};
@@ -28,6 +29,8 @@ const MSG_NOSIGNAL: i32 = 0x4000;
 const MSG_DONTWAIT: i32 = 0x40;
 /// What a socket certainly takes at once: a peer that has spoken since has room for as much (Linux starts with three times it).
 const PROMPT_BYTES_MAX: u32 = 8 * 1024;
+/// Sockets in a ring's table, 8 bytes of the kernel's each. More have descriptors.
+const DIRECT_MAX: u32 = 64 * 1024;
 /// IORING_RECVSEND_POLL_FIRST: a receive that follows a send would find nothing, so the kernel need not try first.
 const POLL_FIRST: u16 = 1;
 
@@ -48,8 +51,17 @@ fn user_data(op: Op, index: u32) -> u64 {
     (op as u64) << 32 | u64::from(index)
 }
 
+/// Where a connection's socket is.
+enum Socket {
+    Closed,
+    /// A descriptor of the process.
+    Own(OwnedFd),
+    /// In the ring's table, at the connection's number.
+    Direct,
+}
+
 struct Connection {
-    socket: Option<OwnedFd>,
+    socket: Socket,
     in_flight: u8,
     connecting: bool,
     closing: bool,
@@ -82,6 +94,8 @@ impl Sending {
 pub struct Uring {
     ring: IoUring,
     buffers: BufferRing,
+    /// Places in the ring's table of sockets; 0 if it is not used.
+    direct_max: u32,
     listeners: Vec<OwnedFd>,
     bell: OwnedFd,
     bell_count: Box<u64>,
@@ -105,11 +119,22 @@ impl Uring {
     /// # Errors
     /// When the kernel refuses io_uring or one of the flags (Linux 6.1 has them all), or memory is out.
     pub fn new(slab: &mut Slab, listeners: Vec<OwnedFd>, bell: OwnedFd) -> std::io::Result<Self> {
+        let mut uring = Self::with_descriptors(slab, listeners, bell)?;
+        uring.direct_max = make_table(&uring.ring);
+        Ok(uring)
+    }
+
+    /// As [`Self::new`] on a kernel that is too old for the table of sockets: each has a descriptor.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_descriptors(slab: &mut Slab, listeners: Vec<OwnedFd>, bell: OwnedFd) -> std::io::Result<Self> {
         let ring = IoUring::builder().setup_single_issuer().setup_defer_taskrun().setup_cqsize(4096).build(1024)?;
         let buffers = BufferRing::new(&ring, slab)?;
         let mut uring = Self {
             ring,
             buffers,
+            direct_max: 0,
             listeners,
             bell,
             bell_count: Box::new(0),
@@ -126,6 +151,11 @@ impl Uring {
         (0..uring.listeners.len() as u32).for_each(|l| uring.accept(l));
         uring.listen_to_bell();
         Ok(uring)
+    }
+
+    /// Whether sockets live in the ring's table.
+    pub fn has_table(&self) -> bool {
+        self.direct_max > 0
     }
 
     fn accept(&mut self, listener: u32) {
@@ -158,7 +188,7 @@ impl Uring {
 
     fn adopt(&mut self, socket: OwnedFd, connecting: bool) -> Conn {
         let connection = Connection {
-            socket: Some(socket),
+            socket: Socket::Own(socket),
             in_flight: 0,
             connecting,
             closing: false,
@@ -178,13 +208,34 @@ impl Uring {
         }
     }
 
+    /// Moves a socket that is set up into the ring's table, if that has a place for it.
+    fn move_into_table(&mut self, conn: Conn) {
+        let socket = &mut self.connections[conn.0 as usize].socket;
+        let Socket::Own(descriptor) = &*socket else { return };
+        if conn.0 < self.direct_max
+            && self.ring.submitter().register_files_update(conn.0, &[descriptor.as_raw_fd()]).is_ok()
+        {
+            *socket = Socket::Direct;
+        }
+    }
+
+    fn close_socket(&mut self, conn: Conn) {
+        let socket = &mut self.connections[conn.0 as usize].socket;
+        if let Socket::Direct = std::mem::replace(socket, Socket::Closed) {
+            let _ = self.ring.submitter().register_files_update(conn.0, &[-1]);
+        }
+    }
+
     fn start(&mut self, conn: Conn, entry: impl FnOnce(Fd) -> squeue::Entry, op: Op) {
         let connection = &mut self.connections[conn.0 as usize];
         debug_assert!(!connection.closing, "an operation on a closed connection");
-        let Some(socket) = &connection.socket else { return };
+        let entry = match &connection.socket {
+            Socket::Closed => return,
+            Socket::Own(socket) => entry(Fd(socket.as_raw_fd())),
+            Socket::Direct => entry(Fd(conn.0 as i32)).flags(squeue::Flags::FIXED_FILE),
+        };
         connection.in_flight += 1;
-        let entry = entry(Fd(socket.as_raw_fd())).user_data(user_data(op, conn.0));
-        self.push(entry);
+        self.push(entry.user_data(user_data(op, conn.0)));
     }
 
     fn submit_send(&mut self, conn: Conn, flags: i32) {
@@ -237,6 +288,7 @@ impl Uring {
                 match peer(&socket) {
                     Some(peer) => {
                         let conn = self.adopt(socket, false);
+                        self.move_into_table(conn);
                         events.push(Event::Accepted { listener: listener as usize, conn, peer });
                     }
                     None => drop(socket),
@@ -257,9 +309,12 @@ impl Uring {
         let connection = &mut self.connections[conn.0 as usize];
         connection.connecting = false;
         let result = match &connection.socket {
-            Some(socket) => dialed(socket).and_then(|()| make_blocking(socket.as_fd())),
-            None => Err(Errno::BADF),
+            Socket::Own(socket) => dialed(socket).and_then(|()| make_blocking(socket.as_fd())),
+            Socket::Closed | Socket::Direct => Err(Errno::BADF),
         };
+        if result.is_ok() {
+            self.move_into_table(conn);
+        }
         if self.finished(conn, events) {
             events.push(Event::Connected { conn, result });
         }
@@ -290,7 +345,7 @@ impl Uring {
         let connection = &mut self.connections[conn.0 as usize];
         connection.in_flight -= 1;
         if connection.closing && connection.in_flight == 0 {
-            connection.socket = None;
+            self.close_socket(conn);
             self.retired.push(conn.0);
             events.push(Event::Closed { conn });
         }
@@ -300,7 +355,7 @@ impl Uring {
     fn before_wait(&mut self, slab: &mut Slab, events: &mut Vec<Event>) {
         self.free.append(&mut self.retired);
         for conn in std::mem::take(&mut self.closed) {
-            self.connections[conn.0 as usize].socket = None;
+            self.close_socket(conn);
             self.retired.push(conn.0);
             events.push(Event::Closed { conn });
         }
@@ -382,20 +437,33 @@ impl Io for Uring {
         if connection.closing {
             return;
         }
-        connection.closing = true;
-        if let Some(socket) = &connection.socket {
-            if !farewell.is_empty() {
-                let _ = net::send(socket, farewell, net::SendFlags::DONTWAIT | net::SendFlags::NOSIGNAL);
+        match &connection.socket {
+            Socket::Own(socket) => {
+                if !farewell.is_empty() {
+                    let _ = net::send(socket, farewell, net::SendFlags::DONTWAIT | net::SendFlags::NOSIGNAL);
+                }
+                // Wakes the receive in flight; a send in flight ends with an error or as sent.
+                let _ = net::shutdown(socket, net::Shutdown::Both);
             }
-            // Wakes the receive in flight; a send in flight ends with an error or as sent.
-            let _ = net::shutdown(socket, net::Shutdown::Both);
+            Socket::Direct if !farewell.is_empty() && matches!(connection.sending, Sending::Nothing) => {
+                connection.sending = Sending::Heap(farewell.to_vec(), 0);
+                self.submit_send(conn, MSG_DONTWAIT);
+            }
+            Socket::Direct | Socket::Closed => {}
         }
+        let connection = &mut self.connections[conn.0 as usize];
+        connection.closing = true;
         if connection.in_flight == 0 {
             self.closed.push(conn);
-        } else if connection.connecting {
-            let cancel = opcode::AsyncCancel::new(user_data(Op::Connect, conn.0)).build();
-            self.push(cancel.user_data(user_data(Op::Cancel, 0)));
+            return;
         }
+        let cancel = match connection.socket {
+            // The farewell is not among them: what may not wait has ended when the kernel reads the next entry.
+            Socket::Direct => opcode::AsyncCancel2::new(CancelBuilder::fd(Fixed(conn.0)).all()).build(),
+            _ if connection.connecting => opcode::AsyncCancel::new(user_data(Op::Connect, conn.0)).build(),
+            _ => return,
+        };
+        self.push(cancel.user_data(user_data(Op::Cancel, 0)));
     }
 
     fn wait(&mut self, slab: &mut Slab, timeout: Duration, events: &mut Vec<Event>) {
@@ -418,6 +486,17 @@ impl Io for Uring {
         }
         slab.set_waiting(self.buffers.held());
     }
+}
+
+/// Makes the ring's table of sockets and gives its places, as many as the process may have descriptors. 0: the kernel is too old.
+///
+/// Linux before 6.13 frees what is taken out of the table only when every operation that was begun earlier has completed, and an
+/// idle client's receive may take days. No operation came with 6.13; one of 6.15 tells.
+fn make_table(ring: &IoUring) -> u32 {
+    let mut probe = Probe::new();
+    let is_known = ring.submitter().register_probe(&mut probe).is_ok() && probe.is_supported(opcode::EpollWait::CODE);
+    let places = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).min(u64::from(DIRECT_MAX)) as u32;
+    if is_known && ring.submitter().register_files_sparse(places).is_ok() { places } else { 0 }
 }
 
 /// io_uring answers EAGAIN instead of waiting on a descriptor that is marked non-blocking.

@@ -383,12 +383,16 @@ impl Session {
         }
     }
 
-    /// Whether a completed send moves a session on. Where both receives are armed it only gives a slot back, unless a frame
-    /// that was held whole is leaving: its next piece, or other sessions, wait for its room.
+    /// Whether a completed send moves a session on.
     pub fn awaits_sent(&self) -> bool {
-        let lanes = [&self.relay.requests, &self.relay.replies];
-        let only_a_slot = self.is_relaying() && lanes.iter().all(|l| l.is_receiving()) && !self.relay.sends_gathered();
-        lanes.iter().any(|l| l.is_sending()) && !only_a_slot
+        (self.relay.requests.is_sending() || self.relay.replies.is_sending()) && !self.is_only_moving()
+    }
+
+    /// Where both receives are armed a completed send only gives a slot back, unless a frame that was held whole is leaving:
+    /// its next piece, or other sessions, wait for its room.
+    pub fn is_only_moving(&self) -> bool {
+        let both_receive = self.relay.requests.is_receiving() && self.relay.replies.is_receiving();
+        self.is_relaying() && both_receive && !self.relay.sends_gathered()
     }
 
     /// It has a place among `max_client_conn`, and has not said who it is.

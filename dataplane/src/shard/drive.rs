@@ -87,6 +87,18 @@ impl<I: SecureIo> Shard<I> {
             return self.spare_sent(at, result.ok().zip(heap));
         }
         let Some((index, side)) = self.side(conn) else { return };
+        let session = self.entries[index as usize].as_deref_mut().map(|e| &mut e.session);
+        if let (Some(session), Ok(bytes), None) = (session, result, &heap)
+            && session.is_only_moving()
+        {
+            let lane = session.outgoing(side);
+            lane.sent(&mut self.slab, bytes, None);
+            // What it did not take, or what has come since, is to go.
+            if !lane.is_flushed() {
+                self.arm(index);
+            }
+            return;
+        }
         let input = match result {
             Ok(bytes) => Input::Sent { side, bytes, heap },
             Err(_) => Input::SendFailed { side },

@@ -55,6 +55,10 @@ const SHARDS_MAX: u64 = 128;
 const IDLE_WAIT: Duration = Duration::from_millis(250);
 /// How often a shard looks who has finished, while sessions are to end.
 const STOPPING_WAIT: Duration = Duration::from_millis(20);
+/// Under load what is no session's is looked at as often, not at every turn.
+const CHORES_EVERY_NS: u64 = 1_000_000;
+/// Before a shard sleeps for longer it looks once more, so what `/metrics` shows is no older than this.
+const CHORES_WAIT: Duration = Duration::from_millis(20);
 /// How long a session waits for other sessions' gathered frames to leave.
 const GATHERING_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How often sessions that wait for the ring look again.
@@ -211,6 +215,9 @@ pub struct Shard<I> {
     stopping: Option<u64>,
     /// When it was last looked who keeps slots, in the slab's seconds.
     evicted_s: u32,
+    /// When the chores are due again, monotonic ns; whether anything has happened since the last.
+    chores_due_ns: u64,
+    unpublished: bool,
 }
 
 /// What a shard is made of.
@@ -285,6 +292,8 @@ impl<I: SecureIo> Shard<I> {
             expired: Vec::new(),
             stopping: None,
             evicted_s: 0,
+            chores_due_ns: 0,
+            unpublished: false,
         };
         if standing.stops {
             shard.stop();
@@ -315,20 +324,31 @@ impl<I: SecureIo> Shard<I> {
         let patience = self.patience();
         self.io.wait(&mut self.slab, patience, &mut events);
         self.now = clock();
-        self.tap.beat(self.now.unix_ns);
         self.slab.tick((self.now.monotonic_ns / 1_000_000_000) as u32);
+        let is_quiet = events.is_empty();
         for event in events.drain(..) {
             self.on_event(event);
         }
         self.events = events;
+        self.unpublished = true;
         self.on_timers();
         self.retry_stalled();
-        self.end_stopping();
         self.end_expired();
+        if is_quiet || self.now.monotonic_ns >= self.chores_due_ns {
+            self.do_chores();
+        }
+    }
+
+    /// What may be a little late.
+    fn do_chores(&mut self) {
+        self.chores_due_ns = self.now.monotonic_ns + CHORES_EVERY_NS;
+        self.tap.beat(self.now.unix_ns);
+        self.end_stopping();
         self.evict();
         self.end_spares();
         self.tell_refusals();
         self.publish();
+        self.unpublished = false;
     }
 
     /// What `/metrics` shows as it is now.
@@ -347,7 +367,10 @@ impl<I: SecureIo> Shard<I> {
     fn patience(&self) -> Duration {
         match self.stalled.is_empty() {
             true if self.stopping.is_some() || !self.expired.is_empty() => STOPPING_WAIT,
-            true => self.timers.next_in(self.now.monotonic_ns).map_or(IDLE_WAIT, |due| due.min(IDLE_WAIT)),
+            true => {
+                let longest = if self.unpublished { CHORES_WAIT } else { IDLE_WAIT };
+                self.timers.next_in(self.now.monotonic_ns).map_or(longest, |due| due.min(longest))
+            }
             false => STALLED_WAIT,
         }
     }
@@ -450,6 +473,9 @@ impl<I: SecureIo> Shard<I> {
 
     /// What was short may be there again. There is no waiting for ever: of two that wait for each other, one must go.
     fn retry_stalled(&mut self) {
+        if self.stalled.is_empty() {
+            return;
+        }
         for index in std::mem::take(&mut self.stalled) {
             let Some(entry) = self.entries[index as usize].as_mut() else { continue };
             entry.retrying = false;

@@ -17,6 +17,8 @@ const VIEWS_MAX: usize = 64;
 pub(super) struct Report {
     policy: String,
     roles: Vec<String>,
+    /// Where somebody's roles are known from, in words; nothing if roles were asked for.
+    known_from: Option<String>,
     resource: String,
     judgement: Judgement,
     /// Where the deciding rule or mask stands.
@@ -47,7 +49,7 @@ struct ColumnReport {
 impl Report {
     pub fn new(
         policy: &str,
-        who: Who<'_>,
+        (who, known_from): (Who<'_>, Option<String>),
         analysis: &Analysis,
         judgement: Judgement,
         explanation: &Explanation,
@@ -61,6 +63,7 @@ impl Report {
         Self {
             policy: policy.to_owned(),
             roles: who.roles.iter().map(|role| (*role).to_owned()).collect(),
+            known_from,
             resource: who.resource.to_owned(),
             statements: statements.collect(),
             origin: explanation.origin.clone().filter(|_| explanation.rule == judgement.rule),
@@ -80,6 +83,7 @@ impl Report {
             "sqlstate": self.sqlstate(),
             "policy": self.policy,
             "roles": self.roles,
+            "roles_from": self.known_from,
             "resource": self.resource,
             "catalogue": if self.asked { "asked" } else { "not asked" },
             "statement": self.judgement.statement + 1,
@@ -115,7 +119,8 @@ impl fmt::Display for Report {
             row(f, "hint", hint)?;
         }
         row(f, "policy", &self.policy)?;
-        row(f, "roles", &self.roles.join(", "))?;
+        let from = self.known_from.as_ref().map(|from| format!(" ({from})")).unwrap_or_default();
+        row(f, "roles", &format!("{}{from}", self.roles.join(", ")))?;
         row(f, "resource", &self.resource)?;
         row(f, "catalogue", if self.asked { "asked" } else { OFFLINE })?;
         for (number, statement) in self.statements.iter().enumerate() {
