@@ -1,20 +1,21 @@
 #!/usr/bin/env python3
 """Thousands of idle sessions in one process, a thousand active ones beside them, and what must not stall them.
 
-TL;DR:  benches/peers/storm.py                  about six minutes: 8,900 idle and 1,000 active sessions, plain and TLS, beside pgbouncer
+TL;DR:  benches/peers/storm.py                  about six minutes: 9,000 idle and 1,000 active sessions, plain and TLS, beside pgbouncer
         benches/peers/storm.py --quick          1,000 idle and 50 active ones
         benches/peers/storm.py --only memory    or: active, stalls, connects, reload
 
 Idle sessions have a stand-in behind them (`standin.py`), which logs in by SCRAM as PostgreSQL does; active ones a real PostgreSQL.
 Each idle session has run one statement. Memory is the private memory of the whole process (smaps_rollup) with all of them less that with the
-first thousand, which have warmed buffers that all share. A
-process may have 20,000 descriptors here, and each session takes two: hence 8,900. p99 is of every transaction of pgbench.
+first thousand, which have warmed buffers that all share. pgbouncer has 8,900 idle ones beside 1,000 active ones: it takes two
+descriptors a session, and a process may have 20,000 here. p99 is of every transaction of pgbench but each client's first and last.
 """
 
 import argparse
 import asyncio
 import os
 import re
+import resource
 import shutil
 import signal
 import ssl
@@ -37,6 +38,8 @@ RELOAD_EVERY_S = 1
 # Wireward keeps a new session's login for 5 s, to leave it to another.
 SETTLED_S = 6
 WARM_SESSIONS_MAX = 1_000
+# Descriptors that pgbouncer needs for itself and for listening.
+PEER_OWN_DESCRIPTORS = 200
 
 
 def arguments():
@@ -48,7 +51,7 @@ def arguments():
     parser.add_argument("--seconds", type=float, help="length of one pgbench run (default 8)")
     parser.add_argument("--binary", help="measure this wireward instead of building one in release")
     chosen = parser.parse_args()
-    chosen.idle = chosen.idle or (1_000 if chosen.quick else 8_900)
+    chosen.idle = chosen.idle or (1_000 if chosen.quick else 9_000)
     chosen.active = chosen.active or (50 if chosen.quick else 1_000)
     chosen.seconds = chosen.seconds or (3 if chosen.quick else 8)
     chosen.only = chosen.only or PARTS
@@ -161,7 +164,7 @@ def start_standin(postgres, directory, name, *flags):
     return process, port
 
 
-def resource(name, port, directory):
+def resource_section(name, port, directory):
     return (f'\n[[resource]]\nname = "{name}"\nprotocol = "postgres"\naddress = "127.0.0.1:{port}"\ndatabase = "{servers.DATABASE}"\n'
             f'user = "{servers.USER}"\ncredential = {{ file = "{directory}/upstream.password" }}\n')
 
@@ -180,8 +183,8 @@ def start_wireward(binary, postgres, directory, behind, active):
     servers.stop(demo, signal.SIGINT)
     home = os.path.join(directory, "wireward")
     with open(os.path.join(home, "wireward.toml"), "a", encoding="utf-8") as file:
-        file.write(f"\n[limits]\nlogin_timeout_s = 120.0\nactive_sessions_max = {active}\nidle_upstreams_max = 16\n")
-        file.write("".join(resource(*one, home) for one in behind.items()))
+        file.write(f"\n[limits]\nlogin_timeout_s = 120.0\nmax_client_conn = 20000\nactive_sessions_max = {active}\nidle_upstreams_max = 16\n")
+        file.write("".join(resource_section(*one, home) for one in behind.items()))
     process, log = servers.start([binary, "run", "--config", os.path.join(home, "wireward.toml")], directory, "wireward", cpu=1)
     servers.wait_for(target.port, process, log)
     pids = {"proxy": servers.find(process.pid, "dataplane"), "recorder": servers.find(process.pid, "recorder")}
@@ -220,19 +223,26 @@ def pgbench(context, target, clients):
     return run.pgbench(context.postgres, target, "prepared", clients, context.options.seconds, None, context.directory, log=True)
 
 
+def idle_max(target, active):
+    """How many idle sessions fit beside the active ones: wireward's sockets take no descriptors (Linux 6.15, io_uring)."""
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return descriptors if target.name == "wireward" else (descriptors - PEER_OWN_DESCRIPTORS) // 2 - active
+
+
 def memory(context):
     rows = []
     for with_tls in (False, True):
         for target in (context.pgbouncer, context.wireward):
-            warm = min(WARM_SESSIONS_MAX, context.options.idle // 2)
+            idle = min(context.options.idle, idle_max(target, context.options.active))
+            warm = min(WARM_SESSIONS_MAX, idle // 2)
             first = Held("idle", target, "idle", warm, with_tls)
             time.sleep(SETTLED_S)
             pid = target.processes["proxy"]
             before = private_bytes(pid)
-            rest = Held("idle", target, "idle", context.options.idle - warm, with_tls)
+            rest = Held("idle", target, "idle", idle - warm, with_tls)
             time.sleep(SETTLED_S)
             grown = private_bytes(pid) - before
-            rows.append((target.name, "TLS" if with_tls else "plain", context.options.idle, grown / (context.options.idle - warm) / 1024))
+            rows.append((target.name, "TLS" if with_tls else "plain", idle, grown / (idle - warm) / 1024))
             if "active" in context.options.only:
                 rows[-1] += (pgbench(context, target, context.options.active),)
             first.let_go()
