@@ -5,11 +5,10 @@ its part of every second. Who is not on turn is stopped (SIGSTOP). Only the time
 idle time.
 """
 
-import collections
+import math
 import os
 import re
 import signal
-import statistics
 import subprocess
 import time
 
@@ -28,7 +27,7 @@ class Runner:
         self.directory = os.path.join(directory, f"turns-{target.name}")
         os.makedirs(self.directory, exist_ok=True)
         command = [f"{postgres.binaries}/pgbench", "-S", "-n", "-j", "1", "-P", "1", "-M", "prepared" if protocol == "tls" else protocol,
-                   "-c", str(clients), "-T", str(max(round(ends_at - time.monotonic()), 2))]
+                   "-c", str(clients), "-T", str(max(math.ceil(ends_at - time.monotonic()), 2))]
         if clients == 1:
             command += ["-l", "--log-prefix", os.path.join(self.directory, "latency")]
         self.process = subprocess.Popen(run.on_core(core, command), env=target.environment(with_tls=protocol == "tls"), text=True,
@@ -105,8 +104,9 @@ def rows(context, targets, placement, protocol, clients):
         target.pin({"proxy": 1, "recorder": 0} if pinned else None)
         runners.append(Runner(context.postgres, target, protocol, clients, core, ends_at, context.directory))
     for number in range(turns):
-        # There and back, so that none is always the first.
-        for runner in runners[:: 1 if number % 2 == 0 else -1]:
+        # Each is the first as often as any other, and none has two turns in a row.
+        first = number % len(runners)
+        for runner in runners[first:] + runners[:first]:
             runner.turn()
     # Then each finds its time over at once. (Its clock began after its start was asked for.)
     left_s = ends_at - time.monotonic()

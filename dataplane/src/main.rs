@@ -14,7 +14,6 @@ use dataplane::control::names;
 use dataplane::io::driver::Choice;
 use dataplane::log;
 use policy_compiler::cli as policy;
-use recorder::catalog::Session;
 
 /// Wireward stands between people or AI agents and your databases: it blocks, masks and records on the wire
 ///
@@ -263,13 +262,8 @@ fn explain(question: &Explain, out: &mut dyn Write) -> Result<u8, Refused> {
 /// Somebody's roles are in a token; what a gateway has seen of it is in the record.
 fn last_session(recordings: Option<&Path>, name: &str) -> Result<policy::Person, String> {
     let recordings = recordings.ok_or("--config FILE names the recordings, where others are known from")?;
-    let catalog = recorder::catalog::catalog(recordings).map_err(|e| format!("{}: {e}", recordings.display()))?;
-    let is_meant = |session: &Session| session.subject == name || session.open["name"] == name;
-    let last = catalog.sessions.into_iter().filter(is_meant).next_back();
-    let last = last.ok_or_else(|| format!("nobody of this name has had a session ({})", recordings.display()))?;
-    let issuer = last.open["issuer"].as_str().unwrap_or_default();
-    let known_from = format!("of {} in session {}, by issuer {issuer}", last.subject, last.session);
-    Ok(policy::Person { roles: last.roles, known_from })
+    let person = recorder::people::last_session(recordings, name)?;
+    Ok(policy::Person { roles: person.roles, known_from: person.told })
 }
 
 /// The catalogue of one resource of the configuration.

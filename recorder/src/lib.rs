@@ -16,6 +16,7 @@ pub mod cli;
 pub mod compress;
 pub mod core;
 pub mod evidence;
+pub mod people;
 pub mod recover;
 pub mod replay;
 pub mod segment;

@@ -128,7 +128,7 @@ fn as_a_person(world: &World) {
         let told: serde_json::Value = serde_json::from_str(&shown.out).expect("JSON");
         assert_eq!(told["roles"], serde_json::json!([role]), "{told}");
         assert!(
-            told["roles_from"].as_str().is_some_and(|from| from.starts_with(&format!("of {subject} in session s_"))),
+            told["roles_from"].as_str().is_some_and(|from| from.starts_with(&format!("of {subject} of "))),
             "{told}"
         );
         assert_eq!(told["statements"][0]["columns"][0]["mask"] != "as it is", mask, "{told}");

@@ -12,7 +12,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use io_uring::types::{BufRingEntry, CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use rustix::io::Errno;
 use rustix::net;
@@ -65,6 +65,8 @@ struct Connection {
     in_flight: u8,
     connecting: bool,
     closing: bool,
+    /// The receive in flight: of which kind it is.
+    receiving: Option<Op>,
     /// Of the receive in flight, if its slot is of the kernel's choice.
     receive_bytes_max: u32,
     sending: Sending,
@@ -192,6 +194,7 @@ impl Uring {
             in_flight: 0,
             connecting,
             closing: false,
+            receiving: None,
             receive_bytes_max: 0,
             sending: Sending::Nothing,
             unanswered_bytes: 0,
@@ -238,6 +241,22 @@ impl Uring {
         self.push(entry.user_data(user_data(op, conn.0)));
     }
 
+    /// Ends what is in flight on a socket of the table, which nothing shuts down. By operation, which the kernel looks up in one
+    /// bucket; by socket it would look at all that is armed on the ring.
+    fn cancel_direct(&mut self, conn: Conn) {
+        let connection = &self.connections[conn.0 as usize];
+        let Socket::Direct = connection.socket else { return };
+        let sending = (!matches!(connection.sending, Sending::Nothing)).then_some(Op::Send);
+        for op in [connection.receiving, sending].into_iter().flatten() {
+            self.cancel(op, conn);
+        }
+    }
+
+    fn cancel(&mut self, op: Op, conn: Conn) {
+        let cancel = opcode::AsyncCancel::new(user_data(op, conn.0)).build();
+        self.push(cancel.user_data(user_data(Op::Cancel, conn.0)));
+    }
+
     fn submit_send(&mut self, conn: Conn, flags: i32) {
         let (address, bytes) = self.connections[conn.0 as usize].sending.range();
         let send = |fd| opcode::Send::new(fd, address, bytes).flags(MSG_NOSIGNAL | flags).build();
@@ -255,6 +274,7 @@ impl Uring {
             Op::Connect => self.connected(Conn(index), events),
             Op::Receive => self.received(Conn(index), result, cqueue::buffer_select(entry.flags()), events),
             Op::ReceiveInto => {
+                self.connections[index as usize].receiving = None;
                 self.connections[index as usize].unanswered_bytes = 0;
                 if self.finished(Conn(index), events) {
                     events.push(Event::Received { conn: Conn(index), slot: None, result });
@@ -276,6 +296,8 @@ impl Uring {
                 self.listen_to_bell();
                 events.push(Event::Woken);
             }
+            // It was about to look for more when the cancel came: once more.
+            Op::Cancel if result == Err(Errno::NOENT) => self.cancel_direct(Conn(index)),
             Op::Cancel => {}
         }
     }
@@ -321,6 +343,7 @@ impl Uring {
     }
 
     fn received(&mut self, conn: Conn, result: Result<usize, Errno>, buffer: Option<u16>, events: &mut Vec<Event>) {
+        self.connections[conn.0 as usize].receiving = None;
         self.connections[conn.0 as usize].unanswered_bytes = 0;
         let slot = buffer.map(|b| self.buffers.taken(b));
         if result == Err(Errno::NOBUFS) && !self.connections[conn.0 as usize].closing {
@@ -385,6 +408,7 @@ impl Io for Uring {
     fn receive_at_most(&mut self, conn: Conn, bytes_max: usize) {
         let bytes_max = bytes_max.min(SLOT_BYTES) as u32;
         self.connections[conn.0 as usize].receive_bytes_max = bytes_max;
+        self.connections[conn.0 as usize].receiving = Some(Op::Receive);
         let receive = |fd| {
             opcode::Recv::new(fd, std::ptr::null_mut(), bytes_max)
                 .buf_group(BUFFER_GROUP)
@@ -398,6 +422,7 @@ impl Io for Uring {
     fn receive_into(&mut self, slab: &Slab, conn: Conn, slot: &Slot, from: usize) {
         let address = slab.address(slot).wrapping_add(from);
         let room = (SLOT_BYTES - from) as u32;
+        self.connections[conn.0 as usize].receiving = Some(Op::ReceiveInto);
         self.start(conn, |fd| opcode::Recv::new(fd, address, room).build(), Op::ReceiveInto);
     }
 
@@ -445,25 +470,24 @@ impl Io for Uring {
                 // Wakes the receive in flight; a send in flight ends with an error or as sent.
                 let _ = net::shutdown(socket, net::Shutdown::Both);
             }
-            Socket::Direct if !farewell.is_empty() && matches!(connection.sending, Sending::Nothing) => {
-                connection.sending = Sending::Heap(farewell.to_vec(), 0);
-                self.submit_send(conn, MSG_DONTWAIT);
-            }
-            Socket::Direct | Socket::Closed => {}
+            Socket::Direct => {}
+            Socket::Closed => return,
+        }
+        self.cancel_direct(conn);
+        let connection = &mut self.connections[conn.0 as usize];
+        if let (Socket::Direct, Sending::Nothing, false) =
+            (&connection.socket, &connection.sending, farewell.is_empty())
+        {
+            connection.sending = Sending::Heap(farewell.to_vec(), 0);
+            self.submit_send(conn, MSG_DONTWAIT);
         }
         let connection = &mut self.connections[conn.0 as usize];
         connection.closing = true;
         if connection.in_flight == 0 {
             self.closed.push(conn);
-            return;
+        } else if connection.connecting {
+            self.cancel(Op::Connect, conn);
         }
-        let cancel = match connection.socket {
-            // The farewell is not among them: what may not wait has ended when the kernel reads the next entry.
-            Socket::Direct => opcode::AsyncCancel2::new(CancelBuilder::fd(Fixed(conn.0)).all()).build(),
-            _ if connection.connecting => opcode::AsyncCancel::new(user_data(Op::Connect, conn.0)).build(),
-            _ => return,
-        };
-        self.push(cancel.user_data(user_data(Op::Cancel, 0)));
     }
 
     fn wait(&mut self, slab: &mut Slab, timeout: Duration, events: &mut Vec<Event>) {

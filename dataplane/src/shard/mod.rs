@@ -333,6 +333,7 @@ impl<I: SecureIo> Shard<I> {
         self.unpublished = true;
         self.on_timers();
         self.retry_stalled();
+        self.end_stopping();
         self.end_expired();
         if is_quiet || self.now.monotonic_ns >= self.chores_due_ns {
             self.do_chores();
@@ -343,7 +344,6 @@ impl<I: SecureIo> Shard<I> {
     fn do_chores(&mut self) {
         self.chores_due_ns = self.now.monotonic_ns + CHORES_EVERY_NS;
         self.tap.beat(self.now.unix_ns);
-        self.end_stopping();
         self.evict();
         self.end_spares();
         self.tell_refusals();
