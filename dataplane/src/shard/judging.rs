@@ -63,7 +63,8 @@ impl Judge for SessionJudge<'_> {
         }
         self.counters.plan_misses.add(1);
         let decision = view.subject.decide(text);
-        let proved = shape.filter(|_| decision.literals_are_plain);
+        // A text without literals is the only one of its shape, and sooner found by its bytes.
+        let proved = shape.filter(|(_, literals)| *literals > 0 && decision.literals_are_plain);
         let plan = Rc::new(decision.into_plan(&view.subject.policy, view.number, Some(text)));
         // The shape's plan serves this text too: texts that differ in literals alone must not push others out.
         self.plans.insert(proved.map_or(key, |(shape, _)| shape), plan.clone());
