@@ -2,7 +2,7 @@
 """Wireward beside pgbouncer and HAProxy, on this machine, in one interleaved run.
 
 TL;DR:  benches/peers/run.py --quick            every shape once, 2 s each
-        benches/peers/run.py                    three rounds of 5 s, medians: about half an hour
+        benches/peers/run.py                    three rounds of 5 s, medians: about an hour
         benches/peers/run.py --only pinned      one placement only (pinned, unpinned, bulk)
 
 CPU is user + system time of the proxy's process (all its threads) from /proc/PID/stat, per transaction or per GB. Only ratios
@@ -95,8 +95,8 @@ def sleeps(pid):
 
 
 def measured(target, work):
-    """Runs `work`; returns its result and for each process of the target the user and system seconds and the sleeps it took."""
-    take = lambda: {label: (*cpu_seconds(pid), sleeps(pid)) for label, pid in target.processes.items()}
+    """Runs `work`; returns its result and for each process of the target the user and system seconds it took."""
+    take = lambda: {label: cpu_seconds(pid) for label, pid in target.processes.items()}
     before = take()
     result = work()
     after = take()
@@ -107,14 +107,11 @@ def on_core(core, command):
     return command if core is None else ["taskset", "-c", str(core), *command]
 
 
-def pgbench(postgres, target, protocol, clients, seconds, core, directory, log=False):
-    prefix = os.path.join(directory, "latency")
-    mode = "prepared" if protocol == "tls" else protocol
-    command = [f"{postgres.binaries}/pgbench", "-S", "-n", "-j", "1", "-M", mode, "-c", str(clients), "-T", f"{seconds:g}"]
-    if clients == 1 or log:
-        command += ["-l", "--log-prefix", prefix]
-    environment = target.environment(with_tls=protocol == "tls")
-    done = subprocess.run(on_core(core, command), env=environment, capture_output=True, text=True, check=False)
+def pgbench(postgres, target, clients, seconds, directory):
+    """Known statements through one target, on any core, with the time of each."""
+    command = [f"{postgres.binaries}/pgbench", "-S", "-n", "-j", "1", "-M", "prepared", "-c", str(clients), "-T", f"{seconds:g}",
+               "-l", "--log-prefix", os.path.join(directory, "latency")]
+    done = subprocess.run(command, env=target.environment(), capture_output=True, text=True, check=False)
     found = re.search(r"actually processed: (\d+)", done.stdout)
     # It gives no rate if the logins alone took all the time.
     if done.returncode or not found or "tps = " not in done.stdout:
@@ -173,7 +170,7 @@ def bulk_run(context, target, shape):
     row = {"placement": "bulk", "shape": shape, "clients": 1, "target": target.name, "tps": gigabytes * 1000 / seconds}
     for label, column in (("proxy", "cpu_s_per_gb"), ("recorder", "recorder_s_per_gb")):
         if label in cpu:
-            row[column] = sum(cpu[label][:2]) / gigabytes
+            row[column] = sum(cpu[label]) / gigabytes
     return row
 
 

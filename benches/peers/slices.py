@@ -70,23 +70,21 @@ class Runner:
         if "proxy" in total:
             cpu_ns, user, system, sleeps = total["proxy"]
             row["cpu_us"], row["sleeps"] = cpu_ns / count / 1e3, sleeps / count
-            row["user_us"] = row["cpu_us"] * user / max(user + system, 1)
+            row["user_us"] = row["cpu_us"] * user / ((user + system) or 1)
         if "recorder" in total:
             row["recorder_us"] = total["recorder"][0] / count / 1e3
         return row
 
 
 def spent(target):
-    """For each process of a target: nanoseconds on a CPU, ticks of user and of system time, and how often it went to sleep."""
+    """For each process of a target: nanoseconds on a CPU, seconds of user and of system time (by ticks), and how often it went to sleep."""
     result = {}
     for label, pid in target.processes.items():
         nanoseconds = 0
         for thread in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{thread}/schedstat", encoding="utf-8") as schedstat:
                 nanoseconds += int(schedstat.read().split()[0])
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
-            fields = stat.read().rsplit(")", 1)[1].split()
-        result[label] = [nanoseconds, int(fields[11]), int(fields[12]), run.sleeps(pid)]
+        result[label] = [nanoseconds, *run.cpu_seconds(pid), run.sleeps(pid)]
     return result
 
 

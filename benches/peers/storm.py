@@ -220,7 +220,7 @@ class Context:
 
 
 def pgbench(context, target, clients):
-    return run.pgbench(context.postgres, target, "prepared", clients, context.options.seconds, None, context.directory, log=True)
+    return run.pgbench(context.postgres, target, clients, context.options.seconds, context.directory)
 
 
 def idle_max(target, active):
@@ -307,7 +307,7 @@ def connects(context):
                 return int(found.group(1))
 
             count, cpu = run.measured(target, work)
-            each_us = sum(cpu["proxy"][:2]) / count * 1e6
+            each_us = sum(cpu["proxy"]) / count * 1e6
             print(f"  {target.name}, {'the stand-in' if behind else 'PostgreSQL'} behind it: {count / context.options.seconds:,.0f} "
                   f"connections a second, {each_us:,.0f} µs of the proxy's CPU each")
 

@@ -3,7 +3,8 @@
 //! Invariant owned here: every address given to the kernel stays valid until the completion of its operation. Slots belong
 //! to the slab, which [`Io::wait`]'s caller keeps alive; heap buffers are moved in here and handed back with the event;
 //! slots in the buffer ring are held as [`Slot`] values in `provided`. A connection's socket is closed only after its last
-//! operation has completed. Where the kernel can, sockets live in the ring's own table and take no descriptor. Who may call: one shard, on the thread that made the driver (`SINGLE_ISSUER`).
+//! operation has completed. Where the kernel can, sockets live in the ring's own table and take no descriptor. Who may call:
+//! one shard, on the thread that made the driver (`SINGLE_ISSUER`).
 //! Checked by: the end-to-end tests, and `simulation`, which holds the code above to the same rules without a kernel.
 
 use std::collections::VecDeque;
