@@ -26,7 +26,15 @@ pub fn last_session(directory: &Path, name: &str) -> Result<Person, String> {
             directory.display()
         ));
     }
-    let all: Vec<&Session> = catalog.sessions.iter().filter(|session| !session.subject.is_empty()).collect();
+    match last_of(&catalog.sessions, name)? {
+        Some(last) => Ok(Person { roles: last.roles.clone(), told: told(last) }),
+        None => Err(format!("nobody of this name has had a session ({})", directory.display())),
+    }
+}
+
+/// The sessions are in order. A refused login has no subject.
+fn last_of<'a>(sessions: &'a [Session], name: &str) -> Result<Option<&'a Session>, String> {
+    let all: Vec<&Session> = sessions.iter().filter(|session| !session.subject.is_empty()).collect();
     let by_subject: Vec<&Session> = all.iter().copied().filter(|session| session.subject == name).collect();
     let found = match by_subject.is_empty() {
         true => all.into_iter().filter(|session| text(&session.open, "name") == name).collect(),
@@ -40,9 +48,7 @@ pub fn last_session(directory: &Path, name: &str) -> Result<Person, String> {
             people.join(", ")
         ));
     }
-    let last =
-        found.last().ok_or_else(|| format!("nobody of this name has had a session ({})", directory.display()))?;
-    Ok(Person { roles: last.roles.clone(), told: told(last) })
+    Ok(found.last().copied())
 }
 
 fn identity(session: &Session) -> String {
@@ -70,13 +76,12 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    #[test]
-    fn what_is_told_names_session_actor_user_and_resource() {
-        let session = Session {
-            session: "s_1".to_owned(),
+    fn session(id: &str, subject: &str, issuer: &str, name: &str) -> Session {
+        Session {
+            session: id.to_owned(),
             started_unix_ns: 0,
             last_unix_ns: 0,
-            subject: "ann".to_owned(),
+            subject: subject.to_owned(),
             actors: vec!["crew".to_owned()],
             roles: vec!["analyst".to_owned()],
             resource: "shop".to_owned(),
@@ -84,11 +89,34 @@ mod tests {
             statements: 0,
             blocked: 0,
             closed: None,
-            open: json!({ "issuer": "https://id.test", "user": "demo" }),
+            open: json!({ "issuer": issuer, "user": "demo", "name": name }),
             refused: None,
-        };
-        let told = told(&session);
+        }
+    }
+
+    #[test]
+    fn what_is_told_names_session_actor_user_and_resource() {
+        let told = told(&session("s_1", "ann", "https://id.test", "Ann"));
         assert!(told.starts_with("of ann of https://id.test in session s_1 by crew, 1970-01-01"), "{told}");
         assert!(told.ends_with("as user demo on shop"), "{told}");
+    }
+
+    #[test]
+    fn a_subject_goes_before_a_name_and_a_name_of_several_people_is_refused() {
+        let sessions = [
+            session("s_1", "ann", "a", "demo"),
+            session("s_2", "ann", "a", "demo"),
+            session("s_3", "bob", "a", "ann"),
+            session("s_4", "zoe", "a", "zoe"),
+            session("s_5", "zoe", "b", "zoe"),
+            session("s_6", "", "", ""),
+        ];
+        let last = |name| last_of(&sessions, name).map(|found| found.map(|s| s.session.as_str()));
+        assert_eq!(last("ann"), Ok(Some("s_2")));
+        assert_eq!(last("bob"), Ok(Some("s_3")));
+        assert_eq!(last(""), Ok(None));
+        assert_eq!(last("nobody"), Ok(None));
+        assert!(last("demo").is_ok_and(|found| found == Some("s_2")));
+        assert!(last("zoe").is_err_and(|why| why.contains("zoe of a, zoe of b")));
     }
 }
