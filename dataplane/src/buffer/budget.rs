@@ -1,13 +1,13 @@
 //! How many slots a shard has, as a written sum.
 
-/// Slots that wait in the kernel at first; the driver gives more when a round of receives has used them up.
-pub const KERNEL_SLOTS_FIRST: u32 = 16;
+/// Slots that wait in the kernel at least; the driver gives more when a round of receives has used them up.
+pub const KERNEL_SLOTS_MIN: u32 = 2;
 
 /// As many may wait there in the smallest shard.
-const KERNEL_SLOTS_MIN: u32 = 256;
+const KERNEL_ROOM_MIN: u32 = 256;
 
 /// As many buffers fit into a ring that io_uring takes (`io_uring_register_buf_ring(3)`).
-const KERNEL_SLOTS_MAX: u32 = 1 << 15;
+const KERNEL_ROOM_MAX: u32 = 1 << 15;
 
 /// Slots that one busy session may own: each direction one filling and one draining.
 const SESSION_SLOTS_MAX: u32 = 4;
@@ -15,7 +15,7 @@ const SESSION_SLOTS_MAX: u32 = 4;
 /// Slots of a shard for `active_sessions_max` sessions that move data at the same moment. Idle sessions own none, so this
 /// is not the number of connections. At 256, the default, the sum is 1,280 slots or 40 MiB of address space a shard.
 pub fn slots(active_sessions_max: u32) -> u32 {
-    KERNEL_SLOTS_MIN.max(active_sessions_max) + session_slots(active_sessions_max)
+    KERNEL_ROOM_MIN.max(active_sessions_max) + session_slots(active_sessions_max)
 }
 
 /// The part of them that sessions own.
@@ -27,7 +27,7 @@ pub fn session_slots(active_sessions_max: u32) -> u32 {
 /// moves data, so that all of them may be spoken to at once. A power of two.
 pub fn kernel_slots(slots: u32) -> u16 {
     let each = slots / (SESSION_SLOTS_MAX + 1);
-    each.clamp(KERNEL_SLOTS_MIN, KERNEL_SLOTS_MAX).next_power_of_two() as u16
+    each.clamp(KERNEL_ROOM_MIN, KERNEL_ROOM_MAX).next_power_of_two() as u16
 }
 
 #[cfg(test)]

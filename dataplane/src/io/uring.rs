@@ -7,6 +7,10 @@
 //! one shard, on the thread that made the driver (`SINGLE_ISSUER`).
 //! Checked by: the end-to-end tests, and `simulation`, which holds the code above to the same rules without a kernel.
 
+mod connection;
+mod demand;
+mod table;
+
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
@@ -14,24 +18,25 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
-use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
+use io_uring::{IoUring, cqueue, opcode, squeue};
 use rustix::io::Errno;
 use rustix::net;
-use rustix::process::{Resource, getrlimit};
 
+use self::connection::{Connection, Sending, Socket};
+use self::demand::Demand;
+use self::table::make_table;
 use super::socket::{dial, dialed, is_shared, peer};
 use super::{ACCEPT_PAUSE, Conn, Event, Io, Lent};
 use crate::address::Address;
-use crate::buffer::budget::{KERNEL_SLOTS_FIRST, kernel_slots};
+use crate::buffer::budget::kernel_slots;
 use crate::buffer::{SLOT_BYTES, Slab, Slot};
 
 const BUFFER_GROUP: u16 = 0;
 const MSG_NOSIGNAL: i32 = 0x4000;
 const MSG_DONTWAIT: i32 = 0x40;
+const MSG_WAITALL: i32 = 0x100;
 /// What a socket certainly takes at once: a peer that has spoken since has room for as much (Linux starts with three times it).
 const PROMPT_BYTES_MAX: u32 = 8 * 1024;
-/// Sockets in a ring's table, 8 bytes of the kernel's each. More have descriptors.
-const DIRECT_MAX: u32 = 64 * 1024;
 /// IORING_RECVSEND_POLL_FIRST: a receive that follows a send would find nothing, so the kernel need not try first.
 const POLL_FIRST: u16 = 1;
 
@@ -43,55 +48,18 @@ enum Op {
     ReceiveInto,
     Send,
     Bell,
+    Alarm,
     Cancel,
 }
 
-const OPS: [Op; 7] = [Op::Accept, Op::Connect, Op::Receive, Op::ReceiveInto, Op::Send, Op::Bell, Op::Cancel];
+const OPS: [Op; 8] = [Op::Accept, Op::Connect, Op::Receive, Op::ReceiveInto, Op::Send, Op::Bell, Op::Alarm, Op::Cancel];
 
 fn user_data(op: Op, index: u32) -> u64 {
     (op as u64) << 32 | u64::from(index)
 }
 
-/// Where a connection's socket is.
-enum Socket {
-    Closed,
-    /// A descriptor of the process.
-    Own(OwnedFd),
-    /// In the ring's table, at the connection's number.
-    Direct,
-}
-
-struct Connection {
-    socket: Socket,
-    in_flight: u8,
-    connecting: bool,
-    closing: bool,
-    /// The receive in flight: of which kind it is.
-    receiving: Option<Op>,
-    /// Of the receive in flight, if its slot is of the kernel's choice.
-    receive_bytes_max: u32,
-    sending: Sending,
-    /// Bytes given to sends since something was last received here.
-    unanswered_bytes: u32,
-}
-
-/// What the send in flight was given.
-enum Sending {
-    Nothing,
-    /// A range of a slot.
-    Slot(*const u8, u32),
-    /// These bytes, from there on.
-    Heap(Vec<u8>, u32),
-}
-
-impl Sending {
-    fn range(&self) -> (*const u8, u32) {
-        match self {
-            Self::Nothing => (std::ptr::null(), 0),
-            Self::Slot(address, bytes) => (*address, *bytes),
-            Self::Heap(held, from) => (held[*from as usize..].as_ptr(), held.len() as u32 - from),
-        }
-    }
+fn is_send(entry: &cqueue::Entry) -> bool {
+    entry.user_data() >> 32 == Op::Send as u64
 }
 
 pub struct Uring {
@@ -102,6 +70,9 @@ pub struct Uring {
     listeners: Vec<OwnedFd>,
     bell: OwnedFd,
     bell_count: Box<u64>,
+    /// How long the timer that runs was to run: it ends a wait that has no limit of its own, which is cheaper than a limit to each.
+    alarm: Option<Duration>,
+    alarm_time: Box<Timespec>,
     connections: Vec<Connection>,
     free: Vec<u32>,
     /// Connections closed with nothing in flight: their event is due at the next wait.
@@ -113,9 +84,12 @@ pub struct Uring {
     accept_again: Vec<u32>,
     /// Until when nothing is accepted after a failure.
     accept_after: Option<Instant>,
-    /// Sends that will have completed, done or not, when the kernel has read them: no reason to wake up, but for `hurried`.
-    prompt_sends: usize,
+    /// Whose sends are done when the kernel has read them: it tells of those only that were short or have failed.
+    prompt: Vec<Conn>,
+    /// No wait is to linger.
     hurried: bool,
+    /// Room for those of one wait.
+    completions: Vec<cqueue::Entry>,
 }
 
 impl Uring {
@@ -141,6 +115,8 @@ impl Uring {
             listeners,
             bell,
             bell_count: Box::new(0),
+            alarm: None,
+            alarm_time: Box::new(Timespec::new()),
             connections: Vec::new(),
             free: Vec::new(),
             closed: Vec::new(),
@@ -148,8 +124,9 @@ impl Uring {
             starved: VecDeque::new(),
             accept_again: Vec::new(),
             accept_after: None,
-            prompt_sends: 0,
+            prompt: Vec::new(),
             hurried: false,
+            completions: Vec::new(),
         };
         (0..uring.listeners.len() as u32).for_each(|l| uring.accept(l));
         uring.listen_to_bell();
@@ -190,16 +167,7 @@ impl Uring {
     }
 
     fn adopt(&mut self, socket: OwnedFd, connecting: bool) -> Conn {
-        let connection = Connection {
-            socket: Socket::Own(socket),
-            in_flight: 0,
-            connecting,
-            closing: false,
-            receiving: None,
-            receive_bytes_max: 0,
-            sending: Sending::Nothing,
-            unanswered_bytes: 0,
-        };
+        let connection = Connection::new(socket, connecting);
         match self.free.pop() {
             Some(index) => {
                 self.connections[index as usize] = connection;
@@ -247,7 +215,8 @@ impl Uring {
     fn cancel_direct(&mut self, conn: Conn) {
         let connection = &self.connections[conn.0 as usize];
         let Socket::Direct = connection.socket else { return };
-        let sending = (!matches!(connection.sending, Sending::Nothing)).then_some(Op::Send);
+        // A prompt send is over before a cancel is read.
+        let sending = (connection.is_sending() && !connection.is_prompt).then_some(Op::Send);
         for op in [connection.receiving, sending].into_iter().flatten() {
             self.cancel(op, conn);
         }
@@ -258,10 +227,57 @@ impl Uring {
         self.push(cancel.user_data(user_data(Op::Cancel, conn.0)));
     }
 
-    fn submit_send(&mut self, conn: Conn, flags: i32) {
+    fn submit_send(&mut self, conn: Conn, message_flags: i32, flags: squeue::Flags) {
         let (address, bytes) = self.connections[conn.0 as usize].sending.range();
-        let send = |fd| opcode::Send::new(fd, address, bytes).flags(MSG_NOSIGNAL | flags).build();
+        let send = |fd| opcode::Send::new(fd, address, bytes).flags(MSG_NOSIGNAL | message_flags).build().flags(flags);
         self.start(conn, send, Op::Send);
+    }
+
+    /// A send that the kernel does or refuses when it reads it. WAITALL makes one that is cut short a failure.
+    fn send_promptly(&mut self, conn: Conn) {
+        self.submit_send(conn, MSG_DONTWAIT | MSG_WAITALL, squeue::Flags::SKIP_SUCCESS);
+        self.connections[conn.0 as usize].is_prompt = true;
+        self.prompt.push(conn);
+    }
+
+    /// The kernel has read all that was submitted: sends of which it has not told are done.
+    fn tell_prompt(&mut self, events: &mut Vec<Event>) {
+        let mut prompt = std::mem::take(&mut self.prompt);
+        for conn in prompt.drain(..) {
+            let connection = &self.connections[conn.0 as usize];
+            if connection.is_prompt {
+                let (_, bytes) = connection.sending.range();
+                self.sent(conn, Ok(bytes as usize), events);
+            }
+        }
+        self.prompt = prompt;
+    }
+
+    fn sent(&mut self, conn: Conn, result: Result<usize, Errno>, events: &mut Vec<Event>) {
+        let connection = &mut self.connections[conn.0 as usize];
+        connection.is_prompt = false;
+        let heap = match std::mem::replace(&mut connection.sending, Sending::Nothing) {
+            Sending::Heap(bytes, _) => Some(bytes),
+            Sending::Slot(..) | Sending::Nothing => None,
+        };
+        if self.finished(conn, events) {
+            events.push(Event::Sent { conn, result, heap });
+        }
+    }
+
+    /// Submits what there is and waits for a completion, `timeout` at most.
+    fn enter(&mut self, timeout: Duration) {
+        if self.alarm.is_none() && !timeout.is_zero() {
+            *self.alarm_time = Timespec::from(timeout);
+            let alarm = opcode::Timeout::new(&*self.alarm_time).build();
+            self.push(alarm.user_data(user_data(Op::Alarm, 0)));
+            self.alarm = Some(timeout);
+        }
+        // ETIME, EINTR and EBUSY all mean: look at the completions and come again.
+        let _ = match self.alarm {
+            Some(alarm) if alarm <= timeout => self.ring.submitter().submit_and_wait(1),
+            _ => self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&Timespec::from(timeout))),
+        };
     }
 
     fn complete(&mut self, entry: &cqueue::Entry, events: &mut Vec<Event>) {
@@ -284,19 +300,15 @@ impl Uring {
             Op::Send if result == Err(Errno::AGAIN) && !self.connections[index as usize].closing => {
                 // The peer takes no more for now: this time the kernel is to wait for it.
                 self.connections[index as usize].in_flight -= 1;
-                self.submit_send(Conn(index), 0);
+                self.connections[index as usize].is_prompt = false;
+                self.submit_send(Conn(index), 0, squeue::Flags::empty());
             }
-            Op::Send => {
-                let sending = std::mem::replace(&mut self.connections[index as usize].sending, Sending::Nothing);
-                let heap = if let Sending::Heap(bytes, _) = sending { Some(bytes) } else { None };
-                if self.finished(Conn(index), events) {
-                    events.push(Event::Sent { conn: Conn(index), result, heap });
-                }
-            }
+            Op::Send => self.sent(Conn(index), result, events),
             Op::Bell => {
                 self.listen_to_bell();
                 events.push(Event::Woken);
             }
+            Op::Alarm => self.alarm = None,
             // It was about to look for more when the cancel came: once more.
             Op::Cancel if result == Err(Errno::NOENT) => self.cancel_direct(Conn(index)),
             Op::Cancel => {}
@@ -350,7 +362,7 @@ impl Uring {
         if result == Err(Errno::NOBUFS) && !self.connections[conn.0 as usize].closing {
             self.connections[conn.0 as usize].in_flight -= 1;
             self.starved.push_back(conn);
-            self.buffers.ran_out();
+            self.buffers.demand.ran_out();
             return;
         }
         // A selected slot always reaches the shell, which gives it back even when the connection is closing.
@@ -430,7 +442,7 @@ impl Io for Uring {
     fn send(&mut self, slab: &mut Slab, conn: Conn, lent: Lent<'_>) {
         let connection = &mut self.connections[conn.0 as usize];
         // The kernel may still read what is there: whoever broke the trait's rule must not free it.
-        assert!(matches!(connection.sending, Sending::Nothing), "a send is in flight on this connection");
+        assert!(!connection.is_sending(), "a send is in flight on this connection");
         connection.sending = match lent {
             Lent::Slot { slot, from, to } => {
                 Sending::Slot(slab.address(slot).wrapping_add(from).cast_const(), (to - from) as u32)
@@ -439,9 +451,14 @@ impl Io for Uring {
         };
         let (_, bytes) = connection.sending.range();
         connection.unanswered_bytes = connection.unanswered_bytes.saturating_add(bytes);
-        self.hurried |= connection.unanswered_bytes > PROMPT_BYTES_MAX;
-        self.submit_send(conn, MSG_DONTWAIT);
-        self.prompt_sends += 1;
+        match connection.unanswered_bytes > PROMPT_BYTES_MAX {
+            // Large ones do not linger: one that was short, or found no room, must go on at once.
+            true => {
+                self.hurried = true;
+                self.submit_send(conn, MSG_DONTWAIT, squeue::Flags::empty());
+            }
+            false => self.send_promptly(conn),
+        }
     }
 
     fn hurry(&mut self) {
@@ -476,11 +493,9 @@ impl Io for Uring {
         }
         self.cancel_direct(conn);
         let connection = &mut self.connections[conn.0 as usize];
-        if let (Socket::Direct, Sending::Nothing, false) =
-            (&connection.socket, &connection.sending, farewell.is_empty())
-        {
+        if matches!(connection.socket, Socket::Direct) && !connection.is_sending() && !farewell.is_empty() {
             connection.sending = Sending::Heap(farewell.to_vec(), 0);
-            self.submit_send(conn, MSG_DONTWAIT);
+            self.submit_send(conn, MSG_DONTWAIT, squeue::Flags::empty());
         }
         let connection = &mut self.connections[conn.0 as usize];
         connection.closing = true;
@@ -495,33 +510,22 @@ impl Io for Uring {
         self.before_wait(slab, events);
         let pause = self.accept_again().unwrap_or(timeout);
         let timeout = if events.is_empty() { timeout.min(pause) } else { Duration::ZERO };
-        let timespec = Timespec::from(timeout);
-        let arguments = SubmitArgs::new().timespec(&timespec);
-        // A send that may not wait has its completion as soon as it is submitted: the call returns for something else only,
-        // and brings those along. Large ones do not linger: one that was short, or found no room, must go on at once. Nor do any
-        // while somebody waits for a slot: a send may give back the last, and nothing else come.
-        let sends = std::mem::take(&mut self.prompt_sends);
+        // Nobody is woken for a prompt send, and it is told when the call returns. Not while somebody waits for it or for a slot:
+        // it may give back the last, and nothing else come.
         let hurried = std::mem::take(&mut self.hurried) || !self.starved.is_empty();
-        let wanted = if hurried { 1 } else { 1 + sends };
-        // ETIME, EINTR and EBUSY all mean: look at the completions and come again.
-        let _ = self.ring.submitter().submit_with_args(wanted, &arguments);
-        loop {
-            let Some(entry) = self.ring.completion().next() else { break };
-            self.complete(&entry, events);
+        self.enter(if hurried && !self.prompt.is_empty() { Duration::ZERO } else { timeout });
+        let mut completions = std::mem::take(&mut self.completions);
+        completions.extend(self.ring.completion());
+        // A send is told before its answer. What the kernel has not read after a failure goes with the next call.
+        completions.iter().filter(|entry| is_send(entry)).for_each(|entry| self.complete(entry, events));
+        if self.ring.submission().is_empty() {
+            self.tell_prompt(events);
         }
+        completions.iter().filter(|entry| !is_send(entry)).for_each(|entry| self.complete(entry, events));
+        completions.clear();
+        self.completions = completions;
         slab.set_waiting(self.buffers.held());
     }
-}
-
-/// Makes the ring's table of sockets and gives its places, as many as the process may have descriptors. 0: the kernel is too old.
-///
-/// Linux before 6.13 frees what is taken out of the table only when every operation that was begun earlier has completed, and an
-/// idle client's receive may take days. No operation came with 6.13; one of 6.15 tells.
-fn make_table(ring: &IoUring) -> u32 {
-    let mut probe = Probe::new();
-    let is_known = ring.submitter().register_probe(&mut probe).is_ok() && probe.is_supported(opcode::EpollWait::CODE);
-    let places = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).min(u64::from(DIRECT_MAX)) as u32;
-    if is_known && ring.submitter().register_files_sparse(places).is_ok() { places } else { 0 }
 }
 
 /// io_uring answers EAGAIN instead of waiting on a descriptor that is marked non-blocking.
@@ -538,8 +542,7 @@ struct BufferRing {
     /// The slots that the kernel holds, by buffer id.
     provided: Vec<Option<Slot>>,
     spare_ids: Vec<u16>,
-    /// How many slots the kernel is given. It takes them in turn, so few stay warm in the cache; doubled when they run out.
-    wanted: usize,
+    demand: Demand,
 }
 
 impl BufferRing {
@@ -556,19 +559,14 @@ impl BufferRing {
         let entries = NonNull::new(base.cast()).ok_or(std::io::ErrorKind::OutOfMemory)?;
         let provided = (0..count).map(|_| None).collect();
         let spare_ids = (0..count).rev().collect();
-        let wanted = KERNEL_SLOTS_FIRST as usize;
-        let mut buffers = Self { entries, mask: count - 1, tail: 0, provided, spare_ids, wanted };
+        let demand = Demand::new(usize::from(count));
+        let mut buffers = Self { entries, mask: count - 1, tail: 0, provided, spare_ids, demand };
         buffers.refill(slab);
         Ok(buffers)
     }
 
     fn held(&self) -> usize {
         self.provided.len() - self.spare_ids.len()
-    }
-
-    /// A receive has found no slot.
-    fn ran_out(&mut self) {
-        self.wanted = (self.wanted * 2).min(self.provided.len());
     }
 
     /// The kernel has put bytes into buffer `id`: it is ours again.
@@ -580,7 +578,8 @@ impl BufferRing {
     /// Gives the kernel slots until it has as many as are wanted or the slab is empty.
     fn refill(&mut self, slab: &mut Slab) {
         let before = self.tail;
-        while self.held() < self.wanted {
+        let wanted = self.demand.wanted(self.held());
+        while self.held() < wanted {
             let Some(slot) = slab.take() else { break };
             let id = self.spare_ids.pop().expect("fewer are held than there are");
             // SAFETY: the index is masked to the ring's length; the kernel reads the entry only after the tail moves past it.

@@ -186,6 +186,7 @@ pub struct Shard<I> {
     /// By listener.
     doors: Vec<Door>,
     recorder_absent_max: Duration,
+    recorder_seen_unix_ns: u64,
     entries: Vec<Option<Box<Entry>>>,
     free: Vec<u32>,
     /// Which session a connection belongs to, and which end of it.
@@ -215,9 +216,10 @@ pub struct Shard<I> {
     stopping: Option<u64>,
     /// When it was last looked who keeps slots, in the slab's seconds.
     evicted_s: u32,
-    /// When the chores are due again, monotonic ns; whether anything has happened since the last.
+    /// When the chores are due again, monotonic ns.
     chores_due_ns: u64,
-    unpublished: bool,
+    /// Something happened in the last turn.
+    was_busy: bool,
 }
 
 /// What a shard is made of.
@@ -268,6 +270,7 @@ impl<I: SecureIo> Shard<I> {
             limits,
             doors,
             recorder_absent_max: parts.recorder_absent_max,
+            recorder_seen_unix_ns: 0,
             entries: Vec::new(),
             free: Vec::new(),
             connections: Vec::new(),
@@ -293,7 +296,7 @@ impl<I: SecureIo> Shard<I> {
             stopping: None,
             evicted_s: 0,
             chores_due_ns: 0,
-            unpublished: false,
+            was_busy: false,
         };
         if standing.stops {
             shard.stop();
@@ -330,7 +333,6 @@ impl<I: SecureIo> Shard<I> {
             self.on_event(event);
         }
         self.events = events;
-        self.unpublished = true;
         self.on_timers();
         self.retry_stalled();
         self.end_stopping();
@@ -338,6 +340,7 @@ impl<I: SecureIo> Shard<I> {
         if is_quiet || self.now.monotonic_ns >= self.chores_due_ns {
             self.do_chores();
         }
+        self.was_busy = !is_quiet;
     }
 
     /// What may be a little late.
@@ -348,7 +351,6 @@ impl<I: SecureIo> Shard<I> {
         self.end_spares();
         self.tell_refusals();
         self.publish();
-        self.unpublished = false;
     }
 
     /// What `/metrics` shows as it is now.
@@ -368,15 +370,20 @@ impl<I: SecureIo> Shard<I> {
         match self.stalled.is_empty() {
             true if self.stopping.is_some() || !self.expired.is_empty() => STOPPING_WAIT,
             true => {
-                let longest = if self.unpublished { CHORES_WAIT } else { IDLE_WAIT };
+                let longest = if self.was_busy { CHORES_WAIT } else { IDLE_WAIT };
                 self.timers.next_in(self.now.monotonic_ns).map_or(longest, |due| due.min(longest))
             }
             false => STALLED_WAIT,
         }
     }
 
-    fn recorder_present(&self) -> bool {
-        self.now.unix_ns.saturating_sub(self.tap.recorder_heartbeat_ns()) <= HEARTBEAT_NS_MAX
+    /// Its sign of life is looked at again only when the last one seen is too old.
+    fn recorder_present(&mut self) -> bool {
+        let is_fresh = |seen: u64| self.now.unix_ns.saturating_sub(seen) <= HEARTBEAT_NS_MAX;
+        if !is_fresh(self.recorder_seen_unix_ns) {
+            self.recorder_seen_unix_ns = self.tap.recorder_heartbeat_ns();
+        }
+        is_fresh(self.recorder_seen_unix_ns)
     }
 
     fn on_mail(&mut self) {
