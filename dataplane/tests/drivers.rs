@@ -319,6 +319,72 @@ fn a_send_that_nobody_waits_for_is_told_before_its_answer() {
     });
 }
 
+/// A peer that has just spoken has room, as a rule. This one speaks and does not read; another one's send does not wait for it.
+#[test]
+fn a_small_send_that_finds_no_room_goes_on_when_there_is() {
+    both(|desk| {
+        let (mut stream, conn) = desk.client();
+        let (_reads, other) = desk.client();
+        let piece = pattern(8000);
+        let mut sent = 0;
+        desk.io.receive(conn);
+        let reader = loop {
+            stream.write_all(b"?").unwrap();
+            let (slot, _) = desk.received(conn);
+            desk.slab.give(slot.unwrap());
+            desk.io.receive(conn);
+            let from = sent % piece.len();
+            desk.io.send(&mut desk.slab, conn, Lent::Heap { bytes: piece.clone(), from });
+            desk.io.send(&mut desk.slab, other, Lent::Heap { bytes: b"!".to_vec(), from: 0 });
+            desk.io.hurry();
+            desk.wait(PATIENCE);
+            let is_sent = |event: &Event, to| matches!(event, Event::Sent { conn, .. } if *conn == to);
+            assert!(desk.told.iter().any(|event| is_sent(event, other)), "one wait was not enough: {:?}", desk.told);
+            desk.sent(other).0.unwrap();
+            (0..3).for_each(|_| desk.wait(Duration::ZERO));
+            let reader = (!desk.told.iter().any(|event| is_sent(event, conn))).then(|| {
+                let mut stream = stream.try_clone().unwrap();
+                spawn(move || {
+                    let mut got = Vec::new();
+                    stream.read_to_end(&mut got).map(|_| got)
+                })
+            });
+            sent += desk.sent(conn).0.unwrap();
+            assert!(sent < 32 << 20, "a socket holds less");
+            if let Some(reader) = reader {
+                break reader;
+            }
+        };
+        desk.io.close(conn, b"");
+        desk.closed(conn);
+        let got = reader.join().unwrap().unwrap();
+        assert_eq!(got.len(), sent);
+        assert!(got.chunks(piece.len()).all(|chunk| piece.starts_with(chunk)), "other bytes have arrived");
+    });
+}
+
+#[test]
+fn a_wait_ends_in_time_however_long_the_one_before_was_to_be() {
+    both(|desk| {
+        let (mut stream, conn) = desk.client();
+        // All of them are longer than they take: somebody speaks.
+        for longest in [PATIENCE, PATIENCE / 2, SHORT, PATIENCE] {
+            desk.io.receive(conn);
+            stream.write_all(b"?").unwrap();
+            while desk.told.is_empty() {
+                desk.wait(longest);
+            }
+            let (slot, _) = desk.received(conn);
+            desk.slab.give(slot.unwrap());
+            for timeout in [Duration::ZERO, SHORT / 10, SHORT, 2 * SHORT, SHORT] {
+                let began = Instant::now();
+                desk.wait(timeout);
+                assert!(began.elapsed() < PATIENCE / 4, "a wait of {timeout:?} took {:?}", began.elapsed());
+            }
+        }
+    });
+}
+
 #[test]
 fn a_send_to_a_peer_that_has_left_fails_and_the_connection_can_be_closed() {
     both(|desk| {

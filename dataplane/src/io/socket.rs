@@ -1,7 +1,7 @@
 //! What every driver does with a socket before it moves bytes.
 
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -83,4 +83,10 @@ pub(super) fn peer(socket: &OwnedFd) -> Option<Peer> {
 /// A unix-domain listener is one socket for all shards; TCP ones are many at the same address.
 pub(super) fn is_shared(socket: &OwnedFd) -> bool {
     sockopt::socket_domain(socket) == Ok(AddressFamily::UNIX)
+}
+
+/// io_uring answers EAGAIN instead of waiting on a descriptor that is marked non-blocking.
+pub(super) fn make_blocking(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = rustix::fs::fcntl_getfl(socket)?;
+    rustix::fs::fcntl_setfl(socket, flags & !rustix::fs::OFlags::NONBLOCK)
 }

@@ -9,10 +9,11 @@
 
 mod connection;
 mod demand;
+mod op;
 mod table;
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -24,8 +25,9 @@ use rustix::net;
 
 use self::connection::{Connection, Sending, Socket};
 use self::demand::Demand;
+use self::op::{Op, user_data};
 use self::table::make_table;
-use super::socket::{dial, dialed, is_shared, peer};
+use super::socket::{dial, dialed, is_shared, make_blocking, peer};
 use super::{ACCEPT_PAUSE, Conn, Event, Io, Lent};
 use crate::address::Address;
 use crate::buffer::budget::kernel_slots;
@@ -37,30 +39,10 @@ const MSG_DONTWAIT: i32 = 0x40;
 const MSG_WAITALL: i32 = 0x100;
 /// What a socket certainly takes at once: a peer that has spoken since has room for as much (Linux starts with three times it).
 const PROMPT_BYTES_MAX: u32 = 8 * 1024;
+/// A wait that is to be shorter has a limit of its own.
+const ALARM_MIN: Duration = Duration::from_millis(10);
 /// IORING_RECVSEND_POLL_FIRST: a receive that follows a send would find nothing, so the kernel need not try first.
 const POLL_FIRST: u16 = 1;
-
-#[derive(Clone, Copy, PartialEq)]
-enum Op {
-    Accept,
-    Connect,
-    Receive,
-    ReceiveInto,
-    Send,
-    Bell,
-    Alarm,
-    Cancel,
-}
-
-const OPS: [Op; 8] = [Op::Accept, Op::Connect, Op::Receive, Op::ReceiveInto, Op::Send, Op::Bell, Op::Alarm, Op::Cancel];
-
-fn user_data(op: Op, index: u32) -> u64 {
-    (op as u64) << 32 | u64::from(index)
-}
-
-fn is_send(entry: &cqueue::Entry) -> bool {
-    entry.user_data() >> 32 == Op::Send as u64
-}
 
 pub struct Uring {
     ring: IoUring,
@@ -240,7 +222,7 @@ impl Uring {
         self.prompt.push(conn);
     }
 
-    /// The kernel has read all that was submitted: sends of which it has not told are done.
+    /// Prompt sends of which the kernel has told nothing are done, if [`Self::is_all_told`].
     fn tell_prompt(&mut self, events: &mut Vec<Event>) {
         let mut prompt = std::mem::take(&mut self.prompt);
         for conn in prompt.drain(..) {
@@ -267,12 +249,7 @@ impl Uring {
 
     /// Submits what there is and waits for a completion, `timeout` at most.
     fn enter(&mut self, timeout: Duration) {
-        if self.alarm.is_none() && !timeout.is_zero() {
-            *self.alarm_time = Timespec::from(timeout);
-            let alarm = opcode::Timeout::new(&*self.alarm_time).build();
-            self.push(alarm.user_data(user_data(Op::Alarm, 0)));
-            self.alarm = Some(timeout);
-        }
+        self.set_alarm(timeout);
         // ETIME, EINTR and EBUSY all mean: look at the completions and come again.
         let _ = match self.alarm {
             Some(alarm) if alarm <= timeout => self.ring.submitter().submit_and_wait(1),
@@ -280,13 +257,36 @@ impl Uring {
         };
     }
 
+    /// The kernel has read all that was submitted, and every completion so far is in the ring: none waits for room in it.
+    fn is_all_told(&mut self) -> bool {
+        let submission = self.ring.submission();
+        submission.is_empty() && !submission.cq_overflow()
+    }
+
+    /// Has the alarm ring after `timeout` at the latest, unless that is so soon that this wait may as well have a limit.
+    fn set_alarm(&mut self, timeout: Duration) {
+        if timeout < ALARM_MIN || self.alarm.is_some_and(|alarm| alarm <= timeout) {
+            return;
+        }
+        *self.alarm_time = Timespec::from(timeout);
+        let alarm = user_data(Op::Alarm, 0);
+        match self.alarm.replace(timeout) {
+            None => self.push(opcode::Timeout::new(&*self.alarm_time).build().user_data(alarm)),
+            // If it rings at this moment, nothing is left to be changed.
+            Some(_) => {
+                let sooner = opcode::TimeoutUpdate::new(alarm, &*self.alarm_time).build();
+                self.push(sooner.flags(squeue::Flags::SKIP_SUCCESS).user_data(user_data(Op::Alarm, 1)));
+            }
+        }
+    }
+
     fn complete(&mut self, entry: &cqueue::Entry, events: &mut Vec<Event>) {
-        let index = entry.user_data() as u32;
+        let (op, index) = op::of(entry);
         let result = match entry.result() {
             n if n < 0 => Err(Errno::from_raw_os_error(-n)),
             n => Ok(n as usize),
         };
-        match OPS[(entry.user_data() >> 32) as usize] {
+        match op {
             Op::Accept => self.accepted(index, result, cqueue::more(entry.flags()), events),
             Op::Connect => self.connected(Conn(index), events),
             Op::Receive => self.received(Conn(index), result, cqueue::buffer_select(entry.flags()), events),
@@ -308,7 +308,8 @@ impl Uring {
                 self.listen_to_bell();
                 events.push(Event::Woken);
             }
-            Op::Alarm => self.alarm = None,
+            Op::Alarm if index == 0 => self.alarm = None,
+            Op::Alarm => {}
             // It was about to look for more when the cancel came: once more.
             Op::Cancel if result == Err(Errno::NOENT) => self.cancel_direct(Conn(index)),
             Op::Cancel => {}
@@ -514,24 +515,20 @@ impl Io for Uring {
         // it may give back the last, and nothing else come.
         let hurried = std::mem::take(&mut self.hurried) || !self.starved.is_empty();
         self.enter(if hurried && !self.prompt.is_empty() { Duration::ZERO } else { timeout });
+        let is_all_told = self.is_all_told();
         let mut completions = std::mem::take(&mut self.completions);
         completions.extend(self.ring.completion());
-        // A send is told before its answer. What the kernel has not read after a failure goes with the next call.
-        completions.iter().filter(|entry| is_send(entry)).for_each(|entry| self.complete(entry, events));
-        if self.ring.submission().is_empty() {
+        // A send is told before its answer.
+        completions.iter().filter(|entry| op::of(entry).0 == Op::Send).for_each(|entry| self.complete(entry, events));
+        if is_all_told {
             self.tell_prompt(events);
         }
-        completions.iter().filter(|entry| !is_send(entry)).for_each(|entry| self.complete(entry, events));
+        self.hurried |= hurried && !self.prompt.is_empty();
+        completions.iter().filter(|entry| op::of(entry).0 != Op::Send).for_each(|entry| self.complete(entry, events));
         completions.clear();
         self.completions = completions;
         slab.set_waiting(self.buffers.held());
     }
-}
-
-/// io_uring answers EAGAIN instead of waiting on a descriptor that is marked non-blocking.
-fn make_blocking(socket: BorrowedFd<'_>) -> Result<(), Errno> {
-    let flags = rustix::fs::fcntl_getfl(socket)?;
-    rustix::fs::fcntl_setfl(socket, flags & !rustix::fs::OFlags::NONBLOCK)
 }
 
 /// The ring of free slots that receives without a range take from.

@@ -377,10 +377,11 @@ impl<I: SecureIo> Shard<I> {
         }
     }
 
-    /// Its sign of life is looked at again only when the last one seen is too old.
+    /// Its sign of life is looked at again only when the last one seen is too old, or the clock has gone back since.
     fn recorder_present(&mut self) -> bool {
-        let is_fresh = |seen: u64| self.now.unix_ns.saturating_sub(seen) <= HEARTBEAT_NS_MAX;
-        if !is_fresh(self.recorder_seen_unix_ns) {
+        let now_ns = self.now.unix_ns;
+        let is_fresh = |seen: u64| now_ns.saturating_sub(seen) <= HEARTBEAT_NS_MAX;
+        if !is_fresh(self.recorder_seen_unix_ns) || self.recorder_seen_unix_ns > now_ns {
             self.recorder_seen_unix_ns = self.tap.recorder_heartbeat_ns();
         }
         is_fresh(self.recorder_seen_unix_ns)

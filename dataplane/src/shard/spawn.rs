@@ -122,7 +122,7 @@ impl Clock {
 
     fn now(&mut self) -> Now {
         let monotonic_ns = monotonic_ns();
-        let since_ns = monotonic_ns - self.read.monotonic_ns;
+        let since_ns = monotonic_ns.saturating_sub(self.read.monotonic_ns);
         if since_ns > Self::GOOD_NS {
             self.read = now();
             return self.read;

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use super::Op;
+use super::op::Op;
 
 /// Where a connection's socket is.
 pub(super) enum Socket {
