@@ -15,7 +15,7 @@ const CORPORA_BYTES_MAX: u64 = 1 << 20;
 const SEEDS_MIN: usize = 10;
 
 fn fuzz() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz")
+    PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo runs the tests")).join("../fuzz")
 }
 
 fn names(folder: &Path) -> BTreeSet<String> {

@@ -5,10 +5,11 @@ use policy_compiler::cli::{self, Question};
 use policy_compiler::judge::{Action, NoCatalogue, Subject, judge};
 use policy_compiler::policy::load;
 use policy_compiler::statement::postgres::analyse;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 fn demo() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../dataplane/src/demo/policy.toml")
+    PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo runs the tests"))
+        .join("../dataplane/src/demo/policy.toml")
 }
 
 fn compiled() -> Policy {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tests::process;
 use tests::server::Outcome;
 use tests::suite::{Case, run_in};
-use tests::world::{Login, Shown, World, python, script_path, wireward};
+use tests::world::{Login, Shown, World, python, script_path, tests_path, wireward};
 
 const FELL_BACK: &str = "epoll is used instead";
 
@@ -125,7 +125,7 @@ fn cancel(world: &World) {
 /// The gateway under the seccomp profile that is shipped for containers.
 fn under_seccomp(world: &World, name: &str, options: &str) -> PathBuf {
     let (python, filter) = (python(), script_path("with_seccomp.py"));
-    let profile = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dataplane/wireward.seccomp.json");
+    let profile = tests_path("../dataplane/wireward.seccomp.json");
     let paths = [&python, &filter, &profile].map(|path| path.display().to_string()).join(" ");
     let directory = world.directory.0.join(name);
     fs::create_dir_all(&directory).expect("our directory is writable");

@@ -1,6 +1,7 @@
 //! A real OpenID provider (npm oidc-provider) in a process of its own, told what to do line by line.
 
 use crate::server::tied_to_us;
+use crate::world::script_path;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ impl Provider {
     /// # Panics
     /// If it does not start.
     pub fn start() -> Provider {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/provider/provider.mjs");
+        let script = script_path("provider/provider.mjs");
         let mut command = tied_to_us(Path::new("node"), "KILL");
         command.arg(script).arg(node_modules()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut process = command.spawn().expect("node runs; .ci/run installs it");

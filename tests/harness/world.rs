@@ -290,9 +290,14 @@ pub fn python() -> PathBuf {
     std::env::var_os("WIREWARD_PYTHON").map_or(made_by_ci, PathBuf::from)
 }
 
+/// A file of `tests/`, of the checkout that runs: another may have built what a shared cache has.
+pub fn tests_path(file: &str) -> PathBuf {
+    PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo runs the tests")).join(file)
+}
+
 /// A file of `tests/e2e/`.
 pub fn script_path(script: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e").join(script)
+    tests_path("e2e").join(script)
 }
 
 fn collect_files(directory: &Path, into: &mut Vec<PathBuf>) {

@@ -13,7 +13,7 @@ use tests::gateway::{Gateway, Place, Upstream};
 use tests::issuer::Issuer;
 use tests::policy;
 use tests::server::{Outcome, Server, free_port, random_hex};
-use tests::world::{Directory, wireward};
+use tests::world::{Directory, tests_path, wireward};
 
 const SUPERUSER: &str = "postgres";
 const DATABASE: &str = "regression";
@@ -152,7 +152,7 @@ fn without_new_oids(text: &str) -> String {
 /// A gateway with a policy that allows everything, and a token for it.
 fn gateway(own: &Path, upstream: &Upstream) -> Outcome<(Gateway, String)> {
     let (issuer, place, port) = (Issuer::new()?, Place::new(own), free_port()?);
-    let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("regress");
+    let policies = tests_path("regress");
     place.furnish(&issuer, &policy::compile(Some(&policies))?, upstream, port)?;
     let written = fs::read_to_string(place.configuration()).map_err(|error| error.to_string())?;
     let renamed = written.replace("name = \"shop\"", &format!("name = \"{DATABASE}\""));

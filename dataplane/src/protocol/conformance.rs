@@ -509,7 +509,8 @@ mod tests {
     }
 
     fn goldens() -> Vec<PathBuf> {
-        let directory = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/postgres"));
+        let directory = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo runs the tests"))
+            .join("../tests/golden/postgres");
         let files = std::fs::read_dir(&directory).expect("the golden files").map(|entry| entry.expect("a file").path());
         let mut files: Vec<PathBuf> = files.filter(|p| p.extension().is_some_and(|e| e == "txt")).collect();
         files.sort();

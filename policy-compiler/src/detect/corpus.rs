@@ -305,7 +305,8 @@ fn committed() -> [(&'static str, String); 2] {
 }
 
 fn folder() -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/corpus/detect")
+    std::path::PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo runs the tests"))
+        .join("../tests/corpus/detect")
 }
 
 #[test]

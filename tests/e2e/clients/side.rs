@@ -9,7 +9,7 @@ use tests::gateway::{Gateway, Place, Upstream};
 use tests::issuer::Issuer;
 use tests::policy;
 use tests::server::{Outcome, Server, free_port, random_hex};
-use tests::world::wireward;
+use tests::world::{tests_path, wireward};
 
 use crate::Seen;
 use crate::clients::{Client, file, modules};
@@ -120,7 +120,7 @@ fn seen(mut command: Command) -> Outcome<Seen> {
 fn gateway(directory: &Path, io: &str, issuer: &Issuer, upstream: &Upstream) -> Outcome<(Place, Gateway)> {
     fs::create_dir_all(directory).map_err(|error| error.to_string())?;
     let (place, port) = (Place::new(directory), free_port()?);
-    let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("regress");
+    let policies = tests_path("regress");
     place.furnish(issuer, &policy::compile(Some(&policies))?, upstream, port)?;
     let written = fs::read_to_string(place.configuration()).map_err(|error| error.to_string())?;
     let chosen = format!("[runtime]\nio = \"{io}\"\n\n{written}");
