@@ -32,6 +32,7 @@ pub struct Decided {
     /// The session's place in its shard.
     pub index: u32,
     pub key: u128,
+    pub text: Box<[u8]>,
     pub decision: Decision,
 }
 
@@ -72,15 +73,16 @@ pub struct ByHand(Receiver<Job>);
 impl ByHand {
     /// Judges the text that has waited longest. False if none waits.
     pub fn judge_one(&self) -> bool {
-        self.0.try_recv().map(|job| judge(&job)).is_ok()
+        self.0.try_recv().map(judge).is_ok()
     }
 }
 
 fn run(jobs: &Receiver<Job>) {
-    jobs.iter().for_each(|job| judge(&job));
+    jobs.iter().for_each(judge);
 }
 
-fn judge(job: &Job) {
-    let decision = job.subject.decide(&job.text);
-    (job.deliver)(Decided { session: job.session, index: job.index, key: job.key, decision });
+fn judge(job: Job) {
+    let Job { session, index, key, subject, text, deliver } = job;
+    let decision = subject.decide(&text);
+    deliver(Decided { session, index, key, text, decision });
 }

@@ -13,7 +13,7 @@ use policy_compiler::statement::{
 
 use super::catalogue::{Protected, Snapshot};
 use crate::datapath::mask::{DetectView, MaskView};
-use crate::datapath::verdict::{CopyPlan, Plan, Verdict};
+use crate::datapath::verdict::{CopyPlan, Plan, TEXT_KEPT_BYTES_MAX, Verdict};
 use crate::protocol::postgres::responder::{REFUSED_PORTAL, Report};
 
 /// Everything that judging needs, shareable with the analyser thread.
@@ -123,7 +123,7 @@ impl Subject {
 
 impl Decision {
     /// `view` is the number of what it was decided by, `text` what it was decided about.
-    pub fn into_plan(self, policy: &Policy, view: u64, text: Option<&[u8]>) -> Plan {
+    pub fn into_plan(self, policy: &Policy, view: u64, text: &[u8]) -> Plan {
         let judgement = self.judgement;
         let verdict = match judgement.action {
             Action::Allow => Verdict::Allow,
@@ -141,7 +141,7 @@ impl Decision {
             touches_names: self.touches_names,
             leaves_traces: self.leaves_traces,
             view,
-            text: text.map(Into::into),
+            text: (text.len() <= TEXT_KEPT_BYTES_MAX).then(|| text.into()),
             copy: self.copy.zip(masks).map(|(shape, masks)| CopyPlan {
                 masks,
                 csv: shape.csv,
@@ -235,7 +235,10 @@ mod tests {
         let roles = policy.role_named("analyst").expect("the role is there");
         let subject = Subject::new(policy.clone(), roles, "shop".into(), snapshot);
         let fields = Some(row.split(['\t', ',']).count());
-        let copy = CopyOut { plan: Some(Rc::new(subject.decide(text.as_bytes()).into_plan(&policy, 0, None))), fields };
+        let copy = CopyOut {
+            plan: Some(Rc::new(subject.decide(text.as_bytes()).into_plan(&policy, 0, text.as_bytes()))),
+            fields,
+        };
         let mut row = row.as_bytes().to_vec();
         let bytes = copy.mask(&subject.mask_view(HashKey::new([1; 32])), &mut row);
         String::from_utf8(row[..bytes].to_vec()).expect("masks keep UTF-8")

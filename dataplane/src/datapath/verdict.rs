@@ -4,6 +4,9 @@ use std::rc::Rc;
 
 use policy_compiler::judge::CopyMasks;
 
+/// A plan keeps its text up to this many bytes: what drivers prepare by themselves fits (asyncpg asks for types in 6.8 KB).
+pub const TEXT_KEPT_BYTES_MAX: usize = 8 * 1024;
+
 /// The outcome of judging one text.
 #[derive(Debug)]
 pub struct Plan {
@@ -23,12 +26,12 @@ pub struct Plan {
     pub copy: Option<CopyPlan>,
     /// Of which view (policy and catalogue) it was made: see [`Judge::view`].
     pub view: u64,
-    /// The text that was judged, to be judged again under another view. Long ones are not kept.
+    /// The text that was judged, to be judged again under another view. One above [`TEXT_KEPT_BYTES_MAX`] is not kept.
     pub text: Option<Box<[u8]>>,
 }
 
 impl Plan {
-    /// The memory that it takes; some kilobytes at most, as longer texts are not kept.
+    /// The memory that it takes; some kilobytes at most.
     pub fn bytes(&self) -> u32 {
         let refusal = self.refusal.as_ref().map_or(0, |r| r.len());
         let text = self.text.as_ref().map_or(0, |t| t.len());

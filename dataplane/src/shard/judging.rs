@@ -65,7 +65,7 @@ impl Judge for SessionJudge<'_> {
         let decision = view.subject.decide(text);
         // A text without literals is the only one of its shape, and sooner found by its bytes.
         let proved = shape.filter(|(_, literals)| *literals > 0 && decision.literals_are_plain);
-        let plan = Rc::new(decision.into_plan(&view.subject.policy, view.number, Some(text)));
+        let plan = Rc::new(decision.into_plan(&view.subject.policy, view.number, text));
         // The shape's plan serves this text too: texts that differ in literals alone must not push others out.
         self.plans.insert(proved.map_or(key, |(shape, _)| shape), plan.clone());
         Judged::Plan(plan)
@@ -109,7 +109,7 @@ impl<I: SecureIo> Shard<I> {
         let Entry { pending, view, .. } = &mut **entry;
         *pending = None;
         let Some(view) = view else { return };
-        let plan = Rc::new(decided.decision.into_plan(&view.subject.policy, view.number, None));
+        let plan = Rc::new(decided.decision.into_plan(&view.subject.policy, view.number, &decided.text));
         self.plans.insert(decided.key, plan);
         self.feed(decided.index, Input::Again);
     }

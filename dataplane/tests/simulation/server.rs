@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use dataplane::control::analyser::INLINE_BYTES_MAX;
+use dataplane::datapath::verdict::TEXT_KEPT_BYTES_MAX;
 use dataplane::protocol::postgres::wire::{cstr_at, message, put_cstr, u32_at};
 
 /// Relations of the model: OID, name, columns.
@@ -189,7 +189,7 @@ impl Server {
             b'E' => self.portals.get(first).map(|portal| &portal.text),
             _ => None,
         };
-        text.is_some_and(|text| text.len() > INLINE_BYTES_MAX)
+        text.is_some_and(|text| text.len() > TEXT_KEPT_BYTES_MAX)
     }
 
     fn take(&mut self, tag: u8, body: &[u8], out: &mut Vec<u8>) -> Class {
