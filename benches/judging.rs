@@ -47,7 +47,7 @@ fn exact(text: &str) -> u128 {
 /// A cache that is half full of other texts.
 fn cache() -> PlanCache {
     let subject = analyst();
-    let other = Rc::new(subject.decide(b"SELECT 2").into_plan(&subject.policy, 1, None));
+    let other = Rc::new(subject.decide(b"SELECT 2").into_plan(&subject.policy, 1, b"SELECT 2"));
     let mut cache = PlanCache::new(PLANS_MAX);
     (0..PLANS_MAX / 2).for_each(|n| cache.insert(exact(&n.to_string()), other.clone()));
     cache
@@ -58,7 +58,7 @@ fn judging(c: &mut Criterion) {
     let mut cache = cache();
     let mut group = c.benchmark_group("judging");
     for (name, text, allowed) in TEXTS {
-        let plan = Rc::new(subject.decide(text.as_bytes()).into_plan(&subject.policy, 1, None));
+        let plan = Rc::new(subject.decide(text.as_bytes()).into_plan(&subject.policy, 1, text.as_bytes()));
         assert_eq!(plan.verdict != Verdict::Deny, allowed, "{name}");
         let (shape_key, _) = shape(KEY, VIEW, text.as_bytes()).expect("a plain text has a shape");
         cache.insert(exact(text), plan.clone());
@@ -74,7 +74,9 @@ fn judging(c: &mut Criterion) {
             });
         });
         group.bench_function(BenchmarkId::new("analyse-and-judge", name), |b| {
-            b.iter(|| subject.decide(black_box(text).as_bytes()).into_plan(&subject.policy, 1, None));
+            b.iter(|| {
+                subject.decide(black_box(text).as_bytes()).into_plan(&subject.policy, 1, black_box(text).as_bytes())
+            });
         });
     }
     group.finish();
