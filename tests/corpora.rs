@@ -9,13 +9,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use bodies::TARGETS;
+use tests::world::tests_path;
 
 /// All corpora together, bytes: they are read by people, too.
 const CORPORA_BYTES_MAX: u64 = 1 << 20;
 const SEEDS_MIN: usize = 10;
 
 fn fuzz() -> PathBuf {
-    PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo runs the tests")).join("../fuzz")
+    tests_path("../fuzz")
 }
 
 fn names(folder: &Path) -> BTreeSet<String> {

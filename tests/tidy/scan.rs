@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use tests::world::tests_path;
+
 /// A source file in two views of equal length: each has blanks where the other has text; strings are blank in both.
 pub struct File {
     /// From the repository's root, with `/`.
@@ -197,10 +199,7 @@ fn character(body: &str) -> Option<usize> {
 
 /// The repository's root.
 pub fn root() -> PathBuf {
-    Path::new(&std::env::var("CARGO_MANIFEST_DIR").expect("cargo runs the tests"))
-        .parent()
-        .expect("tests/ lies in the repository")
-        .to_owned()
+    tests_path("").parent().expect("tests/ lies in the repository").to_owned()
 }
 
 /// Every file with this extension, in order, without hidden directories and build output.

@@ -5,7 +5,8 @@
 //! slots in the buffer ring are held as [`Slot`] values in `provided`. A connection's socket is closed only after its last
 //! operation has completed. Where the kernel can, sockets live in the ring's own table and take no descriptor. Who may call:
 //! one shard, on the thread that made the driver (`SINGLE_ISSUER`).
-//! Checked by: the end-to-end tests, and `simulation`, which holds the code above to the same rules without a kernel.
+//! Checked by: `tests/drivers.rs`, the end-to-end tests, and `simulation`, which holds the code above to the same rules
+//! without a kernel.
 
 mod connection;
 mod demand;

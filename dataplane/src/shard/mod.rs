@@ -186,6 +186,7 @@ pub struct Shard<I> {
     /// By listener.
     doors: Vec<Door>,
     recorder_absent_max: Duration,
+    /// The recorder's last sign of life that was looked at.
     recorder_seen_unix_ns: u64,
     entries: Vec<Option<Box<Entry>>>,
     free: Vec<u32>,
