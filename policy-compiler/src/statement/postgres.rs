@@ -17,6 +17,7 @@ mod kinds;
 mod lineage;
 mod names;
 mod queries;
+pub mod server;
 mod settings;
 mod tree;
 mod utility;
