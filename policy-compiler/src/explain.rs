@@ -6,7 +6,10 @@ use crate::judge::{Action, Catalogue};
 use crate::policy::catalogs::{Name, is_catalog_name};
 use crate::policy::pattern::Pattern;
 use crate::policy::{Checked, Grant, Mask, Origin, Rule, Scope, pattern_matches};
-use crate::statement::{AnalyseError, Analysis, CopyDirection, CopyFormat, Effect, EffectSet, RelationUse, Statement};
+use crate::statement::{
+    AnalyseError, Analysis, ColumnUse, CopyDirection, CopyFormat, Effect, EffectSet, NewValue, Places, RelationUse, Statement,
+    UNKNOWN_COLUMN,
+};
 
 /// Who asks, by names.
 #[derive(Clone, Copy, Debug)]
@@ -96,7 +99,7 @@ impl Explanation {
 impl<'a> Reading<'a> {
     fn denied(&self, number: usize, statement: &Statement, needs: &[Need]) -> Option<Explanation> {
         let built_in = |rule: &str| Some(Explanation::denied(rule, number, needs.to_vec()));
-        if statement.settings.iter().any(|s| pinned(&s.name.to_lowercase(), s.value.as_deref())) {
+        if statement.settings.iter().any(|s| pinned(&s.name.to_lowercase(), &s.value)) || self.writes_settings(statement) {
             return built_in("pinned-setting");
         }
         if let Some(rule) = self.policy.rules.iter().find(|rule| self.blocks(rule, statement)) {
@@ -107,6 +110,7 @@ impl<'a> Reading<'a> {
         match needs.iter().find(missing) {
             Some(need) if need.effect == Effect::Opaque && need.relation.is_none() => built_in("opaque"),
             Some(_) => built_in("default-deny"),
+            None if self.acts_by_masked(statement).is_some() => built_in(self.acts_by_masked(statement)?),
             None if self.keeps_masked(statement) => built_in("masked-source"),
             None if self.copies_in_binary(statement) => built_in("binary-copy"),
             None => None,
@@ -271,6 +275,48 @@ impl<'a> Reading<'a> {
         copy.direction == CopyDirection::ToClient && copy.format == CopyFormat::Binary && masked()
     }
 
+    fn writes_settings(&self, statement: &Statement) -> bool {
+        let writes = [Effect::Insert, Effect::Update, Effect::Delete];
+        statement.relations.iter().any(|relation| {
+            let schema = self.schema_of(relation.schema.as_deref(), &relation.name);
+            writes.iter().any(|effect| relation.effects.has(*effect))
+                && self.catalogue.leads_to_settings(schema.as_deref(), &relation.name)
+        })
+    }
+
+    /// The built-in rule that a masked column runs into by where it stands.
+    fn acts_by_masked(&self, statement: &Statement) -> Option<&'static str> {
+        self.masks().next()?;
+        let stands = |places: Places| {
+            statement.columns.iter().any(|used| used.places.has_any(places) && self.may_be_masked(statement, used))
+        };
+        if stands(Places::SHAPES) {
+            return Some("masked-shape");
+        }
+        (stands(Places::KEPT) || statement.acts && stands(Places::PICKS)).then_some("masked-source")
+    }
+
+    fn may_be_masked(&self, statement: &Statement, used: &ColumnUse) -> bool {
+        if used.relation.is_none() && used.name == UNKNOWN_COLUMN {
+            return self.unsourced(statement);
+        }
+        statement.relations.iter().any(|relation| {
+            let schema = self.schema_of(relation.schema.as_deref(), &relation.name);
+            let columns = self.catalogue.columns(schema.as_deref(), &relation.name);
+            let meant = match &used.relation {
+                Some(name) => *name == relation.name,
+                None => used.name == "*" || columns.is_none_or(|columns| columns.contains(&used.name)),
+            };
+            let by_name = self.masks_of(relation).flat_map(|mask| &mask.columns).any(|column| {
+                column.relation == relation.name
+                    && column.column == used.name
+                    && (column.schema.is_none() || schema.is_none() || column.schema == schema)
+            });
+            let whole = self.masks_of(relation).next().is_none();
+            meant && self.protected(relation) && (used.name == "*" || by_name || whole)
+        })
+    }
+
     fn shows_masked(&self, statement: &Statement, relation: &RelationUse) -> bool {
         if self.masks_of(relation).next().is_none() {
             return true;
@@ -283,8 +329,9 @@ impl<'a> Reading<'a> {
                 masked.relation == relation.name && masked.column == column && same_schema
             })
         };
+        let is_none = |column: &String| !known.is_empty() && !known.contains(column);
         statement.columns.iter().any(|used| match &used.relation {
-            Some(name) => *name == relation.name && (used.name == "*" || masked(&used.name)),
+            Some(name) => *name == relation.name && (used.name == "*" || masked(&used.name) || is_none(&used.name)),
             None => !known.contains(&used.name) || masked(&used.name),
         })
     }
@@ -301,8 +348,12 @@ fn hides(statement: &Statement) -> bool {
     [Effect::Call, Effect::Dynamic, Effect::File, Effect::Opaque].iter().any(|effect| statement.effects.has(*effect))
 }
 
-fn pinned(name: &str, value: Option<&str>) -> bool {
-    let Some(value) = value else { return false };
+fn pinned(name: &str, value: &NewValue) -> bool {
+    let value = match value {
+        NewValue::Default => return false,
+        NewValue::Is(value) => value,
+        NewValue::Any => return !crate::judge::may_take_any_value(name),
+    };
     let letters: String = value.to_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
     match name {
         "role" | "session_authorization" => true,

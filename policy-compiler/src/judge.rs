@@ -10,12 +10,12 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use settings::hides_catalog;
+pub use settings::{hides_catalog, may_take_any_value};
 
 use crate::artifact::{MaskAction, Policy, RoleSet};
 use crate::policy::catalogs::{Name, is_catalog_name};
 use crate::statement::postgres::complaint;
-use crate::statement::{AnalyseError, Analysis, Effect, Output, Statement};
+use crate::statement::{AnalyseError, Analysis, Effect, Statement};
 
 /// What is known of names beyond the text.
 pub trait Catalogue {
@@ -35,6 +35,15 @@ pub trait Catalogue {
         true
     }
 
+    /// What is done to the column by the masks of the subject, over all relations that may be meant: `Some(None)` is shown.
+    /// `None` if the catalogue cannot say; then the policy's own names decide.
+    fn column_mask(&self, _schema: Option<&str>, _name: &str, _column: &str) -> Option<Option<MaskAction>> {
+        None
+    }
+    /// Whether writing to the relation sets settings: pg_settings, and views that lead to it.
+    fn leads_to_settings(&self, _schema: Option<&str>, name: &str) -> bool {
+        name == SETTINGS_VIEW
+    }
     /// The schema in which the session's search_path finds an unqualified relation, if that is known for sure.
     ///
     /// While it is `None`, a rule for `audit.log` concerns every unqualified `log`, and a grant on `public.*` none.
@@ -42,6 +51,9 @@ pub trait Catalogue {
         None
     }
 }
+
+/// The view whose rules make an UPDATE of it a SET.
+pub const SETTINGS_VIEW: &str = "pg_settings";
 
 /// Nothing is known but the text and the policy: only relations that a mask names count as protected.
 pub struct NoCatalogue;
@@ -78,7 +90,7 @@ pub enum Action {
 pub struct Judgement {
     pub action: Action,
     /// The deciding rule's name. Without a rule: `grant` for what is allowed; `default-deny`, `unparsable`,
-    /// `pinned-setting`, `opaque`, `masked-source` or `binary-copy` for what is denied.
+    /// `pinned-setting`, `opaque`, `masked-source`, `masked-shape` or `binary-copy` for what is denied.
     pub rule: String,
     /// In the user's words: `DELETE on customers is not granted to role analyst`.
     pub reason: String,
@@ -89,8 +101,8 @@ pub struct Judgement {
     pub statement: usize,
     /// Result columns without an origin must be masked whole: the text reads a protected relation, or calls what may.
     pub mask_unsourced: bool,
-    /// For each column of the result whether it shows nothing of a protected value, like `count(*)`. Empty unless the
-    /// text is one statement whose columns are all known.
+    /// For each column of the result whether it shows nothing of a masked value: none flows into it, and none picks the
+    /// rows. Empty unless the text is one statement whose columns are all known.
     pub unsourced_harmless: Vec<bool>,
     /// Only if some statement copies out what may be masked for the subject.
     pub copy_masks: Option<CopyMasks>,
@@ -154,8 +166,10 @@ impl Case<'_> {
     /// In the order in which a user is best told: what can never be, what somebody forbade by name, what nobody granted.
     fn denial(&self, statement: &Statement) -> Option<Denial> {
         settings::pinned(statement)
+            .or_else(|| self.writes_settings(statement))
             .or_else(|| self.blocked(statement))
             .or_else(|| self.ungranted(statement))
+            .or_else(|| self.lets_masked_values_act(statement))
             .or_else(|| self.copies_masked_values(statement))
             .or_else(|| self.copies_out_in_binary(statement))
     }
@@ -175,7 +189,7 @@ impl Case<'_> {
             sqlstate: INSUFFICIENT_PRIVILEGE,
             statement: 0,
             mask_unsourced: analysis.statements.iter().any(|statement| self.masks_unsourced(statement)),
-            unsourced_harmless: harmless_columns(analysis),
+            unsourced_harmless: self.harmless_columns(analysis),
             copy_masks: self.copy_masks(analysis),
         }
     }
@@ -191,6 +205,10 @@ impl Denial {
             AnalyseError::Syntax { message, .. } => (message.clone(), complaint::sqlstate_and_hint(message)),
             AnalyseError::TooLong { bytes, max } => {
                 (format!("the statement has {bytes} bytes, at most {max} are judged"), ("54000", None))
+            }
+            AnalyseError::TooComplex { steps } => {
+                let reason = format!("the statement takes more than {steps} steps to judge; make it shorter or split it");
+                (reason, ("54001", None))
             }
             AnalyseError::Encoding(what) => (format!("the statement cannot be read: {what}"), ("22021", None)),
         };
@@ -232,15 +250,6 @@ impl<'a> Resolved<'a> {
     fn as_name(&self) -> Name<'_> {
         Name { schema: self.schema(), name: self.name }
     }
-}
-
-/// Only of a single statement with a column for each entry: else the places would not be those of the result.
-fn harmless_columns(analysis: &Analysis) -> Vec<bool> {
-    let [statement] = analysis.statements.as_slice() else { return Vec::new() };
-    if statement.output.iter().any(|column| matches!(column, Output::All { .. } | Output::Unknown)) {
-        return Vec::new();
-    }
-    statement.output.iter().map(|column| *column == Output::Harmless).collect()
 }
 
 /// `role analyst`, `roles a and b`, `anybody without a role`.

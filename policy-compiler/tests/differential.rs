@@ -6,8 +6,8 @@ use policy_compiler::explain::{Who, explain};
 use policy_compiler::judge::{Action, Catalogue, Subject, judge};
 use policy_compiler::policy::{Checked, Source, check};
 use policy_compiler::statement::{
-    AnalyseError, Analysis, ColumnUse, Copy, CopyDirection, CopyFormat, Effect, EffectSet, FunctionUse, Named, Output,
-    RelationUse, Setting, Statement,
+    AnalyseError, Analysis, ColumnUse, Copy, CopyDirection, CopyFormat, Effect, EffectSet, FunctionUse, Named, NewValue,
+    Output, Places, RelationUse, Setting, Statement,
 };
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -246,7 +246,8 @@ fn random_relation(random: &mut Random) -> RelationUse {
 
 fn random_column(random: &mut Random) -> ColumnUse {
     let relation = random.one_in(2).then(|| random.pick(&RELATIONS).to_owned());
-    ColumnUse { relation, name: random.pick(&COLUMNS).into() }
+    let places = random.pick(&[Places::SHOWN, Places::SHOWN, Places::PICKS, Places::SHAPES, Places::KEPT]);
+    ColumnUse { relation, name: random.pick(&COLUMNS).into(), places }
 }
 
 fn random_function(random: &mut Random) -> FunctionUse {
@@ -258,14 +259,19 @@ fn random_output(random: &mut Random) -> Output {
     match random.below(4) {
         0 => Output::All { schema: None, relation: random.pick(&RELATIONS).into() },
         1 => Output::Column { relation: None, name: random.pick(&COLUMNS).into() },
-        2 => Output::Harmless,
+        2 => Output::Computed(Vec::new()),
         _ => Output::Unknown,
     }
 }
 
 fn random_setting(random: &mut Random) -> Setting {
     let (name, value) = random.pick(&SETTINGS);
-    Setting { name: name.into(), value: value.map(Into::into) }
+    let value = match value {
+        Some(value) => NewValue::Is(value.into()),
+        None if random.one_in(2) => NewValue::Any,
+        None => NewValue::Default,
+    };
+    Setting { name: name.into(), value }
 }
 
 fn random_copy(random: &mut Random) -> Copy {

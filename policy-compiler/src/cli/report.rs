@@ -6,7 +6,7 @@ use crate::detect::Kind;
 use crate::explain::{Carrier, Explanation, Need, Who};
 use crate::judge::{Action, CopyMasks, Judgement};
 use crate::policy::{MaskedColumn, Origin};
-use crate::statement::{Analysis, Output, Statement};
+use crate::statement::{Analysis, ColumnUse, Output, Statement, UNKNOWN_COLUMN};
 use serde_json::{Value, json};
 use std::fmt;
 
@@ -212,7 +212,9 @@ impl Seen<'_> {
     /// The columns of a result that an entry of the analysis stands for.
     fn columns(&self, output: &Output, statement: &Statement, judgement: &Judgement) -> Vec<ColumnReport> {
         let (name, mask) = match output {
-            Output::Harmless => ("shows no value".to_owned(), None),
+            Output::Rows => ("a number of rows".to_owned(), None),
+            Output::Computed(flows) if flows.is_empty() => ("shows no value".to_owned(), None),
+            Output::Computed(flows) => (computed(flows, statement), None),
             Output::Unknown if judgement.mask_unsourced => {
                 ("an expression".to_owned(), Some("masked whole unless the server tells its column".to_owned()))
             }
@@ -268,6 +270,17 @@ impl Seen<'_> {
         }
         format!("{}: it may show a masked value", action.name())
     }
+}
+
+/// An expression, by what flows into it.
+fn computed(flows: &[u32], statement: &Statement) -> String {
+    let columns = flows.iter().filter_map(|column| statement.columns.get(*column as usize));
+    let name = |used: &ColumnUse| match (&used.relation, used.name.as_str()) {
+        (_, UNKNOWN_COLUMN) => "what is not known".to_owned(),
+        (Some(relation), name) => format!("{relation}.{name}"),
+        (None, name) => name.to_owned(),
+    };
+    format!("computed from {}", columns.map(name).collect::<Vec<_>>().join(", "))
 }
 
 impl ColumnReport {

@@ -3,7 +3,10 @@
 use super::{Case, CopyMasks, Denial, Resolved, role_phrase};
 use crate::artifact::format::Mask;
 use crate::artifact::{MaskAction, column_matches};
-use crate::statement::{Analysis, Copy, CopyDirection, CopyFormat, Effect, EffectSet, Output, RelationUse, Statement};
+use crate::statement::{
+    Analysis, ColumnUse, Copy, CopyDirection, CopyFormat, Effect, EffectSet, Output, Places, RelationUse, Statement,
+    UNKNOWN_COLUMN,
+};
 
 /// Effects that put values where they can be read again.
 const KEEPS: [Effect; 4] = [Effect::Insert, Effect::Update, Effect::Ddl, Effect::Notify];
@@ -72,7 +75,7 @@ impl Case<'_> {
         let copy = statement.copy.as_ref().filter(|_| self.masks_unsourced(statement))?;
         let columns = match &copy.table {
             Some((schema, name)) => self.masks_of_table(copy, schema.as_deref(), name),
-            None => self.masks_of_output(&statement.output),
+            None => self.masks_of_output(statement),
         };
         Some(columns.map_or(CopyMasks::All(self.strictest()), CopyMasks::Columns))
     }
@@ -85,34 +88,115 @@ impl Case<'_> {
     }
 
     /// `None` if it is not known how many columns there are.
-    fn masks_of_output(&self, output: &[Output]) -> Option<Vec<Option<MaskAction>>> {
+    fn masks_of_output(&self, statement: &Statement) -> Option<Vec<Option<MaskAction>>> {
+        let picks = self.is_picked_by_masked(statement);
         let mut masks = Vec::new();
-        for column in output {
-            match column {
+        for output in &statement.output {
+            match output {
                 Output::Unknown => return None,
-                Output::Harmless => masks.push(None),
-                // Several relations could have it, and one of them is protected.
-                Output::Column { relation: None, .. } => masks.push(Some(self.strictest())),
-                Output::Column { relation: Some(relation), name } => {
-                    let relation = Resolved::of(self.catalogue, None, relation);
-                    // The text says no schema here even if the relation was written with one.
-                    let any_schema = Resolved { schema: None, ..relation };
-                    let exists = self.catalogue.has_column(None, any_schema.name, name);
-                    masks.push(if exists { self.mask_of_column(&any_schema, name) } else { Some(self.strictest()) });
-                }
                 Output::All { schema, relation } => {
                     let relation = Resolved::of(self.catalogue, schema.as_deref(), relation);
                     let columns = self.catalogue.columns(relation.schema(), relation.name)?;
                     masks.extend(columns.iter().map(|column| self.mask_of_column(&relation, column)));
                 }
+                output => masks.push(self.mask_of_output(statement, output, picks)),
             }
         }
-        (!output.is_empty()).then_some(masks)
+        (!masks.is_empty()).then_some(masks)
+    }
+
+    /// What is done to one column of a result that comes without an origin. `picks`: a masked value picks its rows.
+    fn mask_of_output(&self, statement: &Statement, output: &Output, picks: bool) -> Option<MaskAction> {
+        let strictest = |masked: bool| masked.then(|| self.strictest());
+        match output {
+            Output::Column { relation, name } => {
+                // `c.f` is `f(c)` to the server when the relation has no such column.
+                let is_call = relation.as_deref().is_some_and(|relation| !self.catalogue.has_column(None, relation, name));
+                let own = relation.as_deref().and_then(|relation| self.mask_of_named(statement, relation, name));
+                let used = ColumnUse { relation: relation.clone(), name: name.clone(), places: Places::SHOWN };
+                own.or_else(|| strictest(picks || is_call || self.is_masked(statement, &used)))
+            }
+            // How many rows there are of a relation tells what was asked of each, and was asked for.
+            Output::Rows => strictest(picks && !statement.is_flat),
+            Output::Computed(flows) => {
+                let columns = flows.iter().map(|column| statement.columns.get(*column as usize));
+                let mut masked = columns.map(|column| column.is_none_or(|used| self.is_masked(statement, used)));
+                strictest(picks || masked.any(|masked| masked))
+            }
+            Output::All { .. } | Output::Unknown => Some(self.strictest()),
+        }
+    }
+
+    /// Over all relations of this name that the text reads.
+    fn mask_of_named(&self, statement: &Statement, relation: &str, column: &str) -> Option<MaskAction> {
+        let named = statement.relations.iter().filter(|used| used.name == relation);
+        named.filter_map(|used| self.mask_of_column(&self.resolve(used), column)).max()
+    }
+
+    /// For each column of the result whether it shows nothing of a masked value. Only of a single statement with a column for
+    /// each entry: else the places would not be those of the result.
+    pub(super) fn harmless_columns(&self, analysis: &Analysis) -> Vec<bool> {
+        let [statement] = analysis.statements.as_slice() else { return Vec::new() };
+        if self.first_mask().is_none() {
+            return Vec::new();
+        }
+        let masks = self.masks_of_output(statement).unwrap_or_default();
+        masks.iter().map(Option::is_none).collect()
+    }
+
+    /// Whether a masked value picks, groups or orders rows somewhere in the statement.
+    fn is_picked_by_masked(&self, statement: &Statement) -> bool {
+        self.masked_at(statement, Places::PICKS.with(Places::SHAPES)).is_some()
+    }
+
+    /// A masked column that stands at one of the places.
+    fn masked_at<'s>(&self, statement: &'s Statement, places: Places) -> Option<&'s ColumnUse> {
+        let mut placed = statement.columns.iter().filter(|used| used.places.has_any(places));
+        placed.find(|used| self.is_masked(statement, used))
+    }
+
+    /// Whether a column that the text names is masked, or may be.
+    fn is_masked(&self, statement: &Statement, used: &ColumnUse) -> bool {
+        if used.relation.is_none() && used.name == UNKNOWN_COLUMN {
+            return self.masks_unsourced(statement);
+        }
+        let mut relations = statement.relations.iter().filter(|relation| {
+            used.relation.as_deref().is_none_or(|name| name == relation.name)
+        });
+        relations.any(|relation| {
+            let name = self.resolve(relation);
+            let is_other = || {
+                let columns = self.catalogue.columns(name.schema(), name.name);
+                used.relation.is_none() && columns.is_some_and(|columns| !columns.contains(&used.name))
+            };
+            self.is_protected(&name)
+                && (used.name == "*" || !is_other() && self.mask_of_column(&name, &used.name).is_some())
+        })
+    }
+
+    /// Denies what lets a masked value decide more than whether a row answers a question: which rows of others come and how
+    /// many, what a function does, what a session keeps.
+    pub(super) fn lets_masked_values_act(&self, statement: &Statement) -> Option<Denial> {
+        self.first_mask()?;
+        let roles = || role_phrase(&self.policy.role_names(self.subject.roles));
+        if let Some(used) = self.masked_at(statement, Places::SHAPES) {
+            let reason = format!("{} is masked for {} and would decide which rows come, or how many", named(used), roles());
+            let mut denial = Denial::new("masked-shape", reason);
+            denial.hint = Some("compare it with constants or parameters alone, in a condition of its own".into());
+            return Some(denial);
+        }
+        let kept = if statement.acts { Places::KEPT.with(Places::PICKS) } else { Places::KEPT };
+        let used = self.masked_at(statement, kept)?;
+        let reason = format!("{} is masked for {}, and the statement would keep what depends on it", named(used), roles());
+        let mut denial = Denial::new("masked-source", reason);
+        denial.hint = Some("call functions that do something in a statement of their own".into());
+        Some(denial)
     }
 
     /// By name where a mask names the relation; a relation that only depends on a masked one is masked whole.
     fn mask_of_column(&self, relation: &Resolved<'_>, column: &str) -> Option<MaskAction> {
-        if self.masks_on(relation).next().is_none() {
+        let known = self.catalogue.column_mask(relation.schema(), relation.name, column);
+        if known.is_none() && self.masks_on(relation).next().is_none() {
             return self.is_protected(relation).then(|| self.strictest());
         }
         let hits = self.masks_on(relation).filter(|(_, mask)| {
@@ -122,7 +206,13 @@ impl Case<'_> {
                     && column_matches(masked.schema.as_deref(), relation.schema())
             })
         });
-        hits.map(|(_, mask)| mask.action).max()
+        let known = known.flatten().map(|action| action.max(self.strictest_of(relation)));
+        hits.map(|(_, mask)| mask.action).max().max(known)
+    }
+
+    /// The strictest mask on any column of the relation.
+    fn strictest_of(&self, relation: &Resolved<'_>) -> MaskAction {
+        self.masks_on(relation).map(|(_, mask)| mask.action).max().unwrap_or(MaskAction::Redact)
     }
 
     /// Whether the text names a masked column of the relation, or may: by a star, a whole row, an unknown name.
@@ -133,7 +223,11 @@ impl Case<'_> {
         let columns = self.catalogue.columns(relation.schema(), relation.name);
         statement.columns.iter().any(|used| match used.relation.as_deref() {
             Some(other) if other != relation.name => false,
-            Some(_) => used.name == "*" || self.mask_of_column(relation, &used.name).is_some(),
+            // A name that is no column is a function of the whole row.
+            Some(_) => {
+                let is_none = columns.as_ref().is_some_and(|columns| !columns.contains(&used.name));
+                used.name == "*" || is_none || self.mask_of_column(relation, &used.name).is_some()
+            }
             None => {
                 let known = columns.as_ref().is_some_and(|columns| columns.contains(&used.name));
                 !known || self.mask_of_column(relation, &used.name).is_some()
@@ -186,6 +280,16 @@ impl Case<'_> {
         scopes
             .flat_map(|scope| scope.masks.iter().copied())
             .filter(|id| masks[*id as usize].scope.applies(self.subject.roles.bits(), self.subject.resource))
+    }
+}
+
+/// A column as a person would name it.
+fn named(used: &ColumnUse) -> String {
+    match (&used.relation, used.name.as_str()) {
+        (None, UNKNOWN_COLUMN) => "a value that may be masked".to_owned(),
+        (None, name) => name.to_owned(),
+        (Some(relation), "*") => format!("a column of {relation}"),
+        (Some(relation), name) => format!("{relation}.{name}"),
     }
 }
 

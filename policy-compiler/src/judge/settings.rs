@@ -1,7 +1,22 @@
 //! Settings that the gateway pins: with another value the text that was judged is not the text that runs.
 
-use super::Denial;
-use crate::statement::{Setting, Statement};
+use super::{Case, Denial};
+use crate::statement::{Effect, EffectSet, NewValue, Setting, Statement};
+
+impl Case<'_> {
+    /// UPDATE of pg_settings is SET to the server, whatever the condition picks.
+    pub(super) fn writes_settings(&self, statement: &Statement) -> Option<Denial> {
+        let writes = EffectSet::of(&[Effect::Insert, Effect::Update, Effect::Delete]);
+        let written = statement.relations.iter().find(|relation| {
+            let name = self.resolve(relation);
+            !relation.effects.intersection(writes).is_empty()
+                && self.catalogue.leads_to_settings(name.schema(), name.name)
+        })?;
+        let mut denial = Denial::new("pinned-setting", format!("{} of {} would set settings", statement.tag, written.name));
+        denial.hint = Some("use SET name = value".into());
+        Some(denial)
+    }
+}
 
 /// The first setting that the statement may not change.
 pub(super) fn pinned(statement: &Statement) -> Option<Denial> {
@@ -15,8 +30,15 @@ pub(super) fn pinned(statement: &Statement) -> Option<Denial> {
 
 /// RESET and DEFAULT are harmless: the pinned values stand in the upstream's startup options, and come back.
 fn refusal(setting: &Setting) -> Option<String> {
-    let value = setting.value.as_deref()?;
     let name = setting.name.to_lowercase();
+    let value = match &setting.value {
+        NewValue::Default => return None,
+        NewValue::Is(value) => value,
+        NewValue::Any if may_take_any_value(&name) => return None,
+        NewValue::Any => {
+            return Some(format!("{name} can be set to a constant only: what it becomes may change what texts mean"));
+        }
+    };
     if name == "search_path" && hides_catalog(value) {
         return Some(
             "search_path cannot name pg_catalog after another schema: names of the catalog would change".into(),
@@ -29,6 +51,13 @@ fn refusal(setting: &Setting) -> Option<String> {
         _ => true,
     };
     (!allowed).then(|| format!("{name} cannot be set to {value}: wireward pins it"))
+}
+
+/// Whether a setting, whatever it becomes, changes neither what a text means nor who acts.
+pub fn may_take_any_value(name: &str) -> bool {
+    const MEANING: [&str; 6] =
+        ["client_encoding", "role", "search_path", "session_authorization", "session_replication_role", "standard_conforming_strings"];
+    !MEANING.contains(&name)
 }
 
 /// Whether a search_path names pg_catalog after another schema. The server searches it first unless the path names it;
@@ -81,7 +110,7 @@ mod tests {
             ("search_path", Some("app, PG_CATALOG"), false),
             ("statement_timeout", Some("1s"), true),
         ] {
-            let setting = Setting { name: name.into(), value: value.map(Into::into) };
+            let setting = Setting { name: name.into(), value: value.map_or(NewValue::Default, |value: &str| NewValue::Is(value.into())) };
             let statement = Statement { settings: vec![setting], ..Statement::default() };
             assert_eq!(pinned(&statement).is_none(), allowed, "{name} = {value:?}");
         }

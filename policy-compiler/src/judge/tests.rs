@@ -2,7 +2,7 @@ use super::*;
 use crate::build::compile;
 use crate::policy::Source;
 use crate::statement::{
-    ColumnUse, Copy, CopyDirection, CopyFormat, EffectSet, FunctionUse, Named, RelationUse, Setting,
+    ColumnUse, Copy, CopyDirection, CopyFormat, EffectSet, FunctionUse, Named, NewValue, Output, Places, RelationUse, Setting,
 };
 
 const POLICY: &str = r#"
@@ -125,6 +125,7 @@ fn with_columns(statement: Statement, columns: &[(Option<&str>, &str)]) -> State
     let column = |(relation, name): &(Option<&str>, &str)| ColumnUse {
         relation: relation.map(str::to_owned),
         name: (*name).to_owned(),
+        places: Places::SHOWN,
     };
     Statement { columns: columns.iter().map(column).collect(), ..statement }
 }
@@ -140,7 +141,7 @@ fn every_verdict_names_what_decided_it() {
     use Action::{Allow, Deny, Mask};
     let opaque = || Statement { opaque: Some("a new statement".into()), ..statement("X", &[], &[Effect::Opaque]) };
     let set_role = || Statement {
-        settings: vec![Setting { name: "role".into(), value: Some("postgres".into()) }],
+        settings: vec![Setting { name: "role".into(), value: NewValue::Is("postgres".into()) }],
         ..statement("SET", &[], &[Effect::Session])
     };
     let execute =
@@ -329,10 +330,11 @@ fn harmless_columns_are_told_only_when_every_place_is_known() {
     let column = || Output::Column { relation: None, name: "id".into() };
     let all = || Output::All { schema: None, relation: "orders".into() };
     for (output, expected) in [
-        (vec![Output::Harmless], vec![true]),
-        (vec![column(), Output::Harmless], vec![false, true]),
-        (vec![Output::Harmless, all()], vec![]),
-        (vec![Output::Unknown, Output::Harmless], vec![]),
+        (vec![Output::Computed(Vec::new())], vec![true]),
+        (vec![column(), Output::Computed(Vec::new())], vec![true, true]),
+        (vec![Output::Computed(Vec::new()), all()], vec![true, true, true]),
+        (vec![Output::Unknown, Output::Computed(Vec::new())], vec![]),
+        (vec![Output::Rows, Output::Computed(vec![7])], vec![true, false]),
     ] {
         let statement = Statement { output, ..select("orders") };
         assert_eq!(judged("analyst", vec![statement.clone()], &Shop).unsourced_harmless, expected);
@@ -377,9 +379,10 @@ fn each_field_of_a_copy_gets_its_mask_or_all_get_the_strictest() {
         ("analyst", copy(None, &[], vec![column(Some("customers"), "ssn")]), Some(Columns(vec![Some(Hash)]))),
         ("analyst", copy(None, &[], vec![column(Some("orders"), "computed")]), Some(Columns(vec![Some(Hash)]))),
         ("analyst", copy(None, &[], vec![column(Some("orders"), "total")]), Some(Columns(vec![None]))),
-        ("analyst", copy(None, &[], vec![column(None, "id")]), Some(Columns(vec![Some(Hash)]))),
-        ("analyst", copy(None, &[], vec![Output::Harmless]), Some(Columns(vec![None]))),
-        ("analyst", copy(None, &[], vec![Output::Harmless, Output::Unknown]), Some(All(Hash))),
+        ("analyst", copy(None, &[], vec![column(None, "id")]), Some(Columns(vec![None]))),
+        ("analyst", copy(None, &[], vec![column(None, "email")]), Some(Columns(vec![Some(Hash)]))),
+        ("analyst", copy(None, &[], vec![Output::Computed(Vec::new())]), Some(Columns(vec![None]))),
+        ("analyst", copy(None, &[], vec![Output::Computed(Vec::new()), Output::Unknown]), Some(All(Hash))),
         ("analyst", copy(None, &[], vec![]), Some(All(Hash))),
         ("dba", copy(Some("customers"), &[], vec![]), None),
     ];

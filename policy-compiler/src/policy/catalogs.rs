@@ -21,6 +21,14 @@ impl Name<'_> {
     }
 }
 
+/// Whether a relation of this name, as written, is of the server's own schemas.
+pub fn is_of_system(schema: Option<&str>, name: &str) -> bool {
+    match schema {
+        Some(schema) => matches!(schema, "pg_catalog" | "information_schema") || is_toast(schema),
+        None => is_catalog_name(name),
+    }
+}
+
 /// Whether the name, written without a schema, is found in pg_catalog before anywhere else.
 pub fn is_catalog_name(name: &str) -> bool {
     CATALOGS.binary_search(&name).is_ok()

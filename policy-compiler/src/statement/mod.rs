@@ -137,20 +137,25 @@ pub struct Statement {
     pub effects: EffectSet,
     /// Each relation named, once for every (schema, name), with all effects on it. CTE names are not relations.
     pub relations: Vec<RelationUse>,
-    /// Each column named (in any clause), with the relation where the text makes that plain. `*` is the name `*`.
+    /// Each column named (in any clause), with the relation where the text makes that plain. `*` is the name `*`, and a
+    /// value of which nothing is known has the name [`UNKNOWN_COLUMN`].
     pub columns: Vec<ColumnUse>,
     /// Each function called. Operators and casts are not functions.
     pub functions: Vec<FunctionUse>,
-    /// An UPDATE or DELETE stands somewhere in it without a WHERE clause that names a column; so does a MERGE that does
-    /// either on a condition that names none.
+    /// An UPDATE or DELETE stands somewhere in it without a condition that sets a column of its table against something
+    /// else (`id = id` does not); so does a MERGE that does either, or an INSERT … SELECT … ON CONFLICT DO UPDATE.
     pub without_where: bool,
+    /// A function is called that does something: takes a lock, counts a sequence up, sets a setting.
+    pub acts: bool,
+    /// One query level, and nothing but relations and their joins in FROM: as many rows come as the relations have.
+    pub is_flat: bool,
     /// How each column of the result comes about, as far as the text shows it. Empty if there are no rows. For PREPARE
     /// and DECLARE it is the result of the statement that they name, for COPY TO the columns of the lines sent.
     pub output: Vec<Output>,
     /// Set for COPY from or to the client.
     pub copy: Option<Copy>,
-    /// Settings that SET, RESET, set_config and their like would change. `value` is `None` for DEFAULT and RESET, and for
-    /// `jit` set from a parameter. RESET ALL and DISCARD ALL stand as the name `all`.
+    /// Settings that SET, RESET, set_config and their like would change, for the session or for later ones. RESET ALL and
+    /// DISCARD ALL stand as the name `all`.
     pub settings: Vec<Setting>,
     /// The name that PREPARE, DECLARE give to a statement.
     pub defines: Option<Named>,
@@ -176,6 +181,36 @@ pub struct ColumnUse {
     /// The relation's name (not its alias) where the text makes it plain.
     pub relation: Option<String>,
     pub name: String,
+    pub places: Places,
+}
+
+/// The name of a [`ColumnUse`] that stands for a value of which nothing is known: what a user's function returns.
+pub const UNKNOWN_COLUMN: &str = "";
+
+/// What a column decides beyond the value of a column of the result: how a mask on it could be got around.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Places(u8);
+
+impl Places {
+    /// It stands in a result column, is assigned to, or is asked for NULL.
+    pub const SHOWN: Self = Self(0);
+    /// It picks, groups or orders rows, set against constants and parameters alone: who asks learns yes or no.
+    pub const PICKS: Self = Self(1);
+    /// Together with other values, or through a function that returns rows, it decides which rows come or how many:
+    /// they tell the value.
+    pub const SHAPES: Self = Self(2);
+    /// A function keeps it, or does something that depends on it, outside the result.
+    pub const KEPT: Self = Self(4);
+
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Some place of `others` is among them.
+    pub fn has_any(self, others: Self) -> bool {
+        self.0 & others.0 != 0
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -193,9 +228,12 @@ pub enum Output {
     All { schema: Option<String>, relation: String },
     /// A bare column. `relation` is `None` when several could have it.
     Column { relation: Option<String>, name: String },
-    /// An expression that shows nothing of a protected value: count(…), EXISTS, a constant, a parameter.
-    Harmless,
-    /// Any other expression, or a star that the text alone cannot expand: how many columns it is stands open.
+    /// How many rows there are, or how many with a value in a bare column: count(*), count(c).
+    Rows,
+    /// An expression, with the columns whose values flow into it, as places in [`Statement::columns`], in order. None flow
+    /// into a constant or a parameter.
+    Computed(Vec<u32>),
+    /// Not known: how many columns it is stands open too.
     Unknown,
 }
 
@@ -231,7 +269,17 @@ pub enum CopyFormat {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
     pub name: String,
-    pub value: Option<String>,
+    pub value: NewValue,
+}
+
+/// What a setting becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NewValue {
+    /// DEFAULT, RESET: what the session began with.
+    Default,
+    Is(String),
+    /// What a parameter or an expression gives.
+    Any,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -247,6 +295,8 @@ pub enum AnalyseError {
     Syntax { message: String, position: Option<usize> },
     /// Longer than `max` bytes.
     TooLong { bytes: usize, max: usize },
+    /// The analysis took more than `steps` steps.
+    TooComplex { steps: u32 },
     /// A NUL byte, or not UTF-8.
     Encoding(&'static str),
 }

@@ -2,10 +2,9 @@
 //! tree collects what it would do.
 //!
 //! Nested statements count as if they stood alone: a DELETE inside a CTE, an EXPLAIN ANALYZE or a COPY is a DELETE.
-//! Unqualified names of functions and operators are taken for those of `pg_catalog`, because the server looks there
-//! first. This fails when a session puts another schema before `pg_catalog` in its search_path, or when somebody may
-//! create a function of the same name whose arguments fit better. The policy guards both: `settings` shows a change of
-//! search_path, and CREATE FUNCTION is [`Effect::Ddl`].
+//! Unqualified names of functions, operators and types are taken for those of `pg_catalog`, because the server looks there
+//! first, unless users have added one of the same name anywhere: then it is a call of theirs (see [`server`]). A session
+//! that puts another schema before `pg_catalog` in its search_path is guarded by the policy: `settings` shows the change.
 
 pub mod complaint;
 mod copy;
@@ -13,6 +12,7 @@ mod depth;
 mod expressions;
 mod from;
 mod functions;
+mod guards;
 mod kinds;
 mod lineage;
 mod names;
@@ -28,18 +28,40 @@ mod corpus;
 #[cfg(test)]
 mod tests;
 
+use self::server::Server;
 use super::{AnalyseError, Analysis, Effect, Statement};
 
 /// Longest text analysed, in bytes.
 pub const TEXT_BYTES_MAX: usize = 1 << 20;
 
-/// What a text would do. It runs on the caller's thread, which needs 2 MiB of stack, when the text cannot nest deeply;
-/// else on a short-lived thread of its own with 64 MiB (about 50 µs more).
+/// What an analysis may cost: steps of the walk, each of some tens of nanoseconds, counted the same on every machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    pub steps: u32,
+}
+
+impl Budget {
+    /// For a text that is judged on the shard itself: a millisecond or two.
+    pub const INLINE: Self = Self { steps: 20_000 };
+    /// For the analyser thread: some tenths of a second. An INSERT of 1 MiB takes about a tenth of it.
+    pub const ANALYSER: Self = Self { steps: 4_000_000 };
+}
+
+/// What a text would do on the newest server, to which nobody has added anything. See [`analyse_for`].
+///
+/// # Errors
+/// As [`analyse_for`].
+pub fn analyse(text: &str) -> Result<Analysis, AnalyseError> {
+    analyse_for(text, Server::NEWEST, Budget::ANALYSER)
+}
+
+/// What a text would do on a server. It runs on the caller's thread, which needs 2 MiB of stack, when the text cannot nest
+/// deeply; else on a short-lived thread of its own with 64 MiB (about 50 µs more).
 ///
 /// # Errors
 /// See [`AnalyseError`]. A text that nests deeper than the grammar's library or [`tree::LEVELS_MAX`] bears is a
 /// `Syntax` error.
-pub fn analyse(text: &str) -> Result<Analysis, AnalyseError> {
+pub fn analyse_for(text: &str, server: Server<'_>, budget: Budget) -> Result<Analysis, AnalyseError> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(AnalyseError::TooLong { bytes: text.len(), max: TEXT_BYTES_MAX });
     }
@@ -47,32 +69,36 @@ pub fn analyse(text: &str) -> Result<Analysis, AnalyseError> {
         return Err(AnalyseError::Encoding("the text holds a NUL byte; remove it"));
     }
     match depth::bound(text) {
-        bound if bound <= depth::INLINE_MAX => analyse_here(text),
-        _ => depth::on_deep_stack(|| analyse_here(text)),
+        bound if bound <= depth::INLINE_MAX => analyse_here(text, server, budget),
+        _ => depth::on_deep_stack(|| analyse_here(text, server, budget)),
     }
 }
 
-/// As [`analyse`], for bytes off the wire.
+/// As [`analyse_for`], for bytes off the wire.
 ///
 /// # Errors
-/// [`AnalyseError::Encoding`] for a NUL byte or bytes that are not UTF-8, else as [`analyse`].
-pub fn analyse_bytes(text: &[u8]) -> Result<Analysis, AnalyseError> {
+/// [`AnalyseError::Encoding`] for a NUL byte or bytes that are not UTF-8, else as [`analyse_for`].
+pub fn analyse_bytes(text: &[u8], server: Server<'_>, budget: Budget) -> Result<Analysis, AnalyseError> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(AnalyseError::TooLong { bytes: text.len(), max: TEXT_BYTES_MAX });
     }
     match std::str::from_utf8(text) {
-        Ok(text) => analyse(text),
+        Ok(text) => analyse_for(text, server, budget),
         Err(_) => Err(AnalyseError::Encoding("the text is not UTF-8; set client_encoding to UTF8")),
     }
 }
 
-fn analyse_here(text: &str) -> Result<Analysis, AnalyseError> {
+fn analyse_here(text: &str, server: Server<'_>, budget: Budget) -> Result<Analysis, AnalyseError> {
     let parsed = parse(text)?;
     let mut statements = Vec::with_capacity(parsed.stmts.len());
+    let mut steps = budget.steps;
     for raw in &parsed.stmts {
         let Some(node) = raw.stmt.as_deref() else { continue };
         statements.push(match tree::build(node) {
-            Ok(tree) => walk::statement(&tree),
+            Ok(tree) => {
+                let statement = walk::statement(&tree, server, &mut steps);
+                statement.ok_or(AnalyseError::TooComplex { steps: budget.steps })?
+            }
             Err(why) => refused(why),
         });
     }

@@ -6,7 +6,7 @@ use super::names;
 use super::tree::Node;
 use super::walk::Walk;
 
-impl Walk {
+impl Walk<'_> {
     /// A path or a program is the server's own; else the rows go to or come from the client.
     pub fn copy(&mut self, node: &Node) -> Vec<Column> {
         let from = node.flag("is_from");
@@ -42,12 +42,13 @@ impl Walk {
         }
         if columns.is_empty() {
             let output = Output::All { schema, relation: name };
-            return vec![Column { name: None, output, open: true }];
+            return vec![Column { name: None, output, open: true, row: 0 }];
         }
         let column = |column: &String| Column {
             name: Some(column.clone()),
             output: Output::Column { relation: Some(name.clone()), name: column.clone() },
             open: false,
+            row: 0,
         };
         columns.iter().map(column).collect()
     }
@@ -57,10 +58,11 @@ impl Walk {
         let mut scope = Scope::default();
         if let Some(relation) = node.node("relation") {
             let (schema, name) = names::relation(relation);
-            scope.sources.push(Source { alias: Some(name.clone()), rows: Rows::Relation { schema, name } });
+            let row = self.new_row();
+            scope.sources.push(Source { alias: Some(name.clone()), rows: Rows::Relation { schema, name }, row });
         }
         self.scopes.push(scope);
-        self.visit(condition);
+        self.conditions(Some(condition));
         self.scopes.pop();
     }
 }

@@ -1,6 +1,6 @@
 //! One row a statement: `sql ;; effects ;; relations ;; output ;; extras`, see `corpus.txt`.
 
-use super::super::{EffectSet, Named, Output, Statement};
+use super::super::{EffectSet, Named, NewValue, Output, Places, Statement, UNKNOWN_COLUMN};
 use super::analyse;
 
 const ROWS: &str = include_str!("corpus.txt");
@@ -19,12 +19,23 @@ fn relations(statement: &Statement) -> String {
     statement.relations.iter().map(shown).collect::<Vec<_>>().join(", ")
 }
 
-/// `-` harmless, `?` unknown, `t.*` all of a relation, `t.c` a column, `?.c` a column of one of several.
+fn column(statement: &Statement, at: u32) -> String {
+    let used = &statement.columns[at as usize];
+    match used.name.as_str() {
+        UNKNOWN_COLUMN => "?".to_owned(),
+        name => format!("{}.{name}", used.relation.as_deref().unwrap_or("?")),
+    }
+}
+
+/// `-` shows nothing, `#` a number of rows, `(t.c u.d)` an expression by what flows into it, `?` unknown, `t.*` all of a
+/// relation, `t.c` a column, `?.c` a column of one of several.
 fn output(statement: &Statement) -> String {
     let shown = |o: &Output| match o {
         Output::All { schema, relation } => format!("{}.*", dotted(schema.as_deref(), relation)),
         Output::Column { relation, name } => format!("{}.{name}", relation.as_deref().unwrap_or("?")),
-        Output::Harmless => "-".to_owned(),
+        Output::Rows => "#".to_owned(),
+        Output::Computed(flows) if flows.is_empty() => "-".to_owned(),
+        Output::Computed(flows) => format!("({})", flows.iter().map(|at| column(statement, *at)).collect::<Vec<_>>().join(" ")),
         Output::Unknown => "?".to_owned(),
     };
     statement.output.iter().map(shown).collect::<Vec<_>>().join(", ")
@@ -35,8 +46,21 @@ fn extras(statement: &Statement) -> String {
     let mut parts = vec![statement.tag.clone()];
     parts.extend(statement.without_where.then(|| "no-where".to_owned()));
     parts.extend(statement.literals_are_plain.then(|| "plain".to_owned()));
-    parts
-        .extend(statement.settings.iter().map(|s| format!("{}={}", s.name, s.value.as_deref().unwrap_or("<default>"))));
+    let value = |value: &NewValue| match value {
+        NewValue::Default => "<default>".to_owned(),
+        NewValue::Any => "<any>".to_owned(),
+        NewValue::Is(value) => value.clone(),
+    };
+    parts.extend(statement.settings.iter().map(|s| format!("{}={}", s.name, value(&s.value))));
+    let placed = |places: Places| {
+        let columns = statement.columns.iter().enumerate().filter(move |(_, used)| used.places.has_any(places));
+        columns.map(|(at, _)| column(statement, at as u32)).collect::<Vec<_>>().join(" ")
+    };
+    for (word, places) in [("picks", Places::PICKS), ("shapes", Places::SHAPES), ("kept", Places::KEPT)] {
+        let columns = placed(places);
+        parts.extend((!columns.is_empty()).then(|| format!("{word} {columns}")));
+    }
+    parts.extend(statement.acts.then(|| "acts".to_owned()));
     let named = |verb: &str, named: &Option<Named>| {
         named.as_ref().map(|n| match n {
             Named::Prepared(name) => format!("{verb} prepared {name}"),

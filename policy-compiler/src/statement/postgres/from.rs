@@ -2,17 +2,19 @@
 
 use std::rc::Rc;
 
-use super::super::Effect;
+use super::super::{Effect, Output, Places};
 use super::lineage::{self, Column, Rows, Source};
 use super::names;
 use super::tree::Node;
 use super::walk::Walk;
 
-impl Walk {
+impl Walk<'_> {
     /// Adds the sources of a FROM list to the innermost scope.
     pub fn scan_list<'n>(&mut self, items: impl Iterator<Item = &'n Node>) {
         for item in items {
-            self.scan_item(item);
+            if self.step(1) {
+                self.scan_item(item);
+            }
         }
     }
 
@@ -23,23 +25,39 @@ impl Walk {
             "JoinExpr" => self.scan_join(item),
             "RangeTableSample" => self.scan_sample(item),
             "RangeFunction" | "RangeTableFunc" | "JsonTable" => {
-                self.children(item);
-                self.add(names::alias(item).0.or_else(|| function_name(item)), vec![Column::unknown_star()]);
+                let columns = self.rows_of_function(item);
+                self.add(names::alias(item).0.or_else(|| function_name(item)), columns);
             }
             _ => {
-                self.visit(item);
+                self.derives = true;
+                self.shaping(|w| w.visit(item));
                 self.add(None, vec![Column::unknown_star()]);
             }
         }
     }
 
-    fn add(&mut self, alias: Option<String>, columns: Vec<Column>) {
-        self.add_source(Source { alias, rows: Rows::Derived(columns.into()) });
+    /// What flows into a function's arguments flows into each column of its rows, and decides how many they are.
+    fn rows_of_function(&mut self, item: &Node) -> Vec<Column> {
+        self.derives = true;
+        self.check_form(item);
+        let mark = self.mark();
+        let mut flows = Vec::new();
+        self.shaping(|w| {
+            w.children(item);
+            flows = w.flows_since(mark);
+        });
+        let row = self.new_row();
+        vec![Column { name: None, output: Output::Computed(flows), open: true, row }]
     }
 
-    fn add_source(&mut self, source: Source) {
+    fn add(&mut self, alias: Option<String>, columns: Vec<Column>) {
+        self.add_rows(alias, Rows::Derived(columns.into()));
+    }
+
+    fn add_rows(&mut self, alias: Option<String>, rows: Rows) {
+        let row = self.new_row();
         if let Some(scope) = self.scopes.last_mut() {
-            scope.sources.push(source);
+            scope.sources.push(Source { alias, rows, row });
         }
     }
 
@@ -48,18 +66,21 @@ impl Walk {
         let (schema, name) = names::relation(item);
         let (alias, columns) = names::alias(item);
         let alias = alias.or_else(|| Some(name.clone()));
+        self.step(self.ctes.len());
         let cte = self.ctes.iter().rev().find(|(cte, _)| schema.is_none() && *cte == name).map(|(_, c)| Rc::clone(c));
         match cte {
-            Some(rows) if columns.is_empty() => self.add_source(Source { alias, rows: Rows::Derived(rows) }),
+            Some(rows) if columns.is_empty() => self.add_rows(alias, Rows::Derived(rows)),
             Some(rows) => self.add(alias, lineage::rename(rows.to_vec(), &columns)),
             None => {
                 self.relation_named(schema.clone(), name.clone(), Effect::Read);
                 match columns.is_empty() {
-                    true => self.add_source(Source { alias, rows: Rows::Relation { schema, name } }),
+                    true => self.add_rows(alias, Rows::Relation { schema, name }),
                     false => {
                         // Under other names any of its columns may be meant.
-                        self.column(Some(name), "*");
-                        self.add(alias, vec![Column::unknown_star()]);
+                        let all = self.column(Some(name), "*");
+                        let output = Output::Computed(vec![all]);
+                        let row = self.new_row();
+                        self.add(alias, vec![Column { name: None, output, open: true, row }]);
                     }
                 }
             }
@@ -69,7 +90,7 @@ impl Walk {
     /// Only a LATERAL sub-query sees its neighbours.
     fn scan_query(&mut self, item: &Node) {
         let hidden = if item.flag("lateral") { None } else { self.scopes.last_mut().map(std::mem::take) };
-        let columns = item.node("subquery").map_or_else(Vec::new, |query| self.run(query));
+        let columns = item.node("subquery").map_or_else(Vec::new, |query| self.apart(|w| w.run(query)));
         if let (Some(hidden), Some(scope)) = (hidden, self.scopes.last_mut()) {
             *scope = hidden;
         }
@@ -81,40 +102,85 @@ impl Walk {
     fn scan_join(&mut self, item: &Node) {
         let first = self.scopes.last().map_or(0, |s| s.sources.len());
         self.scan_list(item.node("larg").into_iter().chain(item.node("rarg")));
-        self.maybe(item.node("quals"));
-        let merges = item.flag("is_natural") || item.has("using_clause");
-        for column in item.name_parts("using_clause") {
-            self.column(None, column);
-        }
+        self.conditions(item.node("quals"));
+        self.scan_merged(item, first);
         let Some(scope) = self.scopes.last_mut() else { return };
-        scope.merged |= merges;
-        if let (Some(alias), renamed) = names::alias(item) {
+        if let (Some(alias), _) = names::alias(item) {
             let members = scope.sources.split_off(first);
-            for member in members.into_iter().filter(|_| !renamed.is_empty()) {
-                if let Rows::Relation { name, .. } = member.rows {
-                    self.column(Some(name), "*");
-                }
-            }
-            self.add(Some(alias), vec![Column::unknown_star()]);
+            self.add_join(alias, &members);
         }
         if let Some(alias) = item.node("join_using_alias") {
-            self.add(Some(alias.text("aliasname").to_owned()), vec![Column::unknown_star()]);
+            let members = self.scopes.last().map(|s| s.sources[first.min(s.sources.len())..].to_vec());
+            self.add_join(alias.text("aliasname").to_owned(), &members.unwrap_or_default());
         }
+    }
+
+    /// USING and NATURAL set columns of both sides against each other; which, only the catalogue knows for NATURAL.
+    fn scan_merged(&mut self, item: &Node, first: usize) {
+        let columns = item.name_parts("using_clause");
+        if columns.is_empty() && !item.flag("is_natural") {
+            return;
+        }
+        self.note_operator_apart();
+        let mark = self.mark();
+        for name in columns {
+            let column = self.column(None, name);
+            self.refer(Some(column), 0);
+        }
+        if item.flag("is_natural") {
+            let members = self.scopes.last().map(|s| s.sources[first.min(s.sources.len())..].to_vec());
+            for member in members.unwrap_or_default() {
+                self.refer_to_all_of(&member);
+            }
+        }
+        self.place(mark, Places::SHAPES);
+        self.forget_since(mark);
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.merged = true;
+        }
+    }
+
+    fn note_operator_apart(&mut self) {
+        self.apart(|w| w.note_operator(&["="]));
+    }
+
+    fn refer_to_all_of(&mut self, source: &Source) {
+        match &source.rows {
+            Rows::Relation { schema, name } => {
+                let all = Output::All { schema: schema.clone(), relation: name.clone() };
+                self.refer_to(&all, source.row);
+            }
+            Rows::Derived(columns) => columns.iter().for_each(|column| self.refer_to(&column.output, source.row)),
+        }
+    }
+
+    /// Under the name of a join any column of its members may be meant.
+    fn add_join(&mut self, alias: String, members: &[Source]) {
+        let mark = self.mark();
+        for member in members {
+            self.refer_to_all_of(member);
+        }
+        let output = Output::Computed(self.flows_since(mark));
+        self.forget_since(mark);
+        let row = self.new_row();
+        self.add(Some(alias), vec![Column { name: None, output, open: true, row }]);
     }
 
     /// A sampling method is a function in disguise.
     fn scan_sample(&mut self, item: &Node) {
+        self.derives = true;
         self.scan_list(item.node("relation").into_iter());
         let method = item.name_parts("method");
         if !matches!(method.as_slice(), ["system" | "bernoulli"] | ["pg_catalog", "system" | "bernoulli"])
             && let Some((schema, name)) = names::schema_and_name(&method)
         {
-            self.effect(Effect::Call);
-            self.function(schema, name, false);
+            self.apart(|w| w.foreign_call(schema, name));
         }
         self.with_literals(false, |w| {
-            w.all(item.list("args"));
-            w.maybe(item.node("repeatable"));
+            w.shaping(|w| {
+                w.all(item.list("args"));
+                w.maybe(item.node("repeatable"));
+            });
         });
     }
 }

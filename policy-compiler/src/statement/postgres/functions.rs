@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use super::super::Effect;
+use super::server::Version;
 
 /// One name a line, see the head of the file.
 const PLAIN_LIST: &str = include_str!("functions.txt");
@@ -18,8 +19,19 @@ pub enum Class {
     SetConfig,
     /// A known effect.
     Has(Effect),
+    /// It shows what a relation of pg_catalog shows.
+    Reads(&'static str),
+    /// It changes what a relation of pg_catalog holds.
+    Writes(&'static str),
     /// Anybody's function.
     Unknown,
+}
+
+impl Class {
+    /// It does something, whatever it gives back.
+    pub fn acts(self) -> bool {
+        !matches!(self, Self::Plain | Self::NamesThings | Self::Reads(_) | Self::Unknown | Self::Has(Effect::Read))
+    }
 }
 
 struct Plain {
@@ -90,7 +102,7 @@ const FAMILIES: &[(&str, Effect)] = &[
 
 /// A name with a schema other than those of the system is never plain. The effects of `dblink` and its like count in
 /// any schema, because extensions live where they were put.
-pub fn classify(schema: Option<&str>, name: &str) -> Class {
+pub fn classify(_version: Version, schema: Option<&str>, name: &str) -> Class {
     let listed = WITH_EFFECT.iter().find(|(_, names)| names.contains(&name)).map(|(effect, _)| *effect);
     let family = || FAMILIES.iter().find(|(prefix, _)| name.starts_with(prefix)).map(|(_, effect)| *effect);
     if let Some(effect @ (Effect::Dynamic | Effect::File)) = listed.or_else(family) {
@@ -115,6 +127,21 @@ pub fn classify(schema: Option<&str>, name: &str) -> Class {
 /// Whether `alias.name` may be a call of this function with the row of `alias`, if the row has no column of that name.
 pub fn takes_row(name: &str) -> bool {
     PLAIN.get(name).is_some_and(|p| p.takes_row)
+}
+
+/// Whether the function may return any number of rows.
+pub fn returns_set(name: &str) -> bool {
+    matches!(name, "generate_series" | "unnest" | "regexp_split_to_table" | "string_to_table" | "regexp_matches" | "json_each")
+}
+
+/// Whether an argument stays in the session or the server.
+pub fn keeps_arguments(name: &str) -> bool {
+    matches!(name, "setseed" | "pg_sleep" | "nextval" | "setval")
+}
+
+/// Types of pg_catalog, found there before a user's of the same name.
+pub fn type_is_of_system(name: &str) -> bool {
+    type_is_plain(&[name]) || name.starts_with("reg")
 }
 
 /// Types whose constants are data. Those that turn text into a reference (`regclass`) and unknown ones are not here.
@@ -193,19 +220,19 @@ mod tests {
             .collect();
         assert!(names.len() > 1800 && names.is_sorted());
         for name in &names {
-            assert!(matches!(classify(None, name), Class::Plain | Class::NamesThings), "{name}");
+            assert!(matches!(classify(Version::V18, None, name), Class::Plain | Class::NamesThings), "{name}");
         }
         assert_eq!(PLAIN.len(), names.len());
     }
 
     #[test]
     fn only_the_systems_own_schemas_have_plain_functions() {
-        assert_eq!(classify(None, "lower"), Class::Plain);
-        assert_eq!(classify(Some("pg_catalog"), "lower"), Class::Plain);
-        assert_eq!(classify(Some("public"), "lower"), Class::Unknown);
-        assert_eq!(classify(Some("public"), "dblink_exec"), Class::Has(Effect::Dynamic));
-        assert_eq!(classify(None, "to_regclass"), Class::NamesThings);
-        assert_eq!(classify(None, "set_config"), Class::SetConfig);
-        assert_eq!(classify(Some("public"), "set_config"), Class::Unknown);
+        assert_eq!(classify(Version::V18, None, "lower"), Class::Plain);
+        assert_eq!(classify(Version::V18, Some("pg_catalog"), "lower"), Class::Plain);
+        assert_eq!(classify(Version::V18, Some("public"), "lower"), Class::Unknown);
+        assert_eq!(classify(Version::V18, Some("public"), "dblink_exec"), Class::Has(Effect::Dynamic));
+        assert_eq!(classify(Version::V18, None, "to_regclass"), Class::NamesThings);
+        assert_eq!(classify(Version::V18, None, "set_config"), Class::SetConfig);
+        assert_eq!(classify(Version::V18, Some("public"), "set_config"), Class::Unknown);
     }
 }

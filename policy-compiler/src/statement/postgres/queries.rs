@@ -2,9 +2,10 @@
 
 use std::rc::Rc;
 
-use pg_query::protobuf::{CmdType, OnConflictAction, SetOperation};
+use pg_query::protobuf::{BoolExprType, CmdType, OnConflictAction, SetOperation};
 
-use super::super::{Effect, Output};
+use super::super::{Effect, Output, Places};
+use super::guards::{self, Written};
 use super::lineage::{self, Column, Rows, Scope, Source};
 use super::tree::Node;
 use super::walk::Walk;
@@ -13,20 +14,19 @@ use super::{names, settings};
 /// More CTEs in reach than this are not followed.
 const CTES_MAX: usize = 1000;
 
+/// A recursive CTE is walked so often until what flows into its columns stays the same; then it is unknown.
+const ROUNDS_MAX: usize = 4;
+
 pub fn is_query(node: &Node) -> bool {
     matches!(node.kind, "SelectStmt" | "InsertStmt" | "UpdateStmt" | "DeleteStmt" | "MergeStmt")
 }
 
-/// The value of a sub-query used as an expression.
-pub fn scalar(columns: &[Column]) -> Output {
-    match columns {
-        [Column { open: false, output, .. }] => output.clone(),
-        _ => Output::Unknown,
-    }
-}
-
-impl Walk {
+impl Walk<'_> {
     pub fn query(&mut self, node: &Node) -> Vec<Column> {
+        if !self.step(1) {
+            return Vec::new();
+        }
+        self.levels += 1;
         let ctes = self.ctes.len();
         if let Some(with) = node.node("with_clause") {
             self.with_clause(with);
@@ -55,23 +55,54 @@ impl Walk {
             self.ctes.extend(with.list("ctes").map(|c| (c.text("ctename").to_owned(), Rc::clone(&unknown))));
         }
         for (at, cte) in with.list("ctes").enumerate() {
-            let columns = self.cte(cte).into();
             if recursive {
-                self.ctes[first + at].1 = columns;
+                self.recursive_cte(cte, first + at);
             } else {
+                let columns = self.cte(cte).into();
                 self.ctes.push((cte.text("ctename").to_owned(), columns));
             }
         }
     }
 
+    /// Into a recursive CTE flows what its first part gives, and what its second makes of that, again and again.
+    fn recursive_cte(&mut self, cte: &Node, at: usize) {
+        let query = cte.node("ctequery");
+        let seed = query.filter(|q| q.kind == "SelectStmt" && !q.has("with_clause")).and_then(|q| q.node("larg"));
+        if let Some(seed) = seed {
+            let columns = self.apart(|w| w.query(seed));
+            self.ctes[at].1 = lineage::rename(columns, &cte.name_parts("aliascolnames")).into();
+        }
+        for _ in 0..ROUNDS_MAX {
+            let columns = self.cte(cte);
+            let same = |(a, b): (&Column, &Column)| (&a.output, a.open, &a.name) == (&b.output, b.open, &b.name);
+            let settled = columns.len() == self.ctes[at].1.len() && columns.iter().zip(&*self.ctes[at].1).all(same);
+            self.ctes[at].1 = columns.into();
+            if settled || seed.is_none() {
+                return;
+            }
+        }
+        self.ctes[at].1 = Rc::new([Column::unknown_star()]);
+        // What was walked last has looked at columns that were not yet all.
+        let columns = self.cte(cte);
+        self.ctes[at].1 = if columns.iter().any(Column::is_open) { columns.into() } else { Rc::new([Column::unknown_star()]) };
+    }
+
     /// SEARCH and CYCLE add columns of their own, so the list stands open then.
     fn cte(&mut self, cte: &Node) -> Vec<Column> {
-        let columns = cte.node("ctequery").map_or_else(Vec::new, |query| self.run(query));
+        let columns = cte.node("ctequery").map_or_else(Vec::new, |query| self.apart(|w| w.run(query)));
         self.maybe(cte.node("cycle_clause"));
         if cte.has("search_clause") || cte.has("cycle_clause") {
             return vec![Column::unknown_star()];
         }
         lineage::rename(columns, &cte.name_parts("aliascolnames"))
+    }
+
+    /// A query whose rows are a source, no value: what it shows flows on by its columns alone.
+    pub fn apart<T>(&mut self, body: impl FnOnce(&mut Self) -> T) -> T {
+        let mark = self.mark();
+        let result = body(self);
+        self.forget_since(mark);
+        result
     }
 
     fn select(&mut self, node: &Node) -> Vec<Column> {
@@ -83,42 +114,163 @@ impl Walk {
         }
         self.scopes.push(Scope::default());
         self.with_literals(true, |w| w.scan_list(node.list("from_clause")));
-        let outer = std::mem::replace(&mut self.pg_settings_row, settings::pg_settings_row(node));
+        if self.levels == 1 {
+            self.pg_settings_row = settings::pg_settings_row(self, node);
+        }
+        self.with_literals(true, |w| w.conditions(node.node("where_clause")));
+        self.windows(node);
         let columns = if node.has("values_lists") { self.values(node) } else { self.targets(node.list("target_list")) };
-        self.pg_settings_row = outer;
-        self.with_literals(true, |w| {
-            w.maybe(node.node("where_clause"));
-            w.maybe(node.node("having_clause"));
-        });
-        self.all(node.list("window_clause"));
-        self.tail(node);
+        self.with_literals(true, |w| w.conditions(node.node("having_clause")));
+        self.tail(node, &columns);
         self.scopes.pop();
         columns
     }
 
+    /// Each part of a condition that must hold, by itself.
+    pub fn conditions(&mut self, condition: Option<&Node>) {
+        let Some(condition) = condition else { return };
+        if condition.kind == "BoolExpr" && condition.int("boolop") == BoolExprType::AndExpr as i64 {
+            for part in condition.list("args") {
+                if self.step(1) {
+                    self.conditions(Some(part));
+                }
+            }
+            return;
+        }
+        self.decided(|w| w.visit(condition));
+    }
+
+    /// Visits what picks, groups or orders rows, and places it so.
+    fn decided<T>(&mut self, body: impl FnOnce(&mut Self) -> T) {
+        let mark = self.mark();
+        self.acting(body);
+        self.place_condition(mark);
+        self.forget_since(mark);
+    }
+
+    /// A function that does something, and stands among values, does it by them.
+    fn acting<T>(&mut self, body: impl FnOnce(&mut Self) -> T) -> T {
+        let mark = self.mark();
+        let before = std::mem::take(&mut self.out.acts);
+        let result = body(self);
+        if self.out.acts {
+            self.place(mark, Places::KEPT);
+        }
+        self.out.acts |= before;
+        result
+    }
+
+    /// LIMIT, OFFSET, arguments of what returns rows: how many rows come tells the value.
+    pub fn shaping<T>(&mut self, body: impl FnOnce(&mut Self) -> T) {
+        let mark = self.mark();
+        self.acting(body);
+        self.place(mark, Places::SHAPES);
+        self.forget_since(mark);
+    }
+
+    fn windows(&mut self, node: &Node) {
+        let mark = self.mark();
+        self.all(node.list("window_clause"));
+        let windows = self.copy_since(mark);
+        self.forget_since(mark);
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.windows = windows;
+        }
+    }
+
+    /// All but UNION ALL compare the rows of both sides: which rows come tells of one side's values by the other's.
     fn set_operation(&mut self, node: &Node) -> Vec<Column> {
-        let left = node.node("larg").map_or_else(Vec::new, |n| self.query(n));
-        let right = node.node("rarg").map_or_else(Vec::new, |n| self.query(n));
+        self.derives = true;
+        let left = node.node("larg").map_or_else(Vec::new, |n| self.apart(|w| w.query(n)));
+        let right = node.node("rarg").map_or_else(Vec::new, |n| self.apart(|w| w.query(n)));
+        let is_union_all = node.int("op") == SetOperation::SetopUnion as i64 && node.flag("all");
+        if !is_union_all {
+            for column in left.iter().chain(&right) {
+                self.place_output(&column.output, Places::SHAPES);
+            }
+            self.note_operator(&["="]);
+        }
+        let columns = self.set_operation_columns(left, &right);
         self.scopes.push(Scope::default());
-        self.tail(node);
+        self.tail(node, &columns);
         self.scopes.pop();
-        lineage::set_operation(left, &right)
+        columns
     }
 
     /// `ORDER BY 1` names a column by a constant, so constants there are not plain; LIMIT's are.
-    fn tail(&mut self, node: &Node) {
-        self.with_literals(false, |w| {
-            w.all(node.list("distinct_clause"));
-            w.all(node.list("group_clause"));
-            w.all(node.list("sort_clause"));
-        });
+    fn tail(&mut self, node: &Node, columns: &[Column]) {
+        self.distinct(node, columns);
+        for key in node.list("group_clause") {
+            self.with_literals(false, |w| w.group_key(key, columns));
+        }
+        for key in node.list("sort_clause") {
+            self.with_literals(false, |w| w.sort_clause(key, columns));
+        }
         self.with_literals(true, |w| {
-            w.maybe(node.node("limit_offset"));
-            w.maybe(node.node("limit_count"));
+            w.shaping(|w| w.maybe(node.node("limit_offset")));
+            w.shaping(|w| w.maybe(node.node("limit_count")));
         });
         for clause in node.list("locking_clause") {
             self.locking(clause);
         }
+    }
+
+    /// DISTINCT picks by all columns; DISTINCT ON by its keys.
+    fn distinct(&mut self, node: &Node, columns: &[Column]) {
+        if !node.has("distinct_clause") {
+            return;
+        }
+        let keys: Vec<&Node> = node.list("distinct_clause").collect();
+        for column in columns.iter().filter(|_| keys.is_empty()) {
+            self.place_output(&column.output, Places::PICKS);
+        }
+        for key in keys {
+            self.with_literals(false, |w| w.group_key(key, columns));
+        }
+    }
+
+    /// A name is a column of FROM before it is one of the result.
+    fn group_key(&mut self, key: &Node, columns: &[Column]) {
+        if self.is_of_result(key, columns, false) {
+            return;
+        }
+        match key.kind {
+            "GroupingSet" => key.list("content").for_each(|part| self.group_key(part, columns)),
+            _ => self.decided(|w| w.visit(key)),
+        }
+    }
+
+    /// A name is a column of the result before it is one of FROM.
+    fn sort_clause(&mut self, clause: &Node, columns: &[Column]) {
+        let is_of_result = clause.node("node").is_some_and(|key| self.is_of_result(key, columns, true));
+        if !is_of_result {
+            self.decided(|w| w.visit(clause));
+        }
+        let operator = clause.name_parts("use_op");
+        if is_of_result && !operator.is_empty() {
+            self.apart(|w| w.note_operator(&operator));
+        }
+    }
+
+    /// The key names a column of the result, by its place or its name, which then picks, groups or orders.
+    fn is_of_result(&mut self, key: &Node, columns: &[Column], by_name_first: bool) -> bool {
+        self.step(columns.len());
+        let chosen: Vec<&Column> = match (key.kind, key.name_parts_if("fields").as_slice()) {
+            ("AConst", _) => match self.literal_integer(key).and_then(|n| usize::try_from(n - 1).ok()) {
+                // Behind a star the place is not known.
+                Some(_) if columns.iter().any(Column::is_open) => columns.iter().collect(),
+                Some(place) => columns.get(place).into_iter().collect(),
+                None => return false,
+            },
+            ("ColumnRef", [name]) if by_name_first || self.bare(name).output == Output::Unknown => {
+                columns.iter().filter(|column| column.name.as_deref() == Some(name)).collect()
+            }
+            _ => return false,
+        };
+        for column in &chosen {
+            self.place_output(&column.output, Places::PICKS);
+        }
+        !chosen.is_empty()
     }
 
     /// `FOR UPDATE OF x` names an alias; without OF all relations of the FROM clause are meant.
@@ -146,27 +298,34 @@ impl Walk {
     }
 
     fn values(&mut self, node: &Node) -> Vec<Column> {
-        let mut outputs: Option<Vec<Output>> = None;
+        self.derives = true;
+        let mut columns: Option<Vec<Column>> = None;
         for row in node.list("values_lists") {
-            let row: Vec<Output> = self.with_literals(true, |w| row.list("items").map(|v| w.visit(v)).collect());
-            outputs = Some(match outputs {
-                None => row,
-                Some(above) => above.iter().zip(&row).map(|(a, b)| lineage::merge(a, b)).collect(),
+            let mut outputs: Vec<Column> = Vec::new();
+            for value in row.list("items") {
+                let name = Some(format!("column{}", outputs.len() + 1));
+                outputs.push(self.with_literals(true, |w| w.target(Some(value), name)));
+            }
+            columns = Some(match columns {
+                None => outputs,
+                Some(above) if above.len() == outputs.len() => {
+                    above.into_iter().zip(&outputs).map(|(a, b)| self.merged(a, b)).collect()
+                }
+                Some(above) => above,
             });
         }
-        let named = |(at, output)| Column { name: Some(format!("column{}", at + 1)), output, open: false };
-        outputs.unwrap_or_default().into_iter().enumerate().map(named).collect()
+        columns.unwrap_or_default()
     }
 
     fn targets<'n>(&mut self, targets: impl Iterator<Item = &'n Node>) -> Vec<Column> {
         let mut columns = Vec::new();
         for target in targets {
             let value = target.node("val");
-            match value.and_then(|v| self.star(v)) {
+            match value.and_then(|v| self.star_target(v)) {
                 Some(star) => columns.extend(star),
                 None => {
-                    let output = self.with_literals(true, |w| w.maybe(value));
-                    columns.push(Column { name: names::of_target(target), output, open: false });
+                    let name = names::of_target(target);
+                    columns.push(self.with_literals(true, |w| w.target(value, name)));
                 }
             }
             columns = lineage::bounded(columns);
@@ -174,22 +333,40 @@ impl Walk {
         columns
     }
 
+    /// One column of a result, with what flows into it.
+    fn target(&mut self, value: Option<&Node>, name: Option<String>) -> Column {
+        let mark = self.mark();
+        let shown = self.acting(|w| w.maybe(value));
+        self.place_value(mark);
+        let row = self.row_since(mark);
+        let output = match shown {
+            Some(output @ (Output::Column { .. } | Output::Rows)) => output,
+            _ => Output::Computed(self.flows_since(mark)),
+        };
+        self.forget_since(mark);
+        Column { name, output, open: false, row }
+    }
+
     /// The columns of `*`, `t.*` or `(expression).*`; `None` for anything else.
-    fn star(&mut self, value: &Node) -> Option<Vec<Column>> {
+    fn star_target(&mut self, value: &Node) -> Option<Vec<Column>> {
         let ends_in_star = |field| value.list(field).last().is_some_and(|n| n.kind == "AStar");
         match value.kind {
             "ColumnRef" if ends_in_star("fields") => {
-                self.visit(value);
+                self.apart(|w| w.visit(value));
                 Some(match value.name_parts("fields").as_slice() {
-                    [] => lineage::star(self.scopes.last()),
-                    [table] => lineage::qualified_star(&self.scopes, None, table),
-                    [schema, table] => lineage::qualified_star(&self.scopes, Some(schema), table),
-                    _ => vec![Column::unknown_star()],
+                    [] => self.star(),
+                    [table] => self.qualified_star(None, table),
+                    [.., schema, table] => self.qualified_star(Some(schema), table),
                 })
             }
             "AIndirection" if ends_in_star("indirection") => {
-                self.visit(value);
-                Some(vec![Column::unknown_star()])
+                let mark = self.mark();
+                self.acting(|w| w.visit(value));
+                self.place_value(mark);
+                let output = Output::Computed(self.flows_since(mark));
+                let row = self.row_since(mark);
+                self.forget_since(mark);
+                Some(vec![Column { name: None, output, open: true, row }])
             }
             _ => None,
         }
@@ -202,7 +379,10 @@ impl Walk {
             self.relation_named(schema.clone(), name.clone(), Effect::Read);
         }
         let given = clause.list("options").map(|o| o.text("value"));
-        let hidden: Vec<Source> = given.chain(["old", "new"]).map(|alias| same_rows(target, alias)).collect();
+        for option in clause.list("options") {
+            self.check_form(option);
+        }
+        let hidden: Vec<Source> = given.chain(["old", "new"]).map(|alias| self.same_rows(target, alias)).collect();
         if let Some(scope) = self.scopes.last_mut() {
             scope.hidden = hidden;
         }
@@ -210,56 +390,56 @@ impl Walk {
     }
 
     fn insert(&mut self, node: &Node) -> Vec<Column> {
-        let Some(target) = self.target(node, &[Effect::Insert]) else { return Vec::new() };
+        let Some(target) = self.target_of(node, &[Effect::Insert]) else { return Vec::new() };
         self.assigned(&target, node.list("cols"));
         self.with_literals(true, |w| {
             if let Some(rows) = node.node("select_stmt") {
-                w.run(rows);
+                w.apart(|w| w.run(rows));
             }
         });
         self.scopes.push(Scope { sources: vec![target.clone()], ..Scope::default() });
         if let Some(conflict) = node.node("on_conflict_clause") {
-            self.on_conflict(conflict, &target);
+            self.on_conflict(node, conflict, &target);
         }
         let columns = self.returning(node, &target);
         self.scopes.pop();
         columns
     }
 
-    fn on_conflict(&mut self, conflict: &Node, target: &Source) {
+    fn on_conflict(&mut self, insert: &Node, conflict: &Node, target: &Source) {
         if conflict.int("action") != OnConflictAction::OnconflictNothing as i64 {
             self.on_target(target, Effect::Update);
+            self.out.without_where |= guards::updates_whatever_conflicts(insert, conflict);
         }
+        let excluded = self.same_rows(target, "excluded");
         if let Some(scope) = self.scopes.last_mut() {
-            scope.hidden = vec![same_rows(target, "excluded")];
+            scope.hidden = vec![excluded];
         }
-        self.maybe(conflict.node("infer"));
+        self.apart(|w| w.maybe(conflict.node("infer")));
         self.assign(target, conflict.list("target_list"));
-        self.with_literals(true, |w| w.maybe(conflict.node("where_clause")));
+        self.with_literals(true, |w| w.conditions(conflict.node("where_clause")));
     }
 
     fn update(&mut self, node: &Node) -> Vec<Column> {
-        let Some(target) = self.target(node, &[Effect::Update]) else { return Vec::new() };
-        self.out.without_where |= !picks_rows(node.node("where_clause"));
-        self.scopes.push(Scope { sources: vec![target.clone()], ..Scope::default() });
-        self.with_literals(true, |w| {
-            w.scan_list(node.list("from_clause"));
-            w.maybe(node.node("where_clause"));
-        });
-        self.assign(&target, node.list("target_list"));
-        let columns = self.returning(node, &target);
-        self.scopes.pop();
-        columns
+        self.change(node, Effect::Update, "from_clause")
     }
 
     fn delete(&mut self, node: &Node) -> Vec<Column> {
-        let Some(target) = self.target(node, &[Effect::Delete]) else { return Vec::new() };
-        self.out.without_where |= !picks_rows(node.node("where_clause"));
+        self.change(node, Effect::Delete, "using_clause")
+    }
+
+    fn change(&mut self, node: &Node, effect: Effect, sources: &str) -> Vec<Column> {
+        let Some(target) = self.target_of(node, &[effect]) else { return Vec::new() };
+        let written = Written { target: &target, sources: node.list(sources).collect() };
+        self.out.without_where |= !written.is_picked_by(node.node("where_clause"));
         self.scopes.push(Scope { sources: vec![target.clone()], ..Scope::default() });
         self.with_literals(true, |w| {
-            w.scan_list(node.list("using_clause"));
-            w.maybe(node.node("where_clause"));
+            w.scan_list(node.list(sources));
+            w.conditions(node.node("where_clause"));
         });
+        if effect == Effect::Update {
+            self.assign(&target, node.list("target_list"));
+        }
         let columns = self.returning(node, &target);
         self.scopes.pop();
         columns
@@ -268,22 +448,23 @@ impl Walk {
     /// The source's columns come before the target's in `RETURNING *`.
     fn merge(&mut self, node: &Node) -> Vec<Column> {
         let actions: Vec<Effect> = node.list("merge_when_clauses").filter_map(action).collect();
-        let Some(target) = self.target(node, &actions) else { return Vec::new() };
+        let Some(target) = self.target_of(node, &actions) else { return Vec::new() };
         self.scopes.push(Scope::default());
         self.with_literals(true, |w| {
             w.scan_list(node.node("source_relation").into_iter());
             if let Some(scope) = w.scopes.last_mut() {
                 scope.sources.push(target.clone());
             }
-            w.maybe(node.node("join_condition"));
+            w.conditions(node.node("join_condition"));
         });
-        let joined = picks_rows(node.node("join_condition"));
+        let written = Written { target: &target, sources: node.node("source_relation").into_iter().collect() };
+        let joined = written.is_picked_by(node.node("join_condition"));
         for when in node.list("merge_when_clauses") {
             let changes = matches!(action(when), Some(Effect::Update | Effect::Delete));
-            self.out.without_where |= changes && !joined && !picks_rows(when.node("condition"));
+            self.out.without_where |= changes && !joined && !written.is_picked_by(when.node("condition"));
             self.with_literals(true, |w| {
-                w.maybe(when.node("condition"));
-                w.all(when.list("values"));
+                w.conditions(when.node("condition"));
+                w.apart(|w| w.all(when.list("values")));
             });
             self.assign(&target, when.list("target_list"));
         }
@@ -293,7 +474,7 @@ impl Walk {
     }
 
     /// The relation that is written: never a CTE, on the server neither.
-    fn target(&mut self, node: &Node, effects: &[Effect]) -> Option<Source> {
+    fn target_of(&mut self, node: &Node, effects: &[Effect]) -> Option<Source> {
         let Some(relation) = node.node("relation") else {
             self.opaque("a statement that writes names no table");
             return None;
@@ -306,7 +487,8 @@ impl Walk {
         if effects.is_empty() {
             self.relation_named(schema.clone(), name.clone(), Effect::Read);
         }
-        Some(Source { alias: Some(alias), rows: Rows::Relation { schema, name } })
+        let row = self.new_row();
+        Some(Source { alias: Some(alias), rows: Rows::Relation { schema, name }, row })
     }
 
     fn on_target(&mut self, target: &Source, effect: Effect) {
@@ -320,7 +502,7 @@ impl Walk {
         self.assigned(target, targets.clone());
         self.with_literals(true, |w| {
             for assignment in targets {
-                w.maybe(assignment.node("val"));
+                w.apart(|w| w.acting(|w| w.maybe(assignment.node("val"))));
             }
         });
     }
@@ -329,20 +511,14 @@ impl Walk {
         let Rows::Relation { name, .. } = &target.rows else { return };
         for column in targets {
             self.column(Some(name.clone()), column.text("name"));
-            self.with_literals(false, |w| w.all(column.list("indirection")));
+            self.apart(|w| w.with_literals(false, |w| w.all(column.list("indirection"))));
         }
     }
-}
 
-/// `WHERE true` picks as little as no WHERE at all: only what looks at the row picks.
-fn picks_rows(condition: Option<&Node>) -> bool {
-    condition.is_some_and(|c| {
-        matches!(c.kind, "ColumnRef" | "CurrentOfExpr") || c.children().any(|child| picks_rows(Some(child)))
-    })
-}
-
-fn same_rows(target: &Source, alias: &str) -> Source {
-    Source { alias: Some(alias.to_owned()), rows: target.rows.clone() }
+    /// The rows of a relation under another name: rows of their own.
+    fn same_rows(&mut self, target: &Source, alias: &str) -> Source {
+        Source { alias: Some(alias.to_owned()), rows: target.rows.clone(), row: self.new_row() }
+    }
 }
 
 fn action(when: &Node) -> Option<Effect> {

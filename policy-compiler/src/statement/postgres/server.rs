@@ -27,7 +27,7 @@ impl Version {
 
 /// What users have added outside `pg_catalog` and `information_schema`, by bare name: any schema counts, also one that the
 /// search_path does not name. Whatever is not known for sure must be answered as if it were there.
-pub trait Additions {
+pub trait Additions: Sync {
     /// A function, aggregate, window function or procedure of this name.
     fn has_function(&self, name: &str) -> bool;
 
@@ -41,11 +41,17 @@ pub trait Additions {
     fn has_unwritten_casts(&self) -> bool;
 
     /// Every type of this name runs nothing of a user's when a value is made: an enum, a composite type or a domain
-    /// without checks over such types, a type of an extension in C. False if there is no such type.
+    /// without checks over such types, a type of an extension in C. Of a name that no type has it
+    /// may say either: the server refuses that itself.
     fn is_inert_type(&self, name: &str) -> bool;
 
     /// Each relation that may be meant has the column. `c.f` is `f(c)` to the server when it has none.
     fn has_column(&self, schema: Option<&str>, relation: &str, column: &str) -> bool;
+
+    /// No relation that may be meant has the column, and there is one: a bare name is another relation's then.
+    fn lacks_column(&self, _schema: Option<&str>, _relation: &str, _column: &str) -> bool {
+        false
+    }
 }
 
 /// A server to which nobody has added anything, and whose tables have every column asked for. For what is judged without
@@ -70,7 +76,7 @@ impl Additions for Untouched {
     }
 
     fn is_inert_type(&self, _name: &str) -> bool {
-        false
+        true
     }
 
     fn has_column(&self, _schema: Option<&str>, _relation: &str, _column: &str) -> bool {

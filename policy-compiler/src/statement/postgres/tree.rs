@@ -10,6 +10,10 @@ use serde::ser::{self, Impossible};
 /// Deepest nesting that is analysed, in nodes of this tree. Beyond it the text is refused.
 pub const LEVELS_MAX: usize = 12_000;
 
+/// The kind of node that a literal is, and the field with its value.
+const CONSTANT: &str = "AConst";
+const CONSTANT_VALUE: &str = "val";
+
 /// A node of the parse tree. Fields that are zero, false, empty or absent are left out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
@@ -36,10 +40,28 @@ pub fn build(statement: &pg_query::Node) -> Result<Node, String> {
 }
 
 impl Node {
+    /// A constant's value is not among what can be asked for by name: see [`Node::constant`].
     fn field(&self, name: &str) -> Option<&Value> {
         #[cfg(test)]
         seen::check(self.kind, name);
-        self.fields.iter().find(|(n, _)| *n == name).map(|(_, v)| v)
+        let is_value = self.kind == CONSTANT && name == CONSTANT_VALUE;
+        self.fields.iter().find(|(n, _)| *n == name && !is_value).map(|(_, v)| v)
+    }
+
+    /// The value of a constant. Only [`super::walk::Walk`] asks for it, and notes that the literal matters.
+    pub fn constant(&self) -> Option<&Node> {
+        let value = self.fields.iter().find(|(n, _)| self.kind == CONSTANT && *n == CONSTANT_VALUE);
+        value.and_then(|(_, v)| v.as_node())
+    }
+
+    /// The names of the fields that are there.
+    pub fn field_names(&self) -> impl Iterator<Item = &'static str> {
+        self.fields.iter().map(|(name, _)| *name)
+    }
+
+    /// A field that says no more than that there is nothing of its kind.
+    pub fn is_neutral(&self, name: &str) -> bool {
+        matches!((name, self.int(name)), ("limit_option", 1) | ("op", 1))
     }
 
     pub fn node(&self, name: &str) -> Option<&Node> {
@@ -49,6 +71,16 @@ impl Node {
     /// As [`Node::node`], for callers that look at nodes of several kinds: the field may not exist.
     pub fn node_if(&self, name: &str) -> Option<&Node> {
         self.fields.iter().find(|(n, _)| *n == name).and_then(|(_, v)| v.as_node())
+    }
+
+    /// As [`Node::int`], for callers that look at nodes of several kinds.
+    pub fn int_if(&self, name: &str) -> i64 {
+        if self.fields.iter().any(|(n, _)| *n == name) { self.int(name) } else { 0 }
+    }
+
+    /// As [`Node::name_parts`], for callers that look at nodes of several kinds.
+    pub fn name_parts_if(&self, name: &str) -> Vec<&str> {
+        if self.fields.iter().any(|(n, _)| *n == name) { self.name_parts(name) } else { Vec::new() }
     }
 
     /// The nodes of a list; empty when the field is absent or no list.
@@ -90,10 +122,11 @@ impl Node {
         self.list(name).filter(|n| n.kind == "String").map(|n| n.text("sval")).collect()
     }
 
-    /// Every node directly below, lists opened.
+    /// Every node directly below, lists opened; none below a constant.
     pub fn children(&self) -> impl Iterator<Item = &Node> {
         self.fields
             .iter()
+            .filter(|_| self.kind != CONSTANT)
             .flat_map(|(_, value)| match value {
                 Value::List(values) => values.as_slice(),
                 single => std::slice::from_ref(single),

@@ -16,7 +16,7 @@ pub use super::kinds::tag;
 const NOT_RUN: [Effect; 6] =
     [Effect::Insert, Effect::Update, Effect::Delete, Effect::Truncate, Effect::Ddl, Effect::Lock];
 
-impl Walk {
+impl Walk<'_> {
     /// Any statement that is no query; the columns of its result.
     pub fn utility(&mut self, node: &Node) -> Vec<Column> {
         let Some((_, effects)) = kinds::fixed(node.kind) else {
@@ -67,8 +67,7 @@ impl Walk {
                 self.children(node);
                 return vec![Column::unknown_star()];
             }
-            // The role that a setting is for changes, not the session.
-            "AlterRoleSetStmt" | "AlterDatabaseSetStmt" | "AlterSystemStmt" => {}
+            "AlterRoleSetStmt" | "AlterDatabaseSetStmt" | "AlterSystemStmt" => self.set_for_later(node.node("setstmt")),
             "DropStmt" => self.drop_objects(node),
             "RenameStmt" => {
                 self.of_object(node, "rename_type");
@@ -93,7 +92,8 @@ impl Walk {
         for field in ["relation", "table"] {
             if let Some(relation) = node.node_if(field).filter(|r| r.kind == "RangeVar") {
                 let (schema, name) = names::relation(relation);
-                scope.sources.push(Source { alias: Some(name.clone()), rows: Rows::Relation { schema, name } });
+                let row = self.new_row();
+                scope.sources.push(Source { alias: Some(name.clone()), rows: Rows::Relation { schema, name }, row });
             }
         }
         self.scopes.push(scope);
@@ -111,8 +111,8 @@ impl Walk {
         if !runs {
             self.as_read();
         }
-        let output = if runs || verbose { Output::Unknown } else { Output::Harmless };
-        vec![Column { name: Some("QUERY PLAN".to_owned()), output, open: false }]
+        let output = if runs || verbose { Output::Unknown } else { Output::Computed(Vec::new()) };
+        vec![Column { name: Some("QUERY PLAN".to_owned()), output, open: false, row: 0 }]
     }
 
     fn as_read(&mut self) {
@@ -234,6 +234,9 @@ fn relation_in(object: Option<ObjectType>, parts: &[&str]) -> Option<(Option<Str
 /// `SHOW ALL` has three columns. A setting's value is the server's or the session's own.
 fn shown(node: &Node) -> Vec<Column> {
     let names: &[&str] = if node.text("name") == "all" { &["name", "setting", "description"] } else { &["setting"] };
-    let column = |name: &&str| Column { name: Some((*name).to_owned()), output: Output::Harmless, open: false };
+    let column = |name: &&str| {
+        let name = Some((*name).to_owned());
+        Column { name, output: Output::Computed(Vec::new()), open: false, row: 0 }
+    };
     names.iter().map(column).collect()
 }
