@@ -13,6 +13,7 @@ mod expressions;
 mod from;
 mod functions;
 mod guards;
+mod keywords;
 mod kinds;
 mod lineage;
 mod names;

@@ -23,6 +23,13 @@ impl Version {
     pub fn major(self) -> u32 {
         15 + self as u32
     }
+
+    /// As the tables of functions, keywords and catalogues write versions: `15-18`, or just `17`.
+    pub(crate) fn range(written: &str) -> Option<std::ops::RangeInclusive<Self>> {
+        let (since, until) = written.split_once('-').unwrap_or((written, written));
+        let version = |major: &str| Self::of_major(major.parse().ok()?);
+        Some(version(since)?..=version(until)?)
+    }
 }
 
 /// What users have added outside `pg_catalog` and `information_schema`, by bare name: any schema counts, also one that the
