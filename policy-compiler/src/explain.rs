@@ -7,7 +7,7 @@ use crate::policy::catalogs::{Name, is_catalog_name};
 use crate::policy::pattern::Pattern;
 use crate::policy::{Checked, Grant, Mask, Origin, Rule, Scope, pattern_matches};
 use crate::statement::{
-    AnalyseError, Analysis, ColumnUse, CopyDirection, CopyFormat, Effect, EffectSet, NewValue, Places, RelationUse, Statement,
+    AnalyseError, Analysis, Called, ColumnUse, CopyDirection, CopyFormat, Effect, EffectSet, NewValue, Places, RelationUse, Statement,
     UNKNOWN_COLUMN,
 };
 
@@ -178,7 +178,7 @@ impl<'a> Reading<'a> {
         }
         for effect in statement.effects.iter() {
             if !statement.relations.iter().any(|relation| relation.effects.has(effect)) {
-                needs.push(need(effect, None, self.carrier(effect)));
+                needs.push(need(effect, None, self.carrier(effect, statement)));
             }
         }
         needs
@@ -202,12 +202,34 @@ impl<'a> Reading<'a> {
         self.grants().find(carries).map_or(Carrier::Nothing, |grant| Carrier::Grant(grant.origin.clone()))
     }
 
-    fn carrier(&self, effect: Effect) -> Carrier {
+    fn carrier(&self, effect: Effect, statement: &Statement) -> Carrier {
         if matches!(effect, Effect::Transaction | Effect::Session | Effect::Read) {
             return Carrier::AnyGrant;
         }
+        let of_all = |grant: &&Grant| effect != Effect::Call || grant.functions.is_empty();
         let carries = |grant: &&Grant| grant.effects.has(effect) && grant.is_unlimited();
-        self.grants().find(carries).map_or(Carrier::Nothing, |grant| Carrier::Grant(grant.origin.clone()))
+        let first = self.grants().filter(of_all).find(carries).or_else(|| {
+            let calls = effect == Effect::Call && !statement.calls_unnamed;
+            let named: Option<Vec<&Grant>> = statement.called.iter().map(|called| self.opens_call(called)).collect();
+            named.filter(|_| calls).and_then(|grants| grants.first().copied())
+        });
+        first.map_or(Carrier::Nothing, |grant| Carrier::Grant(grant.origin.clone()))
+    }
+
+    /// The first grant that names the function in every schema where it may be.
+    fn opens_call(&self, called: &Called) -> Option<&'a Grant> {
+        let known = self.catalogue.schemas_of_function(&called.name);
+        let schemas: Vec<Option<String>> = match &called.schema {
+            Some(schema) => vec![Some(schema.clone())],
+            None if known.is_empty() => vec![None],
+            None => known.into_iter().map(Some).collect(),
+        };
+        self.grants().filter(|grant| grant.effects.has(Effect::Call)).find(|grant| {
+            schemas.iter().all(|schema| {
+                let opens = |pattern: &Pattern| pattern_matches(pattern, schema.as_deref(), &called.name, false);
+                grant.functions.iter().any(opens)
+            })
+        })
     }
 
     fn masks(&self) -> impl Iterator<Item = &'a Mask> {
@@ -324,10 +346,12 @@ impl<'a> Reading<'a> {
         let schema = self.schema_of(relation.schema.as_deref(), &relation.name);
         let known = self.catalogue.columns(schema.as_deref(), &relation.name).unwrap_or_default();
         let masked = |column: &str| {
-            self.masks_of(relation).flat_map(|mask| &mask.columns).any(|masked| {
-                let same_schema = masked.schema.is_none() || schema.is_none() || masked.schema == schema;
-                masked.relation == relation.name && masked.column == column && same_schema
-            })
+            let generated = self.catalogue.generated_mask(schema.as_deref(), &relation.name, column).is_some();
+            generated
+                || self.masks_of(relation).flat_map(|mask| &mask.columns).any(|masked| {
+                    let same_schema = masked.schema.is_none() || schema.is_none() || masked.schema == schema;
+                    masked.relation == relation.name && masked.column == column && same_schema
+                })
         };
         let is_none = |column: &String| !known.is_empty() && !known.contains(column);
         statement.columns.iter().any(|used| match &used.relation {
@@ -339,7 +363,8 @@ impl<'a> Reading<'a> {
 
 fn opens(grant: &Grant, name: &Name<'_>) -> bool {
     let all_but_opaque = EffectSet::ALL.iter().filter(|effect| *effect != Effect::Opaque);
-    let everything = grant.relations.is_empty() && all_but_opaque.into_iter().all(|effect| grant.effects.has(effect));
+    let unlimited = grant.relations.is_empty() && grant.functions.is_empty();
+    let everything = unlimited && all_but_opaque.into_iter().all(|effect| grant.effects.has(effect));
     let by_name = grant.relations.iter().filter(|pattern| pattern.name.literal() == Some(name.name));
     everything || by_name.into_iter().any(|pattern| pattern_matches(pattern, name.schema, name.name, false))
 }

@@ -44,6 +44,16 @@ pub trait Catalogue {
     fn leads_to_settings(&self, _schema: Option<&str>, name: &str) -> bool {
         name == SETTINGS_VIEW
     }
+    /// The mask of a generated column that is computed from masked ones, strictest over all relations that may be meant.
+    fn generated_mask(&self, _schema: Option<&str>, _name: &str, _column: &str) -> Option<MaskAction> {
+        None
+    }
+
+    /// The schemas in which somebody has put a function of this name; empty if that is not known.
+    fn schemas_of_function(&self, _name: &str) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The schema in which the session's search_path finds an unqualified relation, if that is known for sure.
     ///
     /// While it is `None`, a rule for `audit.log` concerns every unqualified `log`, and a grant on `public.*` none.

@@ -6,7 +6,7 @@ use policy_compiler::explain::{Who, explain};
 use policy_compiler::judge::{Action, Catalogue, Subject, judge};
 use policy_compiler::policy::{Checked, Source, check};
 use policy_compiler::statement::{
-    AnalyseError, Analysis, ColumnUse, Copy, CopyDirection, CopyFormat, Effect, EffectSet, FunctionUse, Named, NewValue,
+    AnalyseError, Analysis, Called, ColumnUse, Copy, CopyDirection, CopyFormat, Effect, EffectSet, FunctionUse, Named, NewValue,
     Output, Places, RelationUse, Setting, Statement,
 };
 use std::collections::BTreeMap;
@@ -154,6 +154,9 @@ fn random_policy(random: &mut Random) -> String {
         writeln!(text, "[[grant]]\nto = [{}]\nresources = [{}]", quoted(&to), quoted(&resources)).expect("a string");
         writeln!(text, "effects = [{}]", quoted(&granted)).expect("a string");
         list(random, &mut text, "relations", &PATTERNS, 2);
+        if granted.iter().any(|effect| ["*", "call"].contains(effect)) {
+            list(random, &mut text, "functions", &FUNCTIONS, 3);
+        }
     }
     effects.retain(|effect| *effect != "read" && *effect != "session");
     for number in 0..random.below(5) {
@@ -225,6 +228,8 @@ fn random_statement(random: &mut Random) -> Statement {
         without_where: random.one_in(3),
         output: (0..random.below(3)).map(|_| random_output(random)).collect(),
         copy: random.one_in(8).then(|| random_copy(random)),
+        called: (0..random.below(3)).map(|_| random_called(random)).collect(),
+        calls_unnamed: random.one_in(6),
         settings: (0..random.below(9) / 8).map(|_| random_setting(random)).collect(),
         uses: random.one_in(10).then(|| Named::Prepared("p".into())),
         opaque: effects.has(Effect::Opaque).then(|| "this form".to_owned()),
@@ -253,6 +258,11 @@ fn random_column(random: &mut Random) -> ColumnUse {
 fn random_function(random: &mut Random) -> FunctionUse {
     let schema = random.one_in(3).then(|| random.pick(&SCHEMAS).to_owned());
     FunctionUse { schema, name: random.pick(&FUNCTIONS).into(), plain: !random.one_in(4) }
+}
+
+fn random_called(random: &mut Random) -> Called {
+    let FunctionUse { schema, name, .. } = random_function(random);
+    Called { schema, name }
 }
 
 fn random_output(random: &mut Random) -> Output {
@@ -292,6 +302,7 @@ fn random_copy(random: &mut Random) -> Copy {
 struct RandomCatalogue {
     protected: Vec<&'static str>,
     schemas: Vec<(&'static str, &'static str)>,
+    functions: Vec<(&'static str, &'static str)>,
     known: Vec<&'static str>,
 }
 
@@ -300,7 +311,8 @@ impl RandomCatalogue {
         let protected = if random.one_in(2) { random.some(&RELATIONS, 2) } else { Vec::new() };
         let names = random.some(&RELATIONS, 3);
         let schemas = names.into_iter().map(|name| (name, random.pick(&SCHEMAS[..2]))).collect();
-        Self { protected, schemas, known: random.some(&RELATIONS, 3) }
+        let functions = random.some(&FUNCTIONS, 2).into_iter().map(|name| (name, random.pick(&SCHEMAS))).collect();
+        Self { protected, schemas, functions, known: random.some(&RELATIONS, 3) }
     }
 }
 
@@ -311,6 +323,11 @@ impl Catalogue for RandomCatalogue {
 
     fn columns(&self, _schema: Option<&str>, name: &str) -> Option<Vec<String>> {
         self.known.contains(&name).then(|| vec!["id".into(), "email".into()])
+    }
+
+    fn schemas_of_function(&self, name: &str) -> Vec<String> {
+        let found = self.functions.iter().filter(|(function, _)| *function == name);
+        found.map(|(_, schema)| (*schema).to_owned()).collect()
     }
 
     fn schema_of(&self, name: &str) -> Option<String> {

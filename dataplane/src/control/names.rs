@@ -41,10 +41,9 @@ struct Names<'a> {
 
 impl Names<'_> {
     /// The relation of this name, if there is just one.
-    fn only<'n>(&'n self, schema: Option<&'n str>, name: &str) -> Option<&'n Relation> {
-        let mut found = self.snapshot.named(schema, name);
-        match (found.next(), found.next()) {
-            (Some((_, relation)), None) => Some(relation),
+    fn only(&self, schema: Option<&str>, name: &str) -> Option<&Relation> {
+        match self.snapshot.meant(schema, name)[..] {
+            [(_, relation)] => Some(relation),
             _ => None,
         }
     }
@@ -66,16 +65,31 @@ impl judge::Catalogue for Names<'_> {
 
     fn copied_columns(&self, schema: Option<&str>, name: &str) -> Option<Vec<String>> {
         let relation = self.only(schema, name)?;
-        let copied = relation.columns.iter().filter(|(number, _)| !relation.generated.contains(number));
+        let copied = relation.columns.iter().filter(|(number, _)| !relation.generated.contains_key(number));
         Some(copied.map(|(_, n)| n.clone()).collect())
     }
 
     fn has_column(&self, schema: Option<&str>, name: &str, column: &str) -> bool {
-        self.snapshot.named(schema, name).all(|(_, relation)| relation.columns.iter().any(|(_, n)| n == column))
+        self.snapshot.meant(schema, name).iter().all(|(_, relation)| relation.has_column(column))
+    }
+
+    fn generated_mask(&self, schema: Option<&str>, name: &str, column: &str) -> Option<MaskAction> {
+        let masks = self.snapshot.named(schema, name).filter_map(|(oid, relation)| {
+            let number = self.snapshot.column(oid, column).filter(|number| relation.generated.contains_key(number))?;
+            self.protected.columns.get(&(oid, number)).copied()
+        });
+        masks.max()
+    }
+
+    fn schemas_of_function(&self, name: &str) -> Vec<String> {
+        self.snapshot.added.schemas_of_function(name)
     }
 
     fn schema_of(&self, name: &str) -> Option<String> {
-        Some(self.only(None, name)?.schema.clone())
+        let all = self.snapshot.meant(None, name);
+        let (_, first) = all.first()?;
+        // Of temporary tables alone, one's own is meant: all their schemas are alike to a grant.
+        (all.len() == 1 || first.is_temporary()).then(|| first.schema.clone())
     }
 }
 
@@ -101,7 +115,7 @@ impl cli::Upstream for Snapshot {
     }
 
     fn columns_of(&self, schema: Option<&str>, relation: &str) -> Vec<&str> {
-        let columns = self.named(schema, relation).flat_map(|(_, relation)| &relation.columns);
+        let columns = self.meant(schema, relation).into_iter().flat_map(|(_, relation)| &relation.columns);
         columns.map(|(_, name)| name.as_str()).collect()
     }
 }
@@ -135,6 +149,14 @@ impl judge::Catalogue for OwnNames<'_> {
 
     fn has_column(&self, schema: Option<&str>, name: &str, column: &str) -> bool {
         self.borrowed().has_column(schema, name, column)
+    }
+
+    fn generated_mask(&self, schema: Option<&str>, name: &str, column: &str) -> Option<MaskAction> {
+        self.borrowed().generated_mask(schema, name, column)
+    }
+
+    fn schemas_of_function(&self, name: &str) -> Vec<String> {
+        self.borrowed().schemas_of_function(name)
     }
 
     fn schema_of(&self, name: &str) -> Option<String> {

@@ -6,7 +6,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 pub(super) const MAGIC: [u8; 8] = *b"WWPOLICY";
 /// Raised with every change of the layout or of [`Tables`]: an older reader must refuse what it would misread.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 pub(super) const SECTION_ALIGN_BYTES: usize = 16;
 /// Magic, version, count of sections, length of the file.
 pub(super) const FIXED_HEADER_BYTES: usize = 8 + 4 + 4 + 8;
@@ -54,6 +54,8 @@ pub struct Grant {
     pub effects: u32,
     /// Empty: any relation, and effects on none.
     pub relations: Vec<Pattern>,
+    /// Not empty: `call` is of these functions only.
+    pub functions: Vec<Pattern>,
     pub origin: Origin,
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct ScopeIndex {
     pub grants: Vec<u32>,
     /// Grants for any relation.
     pub unlimited_grants: ByEffect,
+    /// Grants that let certain functions be called.
+    pub function_grants: Vec<u32>,
     /// Grants for certain relations.
     pub relation_grants: Names,
     pub rules: RuleIndex,
@@ -126,6 +128,7 @@ impl Index {
 impl ScopeIndex {
     fn add_grant(&mut self, id: u32, grant: &Grant) {
         self.grants.push(id);
+        self.function_grants.extend((!grant.functions.is_empty()).then_some(id));
         if grant.relations.is_empty() || grant.relations.iter().any(Pattern::is_any) {
             self.unlimited_grants.add(id, Some(EffectSet::from_bits(grant.effects)));
         } else {

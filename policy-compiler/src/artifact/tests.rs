@@ -127,7 +127,7 @@ fn a_file_of_another_kind_or_version_says_what_to_do() {
     let rows = [
         (Vec::new(), "is no policy artifact"),
         (vec![b'x'; HEADER_BYTES + 9], "is no policy artifact"),
-        (newer, "has format 9, this wireward reads 1"),
+        (newer, "has format 9, this wireward reads 2"),
     ];
     for (bytes, expected) in rows {
         let error = Policy::from_bytes(bytes).expect_err(expected).to_string();

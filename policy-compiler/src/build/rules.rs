@@ -31,6 +31,7 @@ fn grant(policy: &Checked, grant: &policy::Grant) -> Grant {
         scope: Scope { to: bits(policy, &grant.to), except: 0, resources: grant.resources.clone() },
         effects: grant.effects.bits(),
         relations: grant.relations.clone(),
+        functions: grant.functions.clone(),
         origin: grant.origin.clone(),
     }
 }

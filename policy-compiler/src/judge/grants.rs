@@ -4,7 +4,7 @@ use super::{Case, Denial, Resolved, effect_phrase, role_phrase};
 use crate::artifact::format::Grant;
 use crate::policy::pattern::Pattern;
 use crate::policy::pattern_matches;
-use crate::statement::{Effect, EffectSet, Statement};
+use crate::statement::{Called, Effect, EffectSet, Statement};
 
 /// Effects that come with any grant on the resource.
 pub(crate) const FREE: [Effect; 2] = [Effect::Transaction, Effect::Session];
@@ -26,8 +26,43 @@ impl Case<'_> {
         }
         // Rows of no relation are constants, or come from a function or a prepared statement, which is judged itself.
         let free = free.with(Effect::Read);
-        let missing = statement.effects.minus(tied).minus(free).iter().find(|effect| !self.grants_at_all(*effect))?;
+        let mut untied = statement.effects.minus(tied).minus(free).iter();
+        let missing = untied.find(|effect| {
+            let by_name = || *effect == Effect::Call && self.ungranted_call(statement).is_none();
+            !self.grants_at_all(*effect) && !by_name()
+        })?;
         Some(self.denial_without_relation(statement, missing))
+    }
+
+    /// What of the statement's calls no grant names: a function, or (inner `None`) something without a name.
+    fn ungranted_call<'s>(&self, statement: &'s Statement) -> Option<Option<&'s Called>> {
+        let function = statement.called.iter().find(|called| !self.grants_call(called));
+        let unnamed = statement.calls_unnamed || statement.called.is_empty();
+        function.map(Some).or_else(|| unnamed.then_some(None))
+    }
+
+    /// An unqualified function may be that of any schema: the grant must be for all.
+    fn grants_call(&self, called: &Called) -> bool {
+        let schemas = match &called.schema {
+            Some(schema) => vec![schema.clone()],
+            None => self.catalogue.schemas_of_function(&called.name),
+        };
+        let mut scopes = self.policy.scopes(self.subject.roles, self.subject.resource);
+        scopes.any(|scope| {
+            scope.function_grants.iter().any(|id| {
+                let grant = self.policy.tables().grants.get(*id as usize);
+                let grant = grant.filter(|g| self.applies(g) && EffectSet::from_bits(g.effects).has(Effect::Call));
+                let names = |schema: Option<&str>| {
+                    let mut patterns = grant.into_iter().flat_map(|grant| &grant.functions);
+                    patterns.any(|pattern| pattern_matches(pattern, schema, &called.name, false))
+                };
+                if schemas.is_empty() { names(None) } else { schemas.iter().all(|schema| names(Some(schema))) }
+            })
+        })
+    }
+
+    fn applies(&self, grant: &Grant) -> bool {
+        grant.scope.applies(self.subject.roles.bits(), self.subject.resource)
     }
 
     /// Whether a grant carries the effect on no relation or any.
@@ -61,8 +96,8 @@ impl Case<'_> {
 
     fn carries(&self, id: u32, effect: Effect) -> Option<&Grant> {
         let grant = &self.policy.tables().grants[id as usize];
-        let carries = EffectSet::from_bits(grant.effects).has(effect)
-            && grant.scope.applies(self.subject.roles.bits(), self.subject.resource);
+        let of_all = effect != Effect::Call || grant.functions.is_empty();
+        let carries = of_all && EffectSet::from_bits(grant.effects).has(effect) && self.applies(grant);
         carries.then_some(grant)
     }
 
@@ -97,7 +132,15 @@ impl Case<'_> {
             let what = statement.opaque.as_deref().unwrap_or("the statement is not understood");
             return Denial::new("opaque", what.to_owned());
         }
-        self.not_granted(&effect_phrase(statement, effect, None))
+        let what = effect_phrase(statement, effect, None);
+        let called = (effect == Effect::Call).then(|| self.ungranted_call(statement)).flatten().flatten();
+        let Some(Called { schema, name }) = called else { return self.not_granted(&what) };
+        let name = schema.as_ref().map_or_else(|| name.clone(), |schema| format!("{schema}.{name}"));
+        let mut denial = self.not_granted(&format!("{what} of {name}"));
+        denial.hint = Some(format!(
+            "it is not known what {name} does: a grant with effects = [\"call\"] and functions = [\"{name}\"] opens it"
+        ));
+        denial
     }
 
     fn not_granted(&self, what: &str) -> Denial {
@@ -114,7 +157,8 @@ fn covers(grant: &Grant, relation: &Resolved<'_>) -> bool {
 /// Catalogs that show data of others want their own name in the grant, or a grant of everything on everything.
 fn opens_protected(grant: &Grant, relation: &Resolved<'_>) -> bool {
     let everything = EffectSet::ALL.minus(EffectSet::of(&[Effect::Opaque]));
-    let of_everything = grant.relations.is_empty() && everything.minus(EffectSet::from_bits(grant.effects)).is_empty();
+    let unlimited = grant.relations.is_empty() && grant.functions.is_empty();
+    let of_everything = unlimited && everything.minus(EffectSet::from_bits(grant.effects)).is_empty();
     let by_name = |pattern: &Pattern| {
         pattern.name.literal().is_some() && pattern_matches(pattern, relation.schema(), relation.name, false)
     };

@@ -206,13 +206,8 @@ impl Case<'_> {
                     && column_matches(masked.schema.as_deref(), relation.schema())
             })
         });
-        let known = known.flatten().map(|action| action.max(self.strictest_of(relation)));
-        hits.map(|(_, mask)| mask.action).max().max(known)
-    }
-
-    /// The strictest mask on any column of the relation.
-    fn strictest_of(&self, relation: &Resolved<'_>) -> MaskAction {
-        self.masks_on(relation).map(|(_, mask)| mask.action).max().unwrap_or(MaskAction::Redact)
+        let generated = self.catalogue.generated_mask(relation.schema(), relation.name, column);
+        hits.map(|(_, mask)| mask.action).max().max(known.flatten()).max(generated)
     }
 
     /// Whether the text names a masked column of the relation, or may: by a star, a whole row, an unknown name.

@@ -2,7 +2,7 @@ use super::*;
 use crate::build::compile;
 use crate::policy::Source;
 use crate::statement::{
-    ColumnUse, Copy, CopyDirection, CopyFormat, EffectSet, FunctionUse, Named, NewValue, Output, Places, RelationUse, Setting,
+    Called, ColumnUse, Copy, CopyDirection, CopyFormat, EffectSet, FunctionUse, Named, NewValue, Output, Places, RelationUse, Setting,
 };
 
 const POLICY: &str = r#"
@@ -32,6 +32,11 @@ to = ["plain"]
 resources = ["shop"]
 effects = ["*"]
 relations = ["*"]
+[[grant]]
+to = ["agent"]
+resources = ["shop"]
+effects = ["call"]
+functions = ["public.similarity", "st_*"]
 [[rule]]
 name = "no-delete"
 action = "block"
@@ -92,6 +97,16 @@ impl Catalogue for Shop {
         self.columns(schema, name).is_some_and(|columns| columns.iter().any(|c| c == column))
     }
 
+    fn schemas_of_function(&self, name: &str) -> Vec<String> {
+        let schemas: &[&str] = match name {
+            "similarity" => &["public"],
+            "st_x" => &["public", "gis"],
+            "twice" => &["public", "somebodys"],
+            _ => &[],
+        };
+        schemas.iter().map(|schema| (*schema).to_owned()).collect()
+    }
+
     fn schema_of(&self, name: &str) -> Option<String> {
         matches!(name, "customers" | "orders" | "v").then(|| "public".to_owned())
     }
@@ -115,6 +130,14 @@ fn select(relation: &str) -> Statement {
 fn call(name: &str) -> Statement {
     let function = FunctionUse { schema: None, name: name.into(), plain: true };
     Statement { functions: vec![function], output: vec![Output::Unknown], ..statement("SELECT", &[], &[]) }
+}
+
+fn unknown(names: &[&str]) -> Statement {
+    let called = names.iter().map(|name| {
+        let (schema, name) = name.split_once('.').map_or((None, *name), |(schema, name)| (Some(schema), name));
+        Called { schema: schema.map(str::to_owned), name: name.to_owned() }
+    });
+    Statement { called: called.collect(), ..statement("SELECT", &[], &[Effect::Call]) }
 }
 
 fn update(without_where: bool) -> Statement {
@@ -198,6 +221,27 @@ fn every_verdict_names_what_decided_it() {
 }
 
 #[test]
+fn a_grant_that_names_functions_opens_these_and_no_other_call() {
+    use Action::{Allow, Deny};
+    let unnamed = |names: &[&str]| Statement { calls_unnamed: true, ..unknown(names) };
+    for (role, statement, action) in [
+        ("agent", unknown(&["similarity"]), Allow),
+        ("agent", unknown(&["public.similarity"]), Allow),
+        ("agent", unknown(&["other.similarity"]), Deny),
+        ("agent", unknown(&["st_x", "similarity"]), Allow),
+        ("agent", unknown(&["st_x", "purge"]), Deny),
+        ("agent", unknown(&["twice"]), Deny),
+        ("agent", unknown(&[]), Deny),
+        ("agent", unnamed(&["similarity"]), Deny),
+        ("analyst", unknown(&["similarity"]), Deny),
+        ("dba", unnamed(&["purge"]), Allow),
+    ] {
+        let context = format!("{role}: {:?}", statement.called);
+        assert_eq!(judged(role, vec![statement], &Shop).action == Deny, action == Deny, "{context}");
+    }
+}
+
+#[test]
 fn a_text_is_denied_whole_and_says_which_statement_decided() {
     let delete = statement("DELETE", &[("orders", &[Effect::Delete])], &[]);
     let judgement = judged("analyst", vec![select("orders"), delete], &Shop);
@@ -227,6 +271,16 @@ fn reasons_are_in_the_users_words() {
             None,
         ),
         ("analyst", statement("LISTEN", &[], &[Effect::Listen]), "LISTEN is not granted to role analyst", None),
+        (
+            "agent",
+            unknown(&["similarity", "public.purge"]),
+            "CALL (SELECT) of public.purge is not granted to role agent",
+            Some(
+                "it is not known what public.purge does: a grant with effects = [\"call\"] and functions = \
+                 [\"public.purge\"] opens it",
+            ),
+        ),
+        ("analyst", statement("SELECT", &[], &[Effect::Call]), "CALL (SELECT) is not granted to role analyst", None),
         ("agent", update(true), "UPDATE on orders without WHERE is blocked for role agent", None),
         ("dba", call("pg_sleep"), "calling pg_sleep is blocked for role dba", None),
         ("nobody", select("orders"), "resource shop is not granted to anybody without a role", None),

@@ -75,7 +75,7 @@ impl Checker<'_> {
     }
 
     fn grant(&mut self, section: &Section<'_>) {
-        section.keys(&mut self.sink, &["to", "resources", "effects", "relations"]);
+        section.keys(&mut self.sink, &["to", "resources", "effects", "relations", "functions"]);
         let to = section.required_strings(&mut self.sink, "to");
         let to = self.roles(to);
         let resources = section.required_strings(&mut self.sink, "resources");
@@ -84,8 +84,18 @@ impl Checker<'_> {
         let effects = self.effects(effects, true);
         let relations = section.strings(&mut self.sink, "relations");
         let relations = self.patterns(relations);
+        let functions = section.strings(&mut self.sink, "functions");
+        if let Some(first) = functions.iter().flatten().next().filter(|_| !effects.has(Effect::Call)) {
+            let help = "add `call` to `effects`, or leave `functions` out".to_owned();
+            self.sink.error_with(
+                &first.at,
+                "`functions` says what may be called, but `effects` has no `call`",
+                Some(help),
+            );
+        }
+        let functions = self.patterns(functions);
         let origin = self.origin(section);
-        self.policy.grants.push(Grant { to, resources, effects, relations, origin });
+        self.policy.grants.push(Grant { to, resources, effects, relations, functions, origin });
     }
 
     fn rule(&mut self, section: &Section<'_>) {

@@ -82,6 +82,8 @@ pub struct Grant {
     pub effects: EffectSet,
     /// Empty: any relation, and effects on none.
     pub relations: Vec<Pattern>,
+    /// Not empty: `call` is of these functions only.
+    pub functions: Vec<Pattern>,
     pub origin: Origin,
 }
 

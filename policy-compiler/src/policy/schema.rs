@@ -50,6 +50,7 @@ fn grant() -> Value {
             "resources": resources(),
             "effects": list("`*` is everything but `opaque`, which must be named.", json!({ "enum": effects })),
             "relations": patterns("Only these: `name`, `schema.name`, with `*`. Without it also effects on no relation."),
+            "functions": patterns("`call` is of these functions only, whatever the relations."),
         }),
     )
 }

@@ -119,6 +119,7 @@ fn every_other_slip_is_an_error_too() {
         ("[[rles]]\nname = \"x\"\n", "unknown section `rles`"),
         ("[rule]\nname = \"x\"\n", "`rule` must be written as [[rule]]"),
         ("x = 1\n", "unknown key `x` in [[grant]]"),
+        ("functions = [\"st_*\"]\n", "`effects` has no `call`"),
         ("[[rule]]\naction = \"block\"\n", "[[rule]] needs `name`"),
         ("[[rule]]\nname = \"r\"\n", "[[rule]] needs `action`"),
         ("[[rule]]\nname = \"r\"\naction = \"blok\"\n", "did you mean `block`?"),

@@ -142,6 +142,10 @@ pub struct Statement {
     pub columns: Vec<ColumnUse>,
     /// Each function called. Operators and casts are not functions.
     pub functions: Vec<FunctionUse>,
+    /// Those of the functions whose effect is [`Effect::Call`]: nobody knows what they do.
+    pub called: Vec<Called>,
+    /// What has no name of its own is called as well, an operator or a cast: only a grant of every call carries that.
+    pub calls_unnamed: bool,
     /// An UPDATE or DELETE stands somewhere in it without a condition that sets a column of its table against something
     /// else (`id = id` does not); so does a MERGE that does either, or an INSERT … SELECT … ON CONFLICT DO UPDATE.
     pub without_where: bool,
@@ -211,6 +215,13 @@ impl Places {
     pub fn has_any(self, others: Self) -> bool {
         self.0 & others.0 != 0
     }
+}
+
+/// A function that is called, as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Called {
+    pub schema: Option<String>,
+    pub name: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tests::world::{python, script_path};
+use tests::world::{npm_modules, python, script_path};
 
 pub struct Client {
     pub name: &'static str,
@@ -78,12 +78,6 @@ fn jdbc() -> Command {
 
 fn node() -> Command {
     let mut command = Command::new("node");
-    command.arg(file("node.mjs")).arg(modules());
+    command.arg(file("node.mjs")).arg(npm_modules());
     command
-}
-
-/// What `.ci/run` installs of npm.
-pub fn modules() -> PathBuf {
-    let home = std::env::var_os("HOME").unwrap_or_default();
-    Path::new(&home).join(".cache/wireward/node/node_modules")
 }

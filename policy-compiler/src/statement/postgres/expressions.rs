@@ -101,7 +101,7 @@ impl Walk<'_> {
         if self.is_foreign_operator(name)
             && let Some((schema, name)) = names::schema_and_name(name)
         {
-            self.foreign_call(schema, name);
+            self.foreign_form(schema, name);
         }
     }
 
@@ -143,7 +143,7 @@ impl Walk<'_> {
         self.with_literals(false, |w| w.maybe(type_name));
         if self.calls_by_cast(&parts) {
             let (schema, name) = names::schema_and_name(&parts).unwrap_or_default();
-            self.foreign_call(schema, name);
+            self.foreign_form(schema, name);
         }
     }
 
@@ -308,6 +308,7 @@ impl Walk<'_> {
             self.place(mark, Places::KEPT);
         }
         self.out.acts |= class.acts();
+        self.note_named_type(node, &name);
         self.note_class(node, class, schema, &name);
         self.count(node, class, &name, bare, mark)
     }
@@ -354,6 +355,18 @@ impl Walk<'_> {
         if !window.text("name").is_empty() || !window.text("refname").is_empty() {
             let named = self.scopes.last().map(|scope| scope.windows.clone()).unwrap_or_default();
             self.refer_again(&named);
+        }
+    }
+
+    /// A text that names a type lets this type's input run.
+    fn note_named_type(&mut self, node: &Node, name: &str) {
+        if !functions::names_type(name) {
+            return;
+        }
+        let named = node.list("args").last().and_then(|argument| self.literal(argument));
+        let parts: Vec<&str> = named.map(|n| n.split('.').collect()).unwrap_or_default();
+        if parts.is_empty() || self.calls_by_cast(&parts) {
+            self.foreign_form(None, name.to_owned());
         }
     }
 

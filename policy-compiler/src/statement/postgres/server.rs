@@ -4,11 +4,12 @@
 //! function where somebody has created `public.lower(int)`. So whoever analyses says which server it is for.
 
 /// Major versions of servers whose texts can be judged, oldest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Version {
     V15,
     V16,
     V17,
+    #[default]
     V18,
 }
 

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use super::super::{ColumnUse, Effect, EffectSet, FunctionUse, Output, Places, RelationUse, Statement, UNKNOWN_COLUMN};
+use super::super::{Called, ColumnUse, Effect, EffectSet, FunctionUse, Output, Places, RelationUse, Statement, UNKNOWN_COLUMN};
 use super::lineage::{Column, Scope};
 use super::server::Server;
 use crate::policy::catalogs;
@@ -67,6 +67,7 @@ pub struct Walk<'s> {
     relation_index: HashMap<(Option<String>, String), usize>,
     columns_seen: HashMap<(Option<String>, String), u32>,
     functions_seen: HashSet<(Option<String>, String)>,
+    called_seen: HashSet<(Option<String>, String)>,
 }
 
 impl<'s> Walk<'s> {
@@ -89,6 +90,7 @@ impl<'s> Walk<'s> {
             relation_index: HashMap::new(),
             columns_seen: HashMap::new(),
             functions_seen: HashSet::new(),
+            called_seen: HashSet::new(),
         }
     }
 
@@ -103,8 +105,18 @@ impl<'s> Walk<'s> {
         self.steps > 0
     }
 
+    /// [`Effect::Call`] of a function has [`Walk::calls`]: without a name, only a grant of every call carries it.
     pub fn effect(&mut self, effect: Effect) {
         self.out.effects = self.out.effects.with(effect);
+        self.out.calls_unnamed |= effect == Effect::Call;
+    }
+
+    /// A function is called of which nobody knows what it does.
+    pub fn calls(&mut self, schema: Option<String>, name: String) {
+        self.out.effects = self.out.effects.with(Effect::Call);
+        if self.called_seen.insert((schema.clone(), name.clone())) {
+            self.out.called.push(Called { schema, name });
+        }
     }
 
     /// Marks the statement as not understood; the first reason is kept.
@@ -151,6 +163,13 @@ impl<'s> Walk<'s> {
 
     /// A function that may do or show anything; returns nothing that is known.
     pub fn foreign_call(&mut self, schema: Option<String>, name: String) {
+        self.calls(schema.clone(), name.clone());
+        self.function(schema, name, false);
+        self.refer_to_unknown();
+    }
+
+    /// As [`Walk::foreign_call`], for what has no name that a grant could give: an operator, a cast.
+    pub fn foreign_form(&mut self, schema: Option<String>, name: String) {
         self.effect(Effect::Call);
         self.function(schema, name, false);
         self.refer_to_unknown();
@@ -170,7 +189,7 @@ impl<'s> Walk<'s> {
     /// statement may call it.
     fn note_unwritten_casts(&mut self) {
         if self.server.additions.has_unwritten_casts() && !self.out.relations.is_empty() {
-            self.foreign_call(None, "cast".to_owned());
+            self.foreign_form(None, "cast".to_owned());
         }
     }
 
