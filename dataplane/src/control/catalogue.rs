@@ -324,15 +324,13 @@ impl Protected {
 
     /// What is computed from masked columns is masked at least whole: the last four of a text turned round are its first.
     fn generated(&mut self, snapshot: &Snapshot) {
-        for (oid, relation) in snapshot.relations.iter().filter(|(oid, _)| self.relations.contains(oid)) {
-            let derived: Vec<(u16, MaskAction)> = relation
-                .generated
-                .iter()
-                .filter_map(|(number, sources)| Some((*number, self.of_sources(*oid, sources)?)))
-                .collect();
-            for (number, action) in derived {
-                self.mask(*oid, number, action.max(MaskAction::Redact));
-            }
+        let masked = snapshot.relations.iter().filter(|(oid, _)| self.relations.contains(oid));
+        let derived: Vec<(u32, u16, MaskAction)> = masked
+            .flat_map(|(oid, relation)| relation.generated.iter().map(move |column| (*oid, column)))
+            .filter_map(|(oid, (number, sources))| Some((oid, *number, self.of_sources(oid, sources)?)))
+            .collect();
+        for (oid, number, action) in derived {
+            self.mask(oid, number, action.max(MaskAction::Redact));
         }
     }
 
