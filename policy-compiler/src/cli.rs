@@ -8,7 +8,8 @@ use crate::artifact::{OpenError, Policy};
 use crate::build;
 use crate::judge::{Catalogue, NoCatalogue, Subject, judge};
 use crate::policy::{self, Checked, Diagnostic, Source};
-use crate::statement::postgres::analyse;
+use crate::statement::postgres::server::Server;
+use crate::statement::postgres::{Budget, analyse_for};
 use report::{Report, Seen};
 use serde_json::json;
 use std::fs;
@@ -160,7 +161,8 @@ fn answer(question: Question<'_>) -> Result<Report, Problem> {
             known_roles(&policy)
         )));
     }
-    let analysis = analyse(question.sql);
+    let server = question.upstream.map_or(Server::NEWEST, |upstream| upstream.server());
+    let analysis = analyse_for(question.sql, server, Budget::ANALYSER);
     let masks = policy.masks(roles, question.resource);
     let known = question.upstream.map(|upstream| upstream.names(&masks));
     let catalogue: &dyn Catalogue = known.as_deref().map_or(&NoCatalogue, |names| names);

@@ -7,8 +7,8 @@ use crate::policy::catalogs::{Name, is_catalog_name};
 use crate::policy::pattern::Pattern;
 use crate::policy::{Checked, Grant, Mask, Origin, Rule, Scope, pattern_matches};
 use crate::statement::{
-    AnalyseError, Analysis, Called, ColumnUse, CopyDirection, CopyFormat, Effect, EffectSet, NewValue, Places, RelationUse, Statement,
-    UNKNOWN_COLUMN,
+    AnalyseError, Analysis, Called, ColumnUse, CopyDirection, CopyFormat, Effect, EffectSet, NewValue, Places,
+    RelationUse, Statement, UNKNOWN_COLUMN,
 };
 
 /// Who asks, by names.
@@ -99,7 +99,9 @@ impl Explanation {
 impl<'a> Reading<'a> {
     fn denied(&self, number: usize, statement: &Statement, needs: &[Need]) -> Option<Explanation> {
         let built_in = |rule: &str| Some(Explanation::denied(rule, number, needs.to_vec()));
-        if statement.settings.iter().any(|s| pinned(&s.name.to_lowercase(), &s.value)) || self.writes_settings(statement) {
+        if statement.settings.iter().any(|s| pinned(&s.name.to_lowercase(), &s.value))
+            || self.writes_settings(statement)
+        {
             return built_in("pinned-setting");
         }
         if let Some(rule) = self.policy.rules.iter().find(|rule| self.blocks(rule, statement)) {

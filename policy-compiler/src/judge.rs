@@ -217,7 +217,8 @@ impl Denial {
                 (format!("the statement has {bytes} bytes, at most {max} are judged"), ("54000", None))
             }
             AnalyseError::TooComplex { steps } => {
-                let reason = format!("the statement takes more than {steps} steps to judge; make it shorter or split it");
+                let reason =
+                    format!("the statement takes more than {steps} steps to judge; make it shorter or split it");
                 (reason, ("54001", None))
             }
             AnalyseError::Encoding(what) => (format!("the statement cannot be read: {what}"), ("22021", None)),

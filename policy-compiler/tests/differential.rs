@@ -6,8 +6,8 @@ use policy_compiler::explain::{Who, explain};
 use policy_compiler::judge::{Action, Catalogue, Subject, judge};
 use policy_compiler::policy::{Checked, Source, check};
 use policy_compiler::statement::{
-    AnalyseError, Analysis, Called, ColumnUse, Copy, CopyDirection, CopyFormat, Effect, EffectSet, FunctionUse, Named, NewValue,
-    Output, Places, RelationUse, Setting, Statement,
+    AnalyseError, Analysis, Called, ColumnUse, Copy, CopyDirection, CopyFormat, Effect, EffectSet, FunctionUse, Named,
+    NewValue, Output, Places, RelationUse, Setting, Statement,
 };
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -200,6 +200,11 @@ impl Additions for Snapshot {
         let meant = self.meant(schema, relation);
         !meant.is_empty() && meant.iter().all(|(_, relation)| relation.has_column(column))
     }
+
+    fn lacks_column(&self, schema: Option<&str>, relation: &str, column: &str) -> bool {
+        let meant = self.meant(schema, relation);
+        !meant.is_empty() && !meant.iter().any(|(_, relation)| relation.has_column(column))
+    }
 }
 
 #[cfg(test)]

@@ -6,8 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use policy_compiler::artifact::{MaskAction, Masks};
-use policy_compiler::statement::postgres::server::Version;
-use policy_compiler::statement::{Output, postgres};
+use policy_compiler::judge::SETTINGS_VIEW;
+use policy_compiler::statement::postgres::server::{Server, Version};
+use policy_compiler::statement::postgres::{self, Budget};
+use policy_compiler::statement::{ColumnUse, Output, Places, Statement};
 use tokio_postgres::Client;
 
 use super::additions::Added;
@@ -160,6 +162,28 @@ impl Snapshot {
         self.version
     }
 
+    /// As the analysis of a text asks for it.
+    pub fn server(&self) -> Server<'_> {
+        Server { version: self.version, additions: self }
+    }
+
+    /// Writing to it sets settings: pg_settings, and views that stand on it.
+    pub(super) fn leads_to_settings(&self, oid: u32) -> bool {
+        let mut reached = BTreeSet::from([oid]);
+        loop {
+            let before = reached.len();
+            let read: Vec<u32> =
+                self.reads.iter().filter(|(view, _)| reached.contains(view)).map(|(_, r)| *r).collect();
+            reached.extend(read);
+            if reached.len() == before {
+                break;
+            }
+        }
+        let is_view =
+            |oid: &u32| self.relations.get(oid).is_some_and(|r| r.name == SETTINGS_VIEW && r.schema == "pg_catalog");
+        reached.iter().any(is_view)
+    }
+
     /// Keeps the names that relations and columns had in an older snapshot.
     pub fn remember(&mut self, older: &Self) {
         self.former.extend(older.former.iter().filter(|f| self.relations.contains_key(&f.oid)).cloned());
@@ -255,9 +279,14 @@ impl Relation {
     }
 
     /// Where a view's columns come from, as its text shows it; empty for anything else.
-    pub(super) fn output(&self) -> Vec<Output> {
-        let analysis = self.definition.as_deref().map(postgres::analyse).and_then(Result::ok);
-        analysis.and_then(|a| Some(a.statements.into_iter().next()?.output)).unwrap_or_default()
+    pub(super) fn output(&self, server: Server<'_>) -> Vec<Output> {
+        self.statement(server).map(|statement| statement.output).unwrap_or_default()
+    }
+
+    /// What a view's text does.
+    fn statement(&self, server: Server<'_>) -> Option<Statement> {
+        let analysis = postgres::analyse_for(self.definition.as_deref()?, server, Budget::ANALYSER).ok()?;
+        analysis.statements.into_iter().next()
     }
 }
 
@@ -322,7 +351,8 @@ impl Protected {
         *entry = (*entry).max(action);
     }
 
-    /// What is computed from masked columns is masked at least whole: the last four of a text turned round are its first.
+    /// What is computed from masked columns is NULL: the last four of a text turned round are its first, and its length may
+    /// be what it was computed from.
     fn generated(&mut self, snapshot: &Snapshot) {
         let masked = snapshot.relations.iter().filter(|(oid, _)| self.relations.contains(oid));
         let derived: Vec<(u32, u16, MaskAction)> = masked
@@ -330,7 +360,7 @@ impl Protected {
             .filter_map(|(oid, (number, sources))| Some((oid, *number, self.of_sources(oid, sources)?)))
             .collect();
         for (oid, number, action) in derived {
-            self.mask(oid, number, action.max(MaskAction::Redact));
+            self.mask(oid, number, action.max(MaskAction::Null));
         }
     }
 
@@ -367,13 +397,17 @@ impl Protected {
 
     fn view(&mut self, snapshot: &Snapshot, view: u32) {
         let Some(relation) = snapshot.relations.get(&view) else { return };
-        let output = relation.output();
-        let exact = output.len() == relation.columns.len() && !output.iter().any(|o| matches!(o, Output::All { .. }));
+        let statement = relation.statement(snapshot.server()).unwrap_or_default();
+        let output = &statement.output;
+        let is_one_each =
+            output.len() == relation.columns.len() && !output.iter().any(|o| matches!(o, Output::All { .. }));
+        // Of rows that a masked value has shaped nothing is shown.
+        let shaped = self.is_masked_at(snapshot, view, &statement, Places::SHAPES.with(Places::KEPT));
+        let exact = is_one_each && !shaped;
         for (i, (number, _)) in relation.columns.iter().enumerate() {
-            let action = match output.get(i) {
-                Some(Output::Harmless) if exact => None,
-                Some(Output::Column { relation: Some(base), name }) if exact => self.origin(snapshot, view, base, name),
-                _ => Some(MaskAction::Redact),
+            let action = match output.get(i).filter(|_| exact) {
+                Some(output) => self.mask_of_output(snapshot, view, &statement, output),
+                None => Some(MaskAction::Null),
             };
             if let Some(action) = action {
                 self.mask(view, *number, action);
@@ -381,15 +415,54 @@ impl Protected {
         }
     }
 
+    /// What a view computes is one constant: a value's length would tell what it was computed from.
+    fn mask_of_output(
+        &self,
+        snapshot: &Snapshot,
+        view: u32,
+        statement: &Statement,
+        output: &Output,
+    ) -> Option<MaskAction> {
+        let picks = || self.is_masked_at(snapshot, view, statement, Places::PICKS);
+        let null = |masked: bool| masked.then_some(MaskAction::Null);
+        match output {
+            Output::Column { relation: Some(base), name } => self.origin(snapshot, view, base, name),
+            Output::Rows => null(picks() && !statement.is_flat),
+            Output::Computed(flows) => {
+                let used = flows.iter().map(|column| statement.columns.get(*column as usize));
+                let mut masked = used.map(|used| used.is_none_or(|used| self.is_masked(snapshot, view, used)));
+                null(masked.any(|masked| masked) || picks())
+            }
+            _ => Some(MaskAction::Null),
+        }
+    }
+
+    fn is_masked_at(&self, snapshot: &Snapshot, view: u32, statement: &Statement, places: Places) -> bool {
+        let mut placed = statement.columns.iter().filter(|used| used.places.has_any(places));
+        placed.any(|used| self.is_masked(snapshot, view, used))
+    }
+
+    /// A column that a view's text names is masked, or may be.
+    fn is_masked(&self, snapshot: &Snapshot, view: u32, used: &ColumnUse) -> bool {
+        match &used.relation {
+            Some(base) if used.name == "*" => {
+                let mut bases = snapshot.bases(view, base).peekable();
+                bases.peek().is_none() || bases.any(|oid| self.relations.contains(&oid))
+            }
+            Some(base) => self.origin(snapshot, view, base, &used.name).is_some(),
+            None => true,
+        }
+    }
+
     /// The mask of the column that a view's column shows, strictest over all relations that may be meant.
     fn origin(&self, snapshot: &Snapshot, view: u32, base: &str, name: &str) -> Option<MaskAction> {
         let bases: Vec<u32> = snapshot.bases(view, base).collect();
         if bases.is_empty() {
-            return Some(MaskAction::Redact);
+            return Some(MaskAction::Null);
         }
         let masks = bases.into_iter().map(|oid| match snapshot.column(oid, name) {
             Some(number) => self.columns.get(&(oid, number)).copied(),
-            None => Some(MaskAction::Redact),
+            None => Some(MaskAction::Null),
         });
         masks.flatten().max()
     }
@@ -436,11 +509,11 @@ mod tests {
     #[test]
     fn a_generated_column_is_masked_as_its_sources_and_at_least_whole() {
         for (action, sources, expected) in [
-            ("last4", &[Some(2)][..], Some(MaskAction::Redact)),
-            ("redact", &[Some(1), Some(2)], Some(MaskAction::Redact)),
+            ("last4", &[Some(2)][..], Some(MaskAction::Null)),
+            ("redact", &[Some(1), Some(2)], Some(MaskAction::Null)),
             ("null", &[Some(2)], Some(MaskAction::Null)),
-            ("hash", &[None], Some(MaskAction::Redact)),
-            ("hash", &[Some(1), None], Some(MaskAction::Redact)),
+            ("hash", &[None], Some(MaskAction::Null)),
+            ("hash", &[Some(1), None], Some(MaskAction::Null)),
             ("redact", &[Some(1)], None),
             ("redact", &[], None),
         ] {

@@ -2,9 +2,10 @@
 
 use policy_compiler::artifact::{MaskAction, Masks};
 use policy_compiler::cli;
-use policy_compiler::judge;
+use policy_compiler::judge::{self, SETTINGS_VIEW};
 use policy_compiler::policy::MaskedColumn;
 use policy_compiler::statement::Output;
+use policy_compiler::statement::postgres::server::Server;
 
 use super::catalogue::{Protected, Relation, Snapshot, family};
 use super::route::Route;
@@ -73,6 +74,22 @@ impl judge::Catalogue for Names<'_> {
         self.snapshot.meant(schema, name).iter().all(|(_, relation)| relation.has_column(column))
     }
 
+    fn column_mask(&self, schema: Option<&str>, name: &str, column: &str) -> Option<Option<MaskAction>> {
+        let named: Vec<(u32, &Relation)> = self.snapshot.named(schema, name).collect();
+        let mask = |(oid, relation): &(u32, &Relation)| match self.snapshot.column(*oid, column) {
+            Some(number) => self.protected.columns.get(&(*oid, number)).copied(),
+            // No column: a function of the row, or one that is younger than the snapshot.
+            None => {
+                (self.protected.relations.contains(oid) && !relation.has_column(column)).then_some(MaskAction::Null)
+            }
+        };
+        (!named.is_empty()).then(|| named.iter().filter_map(mask).max())
+    }
+
+    fn leads_to_settings(&self, schema: Option<&str>, name: &str) -> bool {
+        name == SETTINGS_VIEW || self.snapshot.named(schema, name).any(|(oid, _)| self.snapshot.leads_to_settings(oid))
+    }
+
     fn generated_mask(&self, schema: Option<&str>, name: &str, column: &str) -> Option<MaskAction> {
         let masks = self.snapshot.named(schema, name).filter_map(|(oid, relation)| {
             let number = self.snapshot.column(oid, column).filter(|number| relation.generated.contains_key(number))?;
@@ -100,6 +117,10 @@ impl cli::Upstream for Snapshot {
             masked: !masks.columns.is_empty(),
             snapshot: self,
         })
+    }
+
+    fn server(&self) -> Server<'_> {
+        Snapshot::server(self)
     }
 
     fn resolves(&self, column: &MaskedColumn) -> bool {
@@ -151,6 +172,14 @@ impl judge::Catalogue for OwnNames<'_> {
         self.borrowed().has_column(schema, name, column)
     }
 
+    fn column_mask(&self, schema: Option<&str>, name: &str, column: &str) -> Option<Option<MaskAction>> {
+        self.borrowed().column_mask(schema, name, column)
+    }
+
+    fn leads_to_settings(&self, schema: Option<&str>, name: &str) -> bool {
+        self.borrowed().leads_to_settings(schema, name)
+    }
+
     fn generated_mask(&self, schema: Option<&str>, name: &str, column: &str) -> Option<MaskAction> {
         self.borrowed().generated_mask(schema, name, column)
     }
@@ -187,7 +216,7 @@ impl cli::Names for OwnNames<'_> {
                 snapshot.relations.get(oid).map(|r| MaskedColumn::of(Some(&r.schema), &r.name, column))
             };
             let place = found.columns.iter().position(|(n, _)| *n == number)?;
-            match found.output().get(place) {
+            match found.output(snapshot.server()).get(place) {
                 Some(Output::Column { relation: Some(base), name }) => {
                     let base = snapshot.bases(oid, base).find_map(|oid| snapshot.relations.get(&oid))?;
                     Some(MaskedColumn::of(Some(&base.schema), &base.name, name))

@@ -7,9 +7,8 @@ use policy_compiler::artifact::{MaskAction, Masks, Policy, RoleSet};
 use policy_compiler::detect::transform::HashKey;
 use policy_compiler::detect::{Kind, KindSet};
 use policy_compiler::judge::{self, Action, Judgement};
-use policy_compiler::statement::{
-    AnalyseError, Analysis, Copy, CopyDirection, CopyFormat, Effect, Named, Statement, postgres,
-};
+use policy_compiler::statement::postgres::{self, Budget};
+use policy_compiler::statement::{AnalyseError, Analysis, Copy, CopyDirection, CopyFormat, Effect, Named, Statement};
 
 use super::catalogue::{Protected, Snapshot};
 use crate::datapath::mask::{DetectView, MaskView};
@@ -85,7 +84,7 @@ impl Subject {
 
     /// Analyses and judges a text: tens of microseconds, more for a long one.
     pub fn decide(&self, text: &[u8]) -> Decision {
-        let analysis = postgres::analyse_bytes(text);
+        let analysis = postgres::analyse_bytes(text, self.snapshot.server(), Budget::ANALYSER);
         let subject = judge::Subject { roles: self.roles, resource: &self.resource };
         let names = self.protected.catalogue(&self.snapshot);
         let mut judgement = judge::judge(&self.policy, subject, &analysis, &names);

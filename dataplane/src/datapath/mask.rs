@@ -67,7 +67,8 @@ impl MaskView {
     fn act(&self, column: &Column, unsourced: bool) -> Act {
         // A whole row (`select c from customers c`) has an origin too, but no column: its number is 0.
         if column.relation == 0 || column.number == 0 {
-            return if unsourced { whole(MaskAction::Redact, column) } else { self.content(column) };
+            // One constant for all: as many stars as a computed value has characters would tell the value.
+            return if unsourced { Act::Null } else { self.content(column) };
         }
         match self.columns.get(&(column.relation, column.number)) {
             Some(action) => whole(*action, column),

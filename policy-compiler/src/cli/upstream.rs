@@ -3,11 +3,14 @@
 use crate::artifact::{MaskAction, Masks};
 use crate::judge::Catalogue;
 use crate::policy::{Checked, Diagnostic, MaskedColumn, Source, did_you_mean};
+use crate::statement::postgres::server::Server;
 
 /// The catalogue of one resource, read with the gateway's own credential.
 pub trait Upstream {
     /// Its names as the gateway judges and masks by them, for a subject with these masks.
     fn names<'a>(&'a self, masks: &Masks) -> Box<dyn Names + 'a>;
+    /// The server as the analysis of a text asks for it.
+    fn server(&self) -> Server<'_>;
     /// Whether the gateway finds at least one column for it.
     fn resolves(&self, column: &MaskedColumn) -> bool;
     /// Schema and name of every relation, those of the server itself left out.

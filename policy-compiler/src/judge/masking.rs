@@ -67,7 +67,7 @@ impl Case<'_> {
         let copies = analysis.statements.iter().filter(|statement| is_copy_out(statement));
         copies.filter_map(|statement| self.masks_of_copy(statement)).reduce(|first, second| {
             // One plan serves the text: copies that differ share the strictest.
-            if first == second { first } else { CopyMasks::All(self.strictest()) }
+            if first == second { first } else { CopyMasks::All(MaskAction::Null) }
         })
     }
 
@@ -77,7 +77,7 @@ impl Case<'_> {
             Some((schema, name)) => self.masks_of_table(copy, schema.as_deref(), name),
             None => self.masks_of_output(statement),
         };
-        Some(columns.map_or(CopyMasks::All(self.strictest()), CopyMasks::Columns))
+        Some(columns.map_or(CopyMasks::All(MaskAction::Null), CopyMasks::Columns))
     }
 
     fn masks_of_table(&self, copy: &Copy, schema: Option<&str>, name: &str) -> Option<Vec<Option<MaskAction>>> {
@@ -108,22 +108,25 @@ impl Case<'_> {
     /// What is done to one column of a result that comes without an origin. `picks`: a masked value picks its rows.
     fn mask_of_output(&self, statement: &Statement, output: &Output, picks: bool) -> Option<MaskAction> {
         let strictest = |masked: bool| masked.then(|| self.strictest());
+        // One constant for all: as many stars as a computed value has characters would tell the value.
+        let null = |masked: bool| masked.then_some(MaskAction::Null);
         match output {
             Output::Column { relation, name } => {
                 // `c.f` is `f(c)` to the server when the relation has no such column.
-                let is_call = relation.as_deref().is_some_and(|relation| !self.catalogue.has_column(None, relation, name));
+                let is_call =
+                    relation.as_deref().is_some_and(|relation| !self.catalogue.has_column(None, relation, name));
                 let own = relation.as_deref().and_then(|relation| self.mask_of_named(statement, relation, name));
                 let used = ColumnUse { relation: relation.clone(), name: name.clone(), places: Places::SHOWN };
                 own.or_else(|| strictest(picks || is_call || self.is_masked(statement, &used)))
             }
             // How many rows there are of a relation tells what was asked of each, and was asked for.
-            Output::Rows => strictest(picks && !statement.is_flat),
+            Output::Rows => null(picks && !statement.is_flat),
             Output::Computed(flows) => {
                 let columns = flows.iter().map(|column| statement.columns.get(*column as usize));
                 let mut masked = columns.map(|column| column.is_none_or(|used| self.is_masked(statement, used)));
-                strictest(picks || masked.any(|masked| masked))
+                null(picks || masked.any(|masked| masked))
             }
-            Output::All { .. } | Output::Unknown => Some(self.strictest()),
+            Output::All { .. } | Output::Unknown => Some(MaskAction::Null),
         }
     }
 
@@ -160,9 +163,10 @@ impl Case<'_> {
         if used.relation.is_none() && used.name == UNKNOWN_COLUMN {
             return self.masks_unsourced(statement);
         }
-        let mut relations = statement.relations.iter().filter(|relation| {
-            used.relation.as_deref().is_none_or(|name| name == relation.name)
-        });
+        let mut relations = statement
+            .relations
+            .iter()
+            .filter(|relation| used.relation.as_deref().is_none_or(|name| name == relation.name));
         relations.any(|relation| {
             let name = self.resolve(relation);
             let is_other = || {
@@ -180,14 +184,16 @@ impl Case<'_> {
         self.first_mask()?;
         let roles = || role_phrase(&self.policy.role_names(self.subject.roles));
         if let Some(used) = self.masked_at(statement, Places::SHAPES) {
-            let reason = format!("{} is masked for {} and would decide which rows come, or how many", named(used), roles());
+            let reason =
+                format!("{} is masked for {} and would decide which rows come, or how many", named(used), roles());
             let mut denial = Denial::new("masked-shape", reason);
             denial.hint = Some("compare it with constants or parameters alone, in a condition of its own".into());
             return Some(denial);
         }
         let kept = if statement.acts { Places::KEPT.with(Places::PICKS) } else { Places::KEPT };
         let used = self.masked_at(statement, kept)?;
-        let reason = format!("{} is masked for {}, and the statement would keep what depends on it", named(used), roles());
+        let reason =
+            format!("{} is masked for {}, and the statement would keep what depends on it", named(used), roles());
         let mut denial = Denial::new("masked-source", reason);
         denial.hint = Some("call functions that do something in a statement of their own".into());
         Some(denial)

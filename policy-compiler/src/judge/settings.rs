@@ -12,7 +12,8 @@ impl Case<'_> {
             !relation.effects.intersection(writes).is_empty()
                 && self.catalogue.leads_to_settings(name.schema(), name.name)
         })?;
-        let mut denial = Denial::new("pinned-setting", format!("{} of {} would set settings", statement.tag, written.name));
+        let mut denial =
+            Denial::new("pinned-setting", format!("{} of {} would set settings", statement.tag, written.name));
         denial.hint = Some("use SET name = value".into());
         Some(denial)
     }
@@ -55,8 +56,14 @@ fn refusal(setting: &Setting) -> Option<String> {
 
 /// Whether a setting, whatever it becomes, changes neither what a text means nor who acts.
 pub fn may_take_any_value(name: &str) -> bool {
-    const MEANING: [&str; 6] =
-        ["client_encoding", "role", "search_path", "session_authorization", "session_replication_role", "standard_conforming_strings"];
+    const MEANING: [&str; 6] = [
+        "client_encoding",
+        "role",
+        "search_path",
+        "session_authorization",
+        "session_replication_role",
+        "standard_conforming_strings",
+    ];
     !MEANING.contains(&name)
 }
 
@@ -110,7 +117,10 @@ mod tests {
             ("search_path", Some("app, PG_CATALOG"), false),
             ("statement_timeout", Some("1s"), true),
         ] {
-            let setting = Setting { name: name.into(), value: value.map_or(NewValue::Default, |value: &str| NewValue::Is(value.into())) };
+            let setting = Setting {
+                name: name.into(),
+                value: value.map_or(NewValue::Default, |value: &str| NewValue::Is(value.into())),
+            };
             let statement = Statement { settings: vec![setting], ..Statement::default() };
             assert_eq!(pinned(&statement).is_none(), allowed, "{name} = {value:?}");
         }

@@ -13,7 +13,6 @@ mod expressions;
 mod from;
 mod functions;
 mod guards;
-mod keywords;
 mod kinds;
 mod lineage;
 mod names;
@@ -26,6 +25,8 @@ mod walk;
 
 #[cfg(test)]
 mod corpus;
+#[cfg(test)]
+mod keywords;
 #[cfg(test)]
 mod tests;
 

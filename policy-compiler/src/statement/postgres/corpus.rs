@@ -35,7 +35,9 @@ fn output(statement: &Statement) -> String {
         Output::Column { relation, name } => format!("{}.{name}", relation.as_deref().unwrap_or("?")),
         Output::Rows => "#".to_owned(),
         Output::Computed(flows) if flows.is_empty() => "-".to_owned(),
-        Output::Computed(flows) => format!("({})", flows.iter().map(|at| column(statement, *at)).collect::<Vec<_>>().join(" ")),
+        Output::Computed(flows) => {
+            format!("({})", flows.iter().map(|at| column(statement, *at)).collect::<Vec<_>>().join(" "))
+        }
         Output::Unknown => "?".to_owned(),
     };
     statement.output.iter().map(shown).collect::<Vec<_>>().join(", ")

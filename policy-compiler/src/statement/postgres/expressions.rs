@@ -51,7 +51,8 @@ impl Walk<'_> {
             }
             "ParamRef" | "SqlValueFunction" | "MergeSupportFunc" | "SetToDefault" | "AStar" => {}
             "GroupingFunc" | "BoolExpr" | "BooleanTest" | "CaseWhen" | "CoalesceExpr" | "MinMaxExpr" | "RowExpr"
-            | "AArrayExpr" | "List" | "CollateClause" | "ResTarget" | "MultiAssignRef" | "AIndices" | "NamedArgExpr" => {
+            | "AArrayExpr" | "List" | "CollateClause" | "ResTarget" | "MultiAssignRef" | "AIndices"
+            | "NamedArgExpr" => {
                 self.children(node);
             }
             "AIndirection" => self.indirection(node),

@@ -32,7 +32,10 @@ impl Class {
     /// It does something by itself, whatever it gives back. What runs SQL or reads files does it under effects of its own.
     pub fn acts(self) -> bool {
         use Effect::{Dynamic, File, Read};
-        !matches!(self, Self::Plain | Self::NamesThings | Self::Reads(_) | Self::Unknown | Self::Has(Dynamic | File | Read))
+        !matches!(
+            self,
+            Self::Plain | Self::NamesThings | Self::Reads(_) | Self::Unknown | Self::Has(Dynamic | File | Read)
+        )
     }
 }
 

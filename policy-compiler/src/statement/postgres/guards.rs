@@ -27,7 +27,9 @@ impl Written<'_> {
             ("BoolExpr", _) => parts().any(|part| self.is_picked_by(Some(part))),
             ("CurrentOfExpr", _) => true,
             ("AExpr", _) => self.is_comparison(condition),
-            ("NullTest", _) => condition.int("nulltesttype") == NullTestType::IsNull as i64 && self.names_own(condition),
+            ("NullTest", _) => {
+                condition.int("nulltesttype") == NullTestType::IsNull as i64 && self.names_own(condition)
+            }
             ("SubLink", _) => self.is_picked_by_query(condition),
             _ => self.names_own(condition),
         }
@@ -90,7 +92,11 @@ impl Written<'_> {
                 [name] => found.push((*name).to_owned()),
                 [.., qualifier, name] if self.target.alias.as_deref() == Some(qualifier) => {
                     // Written with its table and without, it is one column, unless a sub-query may have one of that name.
-                    found.push(if self.sources.is_empty() { (*name).to_owned() } else { format!("{qualifier}.{name}") });
+                    found.push(if self.sources.is_empty() {
+                        (*name).to_owned()
+                    } else {
+                        format!("{qualifier}.{name}")
+                    });
                 }
                 _ => {}
             }

@@ -84,7 +84,8 @@ impl Walk<'_> {
         self.ctes[at].1 = Rc::new([Column::unknown_star()]);
         // What was walked last has looked at columns that were not yet all.
         let columns = self.cte(cte);
-        self.ctes[at].1 = if columns.iter().any(Column::is_open) { columns.into() } else { Rc::new([Column::unknown_star()]) };
+        self.ctes[at].1 =
+            if columns.iter().any(Column::is_open) { columns.into() } else { Rc::new([Column::unknown_star()]) };
     }
 
     /// SEARCH and CYCLE add columns of their own, so the list stands open then.

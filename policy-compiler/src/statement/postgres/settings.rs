@@ -106,7 +106,8 @@ impl Walk<'_> {
 pub fn pg_settings_row(walk: &mut Walk<'_>, select: &Node) -> Option<String> {
     const FIELDS: [&str; 3] = ["target_list", "from_clause", "where_clause"];
     let only_these = select.field_names().all(|field| FIELDS.contains(&field) || select.is_neutral(field));
-    let ([target], [from]) = (&select.list("target_list").collect::<Vec<_>>()[..], &select.list("from_clause").collect::<Vec<_>>()[..])
+    let ([target], [from]) =
+        (&select.list("target_list").collect::<Vec<_>>()[..], &select.list("from_clause").collect::<Vec<_>>()[..])
     else {
         return None;
     };

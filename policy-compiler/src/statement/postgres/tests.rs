@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use super::super::{AnalyseError, Analysis, Copy, CopyDirection, CopyFormat, Effect, EffectSet, Statement};
-use super::server::Server;
-use super::{Budget, TEXT_BYTES_MAX, analyse, analyse_bytes, corpus, depth, kinds, tree};
+use super::super::{AnalyseError, Analysis, Copy, CopyDirection, CopyFormat, Effect, EffectSet, Output, Statement};
+use super::server::{Server, Version};
+use super::{Budget, TEXT_BYTES_MAX, analyse, analyse_bytes, analyse_for, corpus, depth, keywords, kinds, tree};
 
 const PSQL: &str = include_str!("../../../../tests/corpus/postgres/psql15.sql");
 const PG_DUMP: &str = include_str!("../../../../tests/corpus/postgres/pg_dump15.sql");
@@ -199,6 +199,28 @@ fn null_bytes_foreign_encodings_and_long_texts_are_refused() {
     assert_eq!(analyse(" -- nothing\n/* at all */ ;"), Ok(Analysis::default()));
 }
 
+/// What the newest grammar takes for more than a name, and the server for a name: a column, or somebody's function.
+#[test]
+fn a_word_that_the_server_reads_otherwise_is_not_judged_as_the_newest_grammar_reads_it() {
+    let mut compared = 0;
+    for version in Version::ALL {
+        let server = Server { version, ..Server::NEWEST };
+        for word in keywords::words().filter(|word| keywords::differs(version, word)) {
+            for form in ["", "()", "(a)", "(a, b)", "(a absent on null)", "('{}' returning text)", "('{}', '$')"] {
+                let text = format!("select {word}{form} from t");
+                let Ok(analysis) = analyse_for(&text, server, Budget::ANALYSER) else { continue };
+                let statement = &analysis.statements[0];
+                let is_column = matches!(statement.output[..], [Output::Column { .. }]);
+                let is_call = statement.effects.has(Effect::Call) || statement.effects.has(Effect::Opaque);
+                let is_old_call = word == "json_object" && statement.functions.iter().any(|f| f.name == word);
+                assert!(is_column || is_call || is_old_call, "{version:?}: {text}: {statement:?}");
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 30, "{compared}");
+}
+
 /// Every way to nest that the grammar has, `n` deep.
 fn nested(n: usize) -> Vec<(&'static str, String)> {
     let both = |before: &str, inner: &str, after: &str| format!("{}{inner}{}", before.repeat(n), after.repeat(n));
@@ -249,10 +271,7 @@ fn no_text_overflows_a_stack_of_two_mib() {
         for n in [10, 79, 159, 300, 1000, 4000, 20_000] {
             for (what, sql) in nested(n) {
                 let result = analyse(&sql);
-                assert!(
-                    !matches!(result, Err(AnalyseError::Encoding(_))),
-                    "{what}"
-                );
+                assert!(!matches!(result, Err(AnalyseError::Encoding(_))), "{what}");
             }
         }
     });

@@ -6,12 +6,14 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use super::super::{Called, ColumnUse, Effect, EffectSet, FunctionUse, Output, Places, RelationUse, Statement, UNKNOWN_COLUMN};
+use super::super::{
+    Called, ColumnUse, Effect, EffectSet, FunctionUse, Output, Places, RelationUse, Statement, UNKNOWN_COLUMN,
+};
 use super::lineage::{Column, Scope};
 use super::server::Server;
-use crate::policy::catalogs;
 use super::tree::Node;
 use super::{names, queries, utility};
+use crate::policy::catalogs;
 
 /// More columns than this are not told apart where they flow into one value: it is unknown then.
 const FLOWS_MAX: usize = 256;
