@@ -9,6 +9,7 @@ pub mod dissector;
 pub mod framer;
 mod function_call;
 pub mod handshake;
+pub mod names;
 pub mod oauth;
 mod request;
 pub mod reset;

@@ -3,12 +3,13 @@
 
 use std::rc::Rc;
 
-use super::dissector::{CopyIn, Dissector, NameUse, Skip};
+use super::dissector::{CopyIn, Dissector, Skip, Wall};
 use super::function_call;
+use super::names::{Held, Known, Made, NameId};
 use super::responder;
 use super::wire::{HEAD_BYTES, cstr_at, frontend, u16_at, u32_at};
 use crate::datapath::replies::{Ask, Owed, Owner};
-use crate::datapath::verdict::{Judge, Judged, Plan, Verdict};
+use crate::datapath::verdict::{Judge, Judged, Plan, Touch, Verdict};
 use crate::fault::{Fault, Side};
 use crate::protocol::{Large, Scratch, Step};
 
@@ -22,6 +23,42 @@ const MALFORMED: Step = Step::End(Fault::Protocol(Side::Client, "a message of th
 pub(super) const COPY_DISTURBED: Step =
     Step::End(Fault::Protocol(Side::Client, "a message came that is no COPY data, while the server waits for some"));
 const UNKNOWN: &str = "a message of an unknown kind came from the client";
+/// EXECUTE of what is an EXECUTE itself: the protocol lets a client prepare such.
+const CHAIN_MAX: usize = 4;
+
+/// A message of the client for which a text is judged.
+#[derive(Clone, Copy)]
+struct Asking {
+    ask: Ask,
+    /// See [`Owed::drops_unnamed`].
+    drops_unnamed: bool,
+}
+
+impl Asking {
+    fn of(ask: Ask) -> Self {
+        Self { ask, drops_unnamed: ask == Ask::Query }
+    }
+}
+
+/// What an execution comes down to.
+struct Run {
+    /// Of the statement that runs in the end: its rows are masked by it.
+    plan: Rc<Plan>,
+    is_text: bool,
+    is_unknown: bool,
+}
+
+impl Run {
+    fn text(plan: Rc<Plan>) -> Self {
+        let is_unknown = plan.is_unknown;
+        Self { plan, is_text: true, is_unknown }
+    }
+}
+
+fn is_executable(tag: u8) -> bool {
+    use frontend::{BIND, EXECUTE, FUNCTION_CALL, PARSE, QUERY};
+    matches!(tag, BIND | EXECUTE | FUNCTION_CALL | PARSE | QUERY)
+}
 
 fn is_of_copy(tag: u8) -> bool {
     use frontend::{COPY_DATA, COPY_DONE, COPY_FAIL, FLUSH, SYNC, TERMINATE};
@@ -30,6 +67,16 @@ fn is_of_copy(tag: u8) -> bool {
 
 impl Dissector {
     pub(super) fn on_request(&mut self, frame: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {
+        let verdicts = scratch.verdicts.len();
+        let step = self.request_step(frame, judge, scratch);
+        if step == Step::Wait {
+            // It is judged again when it is looked at again.
+            scratch.verdicts.truncate(verdicts);
+        }
+        step
+    }
+
+    fn request_step(&mut self, frame: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {
         let body = &frame[HEAD_BYTES..];
         if self.skip != Skip::No {
             return self.skipping(frame[0], scratch);
@@ -40,11 +87,14 @@ impl Dissector {
         if self.replies.is_full() && !matches!(frame[0], frontend::COPY_DATA | frontend::TERMINATE) {
             return Step::Wait;
         }
+        if is_executable(frame[0]) && self.wall.is_some_and(|wall| wall.pipeline != self.pipeline) {
+            return Step::Wait;
+        }
         match frame[0] {
             frontend::QUERY => self.query(body, judge, scratch),
             frontend::PARSE => self.parse(body, judge, scratch),
             frontend::BIND => self.bind(body, judge, scratch),
-            frontend::DESCRIBE => self.describe(body),
+            frontend::DESCRIBE => self.describe(body, judge, scratch),
             frontend::EXECUTE => self.execute(body, judge, scratch),
             frontend::CLOSE => self.close(body),
             frontend::SYNC => self.sync(),
@@ -103,16 +153,14 @@ impl Dissector {
         if end != body.len() {
             return Step::End(Fault::Protocol(Side::Client, "a Query message has bytes behind its text"));
         }
-        let plan = match self.judged(text, Ask::Query, judge, scratch) {
+        let plan = match self.judged(text, Asking::of(Ask::Query), judge, scratch) {
             Ok(plan) => plan,
             Err(step) => return step,
         };
-        // A simple query drops the unnamed statement and portal.
-        let unnamed = self.id(b"");
-        self.statements.remove(unnamed);
-        self.portals.remove(unnamed);
-        self.forget_names(&plan);
-        self.owe_to(Ask::Query, Owner::Client, Some(plan));
+        match self.running(plan, Made::Protocol, Ask::Query, judge, scratch) {
+            Ok(run) => self.owe_run(Ask::Query, run),
+            Err(step) => return step,
+        }
         self.end_pipeline();
         Step::Pass
     }
@@ -121,15 +169,15 @@ impl Dissector {
     fn function_call(&mut self, body: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {
         let Some(oid) = u32_at(body, 0) else { return MALFORMED };
         let plan = match function_call::as_statement(oid) {
-            Some(text) => self.judged(text.as_bytes(), Ask::FunctionCall, judge, scratch),
+            Some(text) => self.judged(text.as_bytes(), Asking::of(Ask::FunctionCall), judge, scratch),
             None => {
                 let plan = Rc::new(function_call::refused(judge.view()));
                 scratch.verdicts.push(plan.clone());
-                Err(self.refuse(plan, Ask::FunctionCall, scratch))
+                Err(self.refuse(plan, Asking::of(Ask::FunctionCall), scratch))
             }
         };
         match plan {
-            Ok(plan) => self.owe_to(Ask::FunctionCall, Owner::Client, Some(plan)),
+            Ok(plan) => self.owe_run(Ask::FunctionCall, Run::text(plan)),
             Err(step) => return step,
         }
         self.end_pipeline();
@@ -146,7 +194,7 @@ impl Dissector {
     fn judged(
         &mut self,
         text: &[u8],
-        ask: Ask,
+        asking: Asking,
         judge: &mut dyn Judge,
         scratch: &mut Scratch,
     ) -> Result<Rc<Plan>, Step> {
@@ -154,7 +202,7 @@ impl Dissector {
         scratch.verdicts.push(plan.clone());
         self.described = None;
         match plan.verdict {
-            Verdict::Deny => Err(self.refuse(plan, ask, scratch)),
+            Verdict::Deny => Err(self.refuse(plan, asking, scratch)),
             _ => {
                 self.is_stained |= plan.leaves_traces;
                 Ok(plan)
@@ -162,11 +210,104 @@ impl Dissector {
         }
     }
 
-    /// SQL can change what a name stands for behind the protocol's back.
-    fn forget_names(&mut self, plan: &Plan) {
-        if plan.touches_names {
-            self.statements.clear();
-            self.portals.clear();
+    /// What a text or a portal runs. By EXECUTE and FETCH that is what stands under another name, in its own words: judged again
+    /// if it is of another policy, and masked by its own plan.
+    fn running(
+        &mut self,
+        mut plan: Rc<Plan>,
+        mut made: Made,
+        ask: Ask,
+        judge: &mut dyn Judge,
+        scratch: &mut Scratch,
+    ) -> Result<Run, Step> {
+        for _ in 0..CHAIN_MAX {
+            let [touch @ (Touch::Executes { shows: true, .. } | Touch::Fetches { shows: true, .. })] = &*plan.touches
+            else {
+                return self.running_text(plan, made, ask, judge, scratch);
+            };
+            if made != Made::Protocol {
+                break;
+            }
+            let Some(held) = self.used(touch, ask, judge, scratch)? else { break };
+            (plan, made) = (held.plan, held.made);
+        }
+        let is_unknown = plan.is_unknown || self.has_lost(&plan);
+        Ok(Run { plan, is_text: made == Made::Protocol, is_unknown })
+    }
+
+    /// As [`Self::running`], of what is no single EXECUTE or FETCH: what it runs by name has to be allowed still.
+    fn running_text(
+        &mut self,
+        plan: Rc<Plan>,
+        made: Made,
+        ask: Ask,
+        judge: &mut dyn Judge,
+        scratch: &mut Scratch,
+    ) -> Result<Run, Step> {
+        if made != Made::Protocol {
+            let is_unknown = plan.is_unknown;
+            return Ok(Run { plan, is_text: false, is_unknown });
+        }
+        if let Some(full) = self.has_no_room(&plan, &plan.touches) {
+            return Err(full);
+        }
+        let mut is_unknown = plan.is_unknown;
+        for touch in &plan.touches {
+            // What stands under the name may do anything to names, and it is not followed further.
+            is_unknown |= match self.used(touch, ask, judge, scratch)? {
+                Some(held) => held.plan.is_unknown || !held.plan.touches.is_empty() && held.made == Made::Protocol,
+                None => self.has_lost_name(touch),
+            };
+        }
+        Ok(Run { plan, is_text: true, is_unknown })
+    }
+
+    fn used_name(&self, touch: &Touch) -> Option<(Known, NameId)> {
+        let key = &self.shared.name_key;
+        match touch {
+            Touch::Executes { name, .. } => {
+                let id = NameId::of_sql(key, name);
+                Some((self.names.statement(id, self.pipeline), id))
+            }
+            Touch::Fetches { name, .. } => {
+                let id = NameId::of_sql(key, name);
+                Some((self.names.portals.known(id, self.pipeline), id))
+            }
+            _ => None,
+        }
+    }
+
+    fn has_lost_name(&self, touch: &Touch) -> bool {
+        matches!(self.used_name(touch), Some((Known::Lost, _)))
+    }
+
+    fn has_lost(&self, plan: &Plan) -> bool {
+        plan.touches.iter().any(|touch| self.has_lost_name(touch))
+    }
+
+    /// What stands under the name that a statement uses, if it is known. If nothing does, the server will say so; what is lost is
+    /// refused where it could show what it should not.
+    fn used(
+        &mut self,
+        touch: &Touch,
+        ask: Ask,
+        judge: &mut dyn Judge,
+        scratch: &mut Scratch,
+    ) -> Result<Option<Held>, Step> {
+        let is_statement = matches!(touch, Touch::Executes { .. });
+        match self.used_name(touch) {
+            Some((Known::Held(mut held), id)) => {
+                held.plan = self.judged_again(held.plan, ask, judge, scratch)?;
+                let table = if is_statement { &mut self.names.statements } else { &mut self.names.portals };
+                table.renew(id, &held.plan);
+                Ok(Some(held))
+            }
+            Some((Known::Soon, _)) => Err(Step::Wait),
+            // A cursor that a function has opened shows its columns by their origin, and nothing else.
+            Some((Known::Lost, _)) if self.renewed || self.masks.active && is_statement => {
+                Err(self.refuse(Rc::new(responder::lost_statement(judge.view())), Asking::of(ask), scratch))
+            }
+            _ => Ok(None),
         }
     }
 
@@ -177,27 +318,36 @@ impl Dissector {
         if types != Some(body.len()) {
             return MALFORMED;
         }
-        let plan = match self.judged(text, Ask::Parse, judge, scratch) {
+        let asking = Asking { ask: Ask::Parse, drops_unnamed: name.is_empty() };
+        let plan = match self.judged(text, asking, judge, scratch) {
             Ok(plan) => plan,
             Err(step) => return step,
         };
-        if self.statements.len() >= self.shared.limits.prepared_statements_max {
-            return Step::End(Fault::Limit("the session has more prepared statements than prepared_statements_max"));
-        }
-        if self.holds_too_much(&plan) {
-            return TOO_MUCH;
+        if let Some(full) = self.has_no_room(&plan, &[]) {
+            return full;
         }
         let id = self.id(name);
-        let name = self.statements.set(id, plan, self.pipeline);
+        let name = self.names.parse(id, plan.clone(), self.pipeline);
         self.pipeline_open = true;
-        self.owe_name(Ask::Parse, name);
+        let owed = self.owed(Ask::Parse, Some(plan));
+        self.owe_owed(Owed { name, drops_unnamed: asking.drops_unnamed, ..owed });
         Step::Pass
     }
 
-    /// What names keep is bounded in bytes too: each may stand for a text of some kilobytes.
-    fn holds_too_much(&self, more: &Plan) -> bool {
-        let held_bytes = self.statements.bytes() + self.portals.bytes();
-        held_bytes + more.bytes() as usize > self.shared.limits.prepared_bytes_max
+    /// What names keep is bounded, in bytes too: each may stand for a text of some kilobytes.
+    fn has_no_room(&self, more: &Plan, touches: &[Touch]) -> Option<Step> {
+        let names = touches.iter().filter(|t| matches!(t, Touch::Prepares(_) | Touch::Declares { .. })).count();
+        let names_max = self.shared.limits.prepared_statements_max.saturating_sub(names);
+        let bytes = more.bytes() as usize * names.max(1);
+        if names == 0 && !touches.is_empty() {
+            None
+        } else if self.names.statements.len() >= names_max {
+            Some(Step::End(Fault::Limit("the session has more prepared statements than prepared_statements_max")))
+        } else if self.names.portals.len() > names_max {
+            Some(Step::End(Fault::Limit("the session has more portals than prepared_statements_max")))
+        } else {
+            (self.names.bytes() + bytes > self.shared.limits.prepared_bytes_max).then_some(TOO_MUCH)
+        }
     }
 
     /// A plan that was made under another policy or catalogue is made again before anything runs by it.
@@ -210,14 +360,14 @@ impl Dissector {
     ) -> Result<Rc<Plan>, Step> {
         match &plan.text {
             _ if plan.view == judge.view() => Ok(plan),
-            Some(text) => self.judged(text, ask, judge, scratch),
-            None => Err(self.refuse(Rc::new(responder::outdated(judge.view())), ask, scratch)),
+            Some(text) => self.judged(text, Asking::of(ask), judge, scratch),
+            None => Err(self.refuse(Rc::new(responder::outdated(judge.view())), Asking::of(ask), scratch)),
         }
     }
 
-    /// The server may hold something under a name that we have forgotten, and that another policy has let through.
-    fn may_be_outdated(&self, plan: Option<&Rc<Plan>>) -> bool {
-        plan.is_none() && self.renewed
+    /// What stands under a name may be shown to nobody and allowed to nobody, where nobody knows what it is.
+    fn must_be_known(&self) -> bool {
+        self.masks.active || self.renewed
     }
 
     fn bind(&mut self, body: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {
@@ -227,53 +377,104 @@ impl Dissector {
             return Step::End(Fault::Protocol(Side::Client, "this portal name is reserved"));
         }
         self.described = None;
-        let (portal, statement) = (self.id(portal), self.id(statement));
-        let plan = self.statements.get(statement, self.pipeline);
-        if self.may_be_outdated(plan.as_ref()) {
-            return self.refuse(Rc::new(responder::outdated(judge.view())), Ask::Bind, scratch);
-        }
-        let plan = match plan.map(|plan| self.judged_again(plan, Ask::Bind, judge, scratch)).transpose() {
-            Ok(plan) => plan,
+        let held = match self.statement_to_bind(statement, judge, scratch) {
+            Ok(held) => held,
             Err(step) => return step,
         };
-        self.pipeline_open = true;
-        match plan {
-            Some(plan) if self.holds_too_much(&plan) => return TOO_MUCH,
-            Some(plan) => {
-                self.statements.renew(statement, plan.clone());
-                let name = self.portals.set(portal, plan, self.pipeline);
-                self.owe_name(Ask::Bind, name);
-            }
-            // The server will say that there is no such statement, or it holds one that we are not sure of.
-            None => {
-                self.portals.remove(portal);
-                self.owe_to(Ask::Bind, Owner::Client, None);
-            }
-        }
-        if self.portals.len() > self.shared.limits.prepared_statements_max {
+        // A suspended portal of a text has no name to keep when the unnamed one takes its place.
+        if self.names.portals.len() >= self.shared.limits.prepared_statements_max && !portal.is_empty() {
             return Step::End(Fault::Limit("the session has more portals than prepared_statements_max"));
         }
+        if self.names.bytes() + held.plan.bytes() as usize > self.shared.limits.prepared_bytes_max {
+            return TOO_MUCH;
+        }
+        self.pipeline_open = true;
+        let (portal, is_text, is_unknown) = (self.id(portal), held.made == Made::Protocol, held.plan.is_unknown);
+        let name = self.names.bind(portal, held.plan.clone(), held.made, self.pipeline);
+        let owed = self.owed(Ask::Bind, Some(held.plan));
+        self.owe_owed(Owed { name, is_text, is_unknown, ..owed });
         Step::Pass
     }
 
-    fn describe(&mut self, body: &[u8]) -> Step {
+    fn statement_to_bind(&mut self, name: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Result<Held, Step> {
+        let id = self.id(name);
+        let refusal = match self.names.statement(id, self.pipeline) {
+            Known::Held(mut held) => {
+                held.plan = self.judged_again(held.plan, Ask::Bind, judge, scratch)?;
+                self.names.statements.renew(id, &held.plan);
+                return Ok(held);
+            }
+            Known::Soon => return Err(Step::Wait),
+            Known::Lost if !self.must_be_known() => return Ok(Held::unknown(responder::unknown(judge.view()))),
+            Known::Lost => responder::lost_statement(judge.view()),
+            Known::Absent => responder::no_statement(name, judge.view()),
+        };
+        Err(self.refuse(Rc::new(refusal), Asking::of(Ask::Bind), scratch))
+    }
+
+    /// What stands under a portal's name. In a failed transaction the server alone knows which it has marked as failed and which
+    /// it has dropped; none of them shows anything.
+    fn portal(&mut self, name: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Result<Option<Held>, Step> {
+        let refusal = match self.names.portals.known(self.id(name), self.pipeline) {
+            Known::Held(held) => return Ok(Some(held)),
+            Known::Soon => return Err(Step::Wait),
+            Known::Absent if self.status == b'E' => return Ok(None),
+            Known::Lost if !self.must_be_known() => return Ok(Some(Held::unknown(responder::unknown(judge.view())))),
+            Known::Lost => responder::lost_portal(judge.view()),
+            Known::Absent => responder::no_portal(name, judge.view()),
+        };
+        Err(self.refuse(Rc::new(refusal), Asking::of(Ask::Execute), scratch))
+    }
+
+    fn describe(&mut self, body: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {
         let Some((name, end)) = cstr_at(body, 1) else { return MALFORMED };
         match body[0] {
             _ if end != body.len() => MALFORMED,
-            b'S' => {
-                self.described = None;
-                let id = self.id(name);
-                let plan = self.statements.get(id, self.pipeline);
-                self.owe(Ask::DescribeStatement, plan)
-            }
-            b'P' => {
-                let id = self.id(name);
-                self.described = Some(id);
-                let plan = self.portals.get(id, self.pipeline);
-                self.owe(Ask::DescribePortal, plan)
-            }
+            b'S' => self.describe_statement(name, judge, scratch),
+            b'P' => match self.portal(name, judge, scratch) {
+                Ok(held) => {
+                    let Some(plan) = self.shown(held) else { return Step::Wait };
+                    self.described = Some(self.id(name));
+                    self.owe(Ask::DescribePortal, plan)
+                }
+                Err(step) => step,
+            },
             _ => MALFORMED,
         }
+    }
+
+    /// A name that is lost shows its columns' names and types at most.
+    fn describe_statement(&mut self, name: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {
+        let plan = match self.names.statement(self.id(name), self.pipeline) {
+            Known::Held(held) => Some(held.plan),
+            Known::Lost => None,
+            Known::Soon => return Step::Wait,
+            Known::Absent => {
+                let refusal = responder::no_statement(name, judge.view());
+                return self.refuse(Rc::new(refusal), Asking::of(Ask::DescribeStatement), scratch);
+            }
+        };
+        self.described = None;
+        self.owe(Ask::DescribeStatement, plan)
+    }
+
+    /// By whose plan the rows of a portal are masked, `Some(None)` if it is not known; `None` if it will be soon.
+    #[expect(clippy::option_option, reason = "not known yet, and never to be known, are not the same")]
+    fn shown(&self, held: Option<Held>) -> Option<Option<Rc<Plan>>> {
+        let Some(Held { mut plan, mut made, .. }) = held else { return Some(None) };
+        for _ in 0..CHAIN_MAX {
+            let [touch @ (Touch::Executes { shows: true, .. } | Touch::Fetches { shows: true, .. })] = &*plan.touches
+            else {
+                break;
+            };
+            match self.used_name(touch) {
+                _ if made != Made::Protocol => break,
+                Some((Known::Held(held), _)) => (plan, made) = (held.plan, held.made),
+                Some((Known::Soon, _)) => return None,
+                _ => break,
+            }
+        }
+        Some(Some(plan))
     }
 
     /// No row passes without a RowDescription of its own execution: if the client has not asked for it, we do.
@@ -283,45 +484,61 @@ impl Dissector {
             return MALFORMED;
         }
         let id = self.id(name);
-        let plan = self.portals.get(id, self.pipeline);
-        if self.may_be_outdated(plan.as_ref()) {
-            return self.refuse(Rc::new(responder::outdated(judge.view())), Ask::Execute, scratch);
-        }
         let described = self.described;
-        let plan = match plan.map(|plan| self.judged_again(plan, Ask::Execute, judge, scratch)).transpose() {
-            Ok(plan) => plan,
+        let run = match self.portal(name, judge, scratch) {
+            Ok(Some(held)) => match self.running_portal(id, held, judge, scratch) {
+                Ok(run) => Some(run),
+                Err(step) => return step,
+            },
+            Ok(None) => None,
             Err(step) => return step,
         };
-        if let Some(plan) = &plan {
-            self.portals.renew(id, plan.clone());
-        }
         self.described = described;
         if self.masks.active && self.described != Some(id) {
             responder::describe_portal(&mut scratch.before, name);
-            self.owe_to(Ask::DescribePortal, Owner::Ours, plan);
+            let plan = run.map(|run| run.plan);
+            let owed = self.owed(Ask::DescribePortal, plan);
+            self.owe_owed(Owed { owner: Owner::Ours, ..owed });
             self.pipeline_open = true;
             self.described = Some(id);
             return Step::After;
         }
         // A second Execute of a suspended portal is an execution of its own.
         self.described = None;
-        if let Some(plan) = &plan {
-            self.forget_names(&plan.clone());
+        self.pipeline_open = true;
+        match run {
+            Some(run) => self.owe_run(Ask::Execute, run),
+            None => _ = self.owe(Ask::Execute, None),
         }
-        self.owe(Ask::Execute, plan)
+        Step::Pass
+    }
+
+    fn running_portal(
+        &mut self,
+        id: NameId,
+        held: Held,
+        judge: &mut dyn Judge,
+        scratch: &mut Scratch,
+    ) -> Result<Run, Step> {
+        let plan = self.judged_again(held.plan, Ask::Execute, judge, scratch)?;
+        self.names.portals.renew(id, &plan);
+        self.running(plan, held.made, Ask::Execute, judge, scratch)
     }
 
     fn close(&mut self, body: &[u8]) -> Step {
         let Some((name, end)) = cstr_at(body, 1) else { return MALFORMED };
-        let id = self.id(name);
-        match body[0] {
+        let ask = match body[0] {
             _ if end != body.len() => return MALFORMED,
-            b'S' => self.statements.remove(id),
-            b'P' => self.portals.remove(id),
+            b'S' => Ask::CloseStatement,
+            b'P' => Ask::ClosePortal,
             _ => return MALFORMED,
-        }
+        };
         self.described = None;
-        self.owe(Ask::Close, None)
+        self.pipeline_open = true;
+        let name = self.names.next(self.id(name));
+        let owed = self.owed(ask, None);
+        self.owe_owed(Owed { name, ..owed });
+        Step::Pass
     }
 
     fn sync(&mut self) -> Step {
@@ -336,19 +553,38 @@ impl Dissector {
         Step::Pass
     }
 
-    fn owe_to(&mut self, ask: Ask, owner: Owner, plan: Option<Rc<Plan>>) {
-        self.replies.owe(Owed { ask, owner, plan, masks: self.masks.clone(), name: None });
+    fn owed(&mut self, ask: Ask, plan: Option<Rc<Plan>>) -> Owed {
+        let masks = self.masks.clone();
+        let name = self.names.next(NameId::UNNAMED);
+        Owed { ask, owner: Owner::Client, plan, masks, name, is_text: false, is_unknown: false, drops_unnamed: false }
     }
 
-    fn owe_name(&mut self, ask: Ask, name: NameUse) {
-        let masks = self.masks.clone();
-        self.replies.owe(Owed { ask, owner: Owner::Client, plan: None, masks, name: Some(name) });
+    fn owe_owed(&mut self, owed: Owed) {
+        if owed.is_unknown {
+            self.names.losing(owed.name.at, self.pipeline);
+            self.wall = Some(Wall { at: owed.name.at, pipeline: self.pipeline });
+        }
+        self.replies.owe(owed);
+    }
+
+    fn owe_to(&mut self, ask: Ask, owner: Owner, plan: Option<Rc<Plan>>) {
+        let owed = self.owed(ask, plan);
+        self.owe_owed(Owed { owner, ..owed });
     }
 
     fn owe(&mut self, ask: Ask, plan: Option<Rc<Plan>>) -> Step {
         self.pipeline_open = true;
         self.owe_to(ask, Owner::Client, plan);
         Step::Pass
+    }
+
+    fn owe_run(&mut self, ask: Ask, run: Run) {
+        let Run { plan, is_text, is_unknown } = run;
+        let owed = self.owed(ask, Some(plan.clone()));
+        if is_text {
+            self.names.run(&self.shared.name_key, &plan, owed.name.at, self.pipeline);
+        }
+        self.owe_owed(Owed { is_text, is_unknown, drops_unnamed: ask == Ask::Query, ..owed });
     }
 
     /// COPY data belongs to a COPY that the upstream has confirmed. Stray data of a failed COPY the server would ignore; while
@@ -372,10 +608,13 @@ impl Dissector {
     /// Of a refused statement no byte goes upstream. If nothing of this transaction has gone there, the refusal is ours alone.
     /// Else a statement that must fail takes its place, so that the server aborts the transaction and skips just as for an
     /// error of its own; its error is replaced by the refusal on the way back.
-    fn refuse(&mut self, plan: Rc<Plan>, ask: Ask, scratch: &mut Scratch) -> Step {
-        let simple = matches!(ask, Ask::Query | Ask::FunctionCall);
+    fn refuse(&mut self, plan: Rc<Plan>, asking: Asking, scratch: &mut Scratch) -> Step {
+        let simple = matches!(asking.ask, Ask::Query | Ask::FunctionCall);
         if self.is_idle() {
             scratch.back.extend_from_slice(plan.refusal.as_deref().unwrap_or_default());
+            if asking.drops_unnamed {
+                self.names.statements.drop_name(NameId::UNNAMED);
+            }
             match simple {
                 true => responder::ready_for_query(&mut scratch.back, self.status),
                 false => self.skip = Skip::ToOwnSync,
@@ -383,7 +622,11 @@ impl Dissector {
             return Step::Drop;
         }
         responder::execute_refused(&mut scratch.before);
-        self.owe_to(Ask::Execute, Owner::Refused, Some(plan));
+        if asking.drops_unnamed {
+            self.names.refusing += 1;
+        }
+        let owed = self.owed(Ask::Execute, Some(plan));
+        self.owe_owed(Owed { owner: Owner::Refused, drops_unnamed: asking.drops_unnamed, ..owed });
         self.pipeline_open = true;
         if simple {
             responder::sync(&mut scratch.before);

@@ -12,11 +12,13 @@ pub struct Report<'a> {
     pub hint: Option<&'a str>,
     /// Where in the statement, in characters from 1.
     pub position: Option<usize>,
+    /// The server's function that says so: drivers go by it.
+    pub routine: Option<&'a str>,
 }
 
 impl<'a> Report<'a> {
     pub fn error(sqlstate: &'a str, message: &'a str) -> Self {
-        Self { severity: "ERROR", sqlstate, message, detail: None, hint: None, position: None }
+        Self { severity: "ERROR", sqlstate, message, detail: None, hint: None, position: None, routine: None }
     }
 
     pub fn fatal(sqlstate: &'a str, message: &'a str) -> Self {
@@ -34,6 +36,7 @@ impl<'a> Report<'a> {
                 (b'D', self.detail),
                 (b'H', self.hint),
                 (b'P', position.as_deref()),
+                (b'R', self.routine),
             ];
             for (code, text) in fields {
                 let Some(text) = text else { continue };
@@ -45,13 +48,52 @@ impl<'a> Report<'a> {
     }
 }
 
-/// The refusal of a long prepared statement whose text is not at hand to be judged under a new policy. Drivers know the
-/// server's words for this, and prepare it again.
-pub fn outdated(view: u64) -> Plan {
+/// The refusal of a prepared statement of which nobody can say any more what it is, or whether it is still allowed. Drivers know
+/// the server's words for this, by text or routine, and prepare it again.
+fn stale(rule: &str, why: &str, view: u64) -> Plan {
     const TEXT: &str = "cached plan must not change result type";
-    let detail = Some("wireward: the policy or the catalogue has changed since the statement was prepared");
-    let report = Report { detail, hint: Some("prepare it again"), ..Report::error("0A000", TEXT) };
-    denied("policy-changed", report, view)
+    let hint = Some("prepare it again");
+    let report =
+        Report { detail: Some(why), hint, routine: Some("RevalidateCachedQuery"), ..Report::error("0A000", TEXT) };
+    denied(rule, report, view)
+}
+
+/// Its text is too long to be kept, and cannot be judged under a new policy.
+pub fn outdated(view: u64) -> Plan {
+    stale("policy-changed", "wireward: the policy or the catalogue has changed since the statement was prepared", view)
+}
+
+/// What stands under a name may have been changed by what was called.
+pub fn lost_statement(view: u64) -> Plan {
+    const WHY: &str =
+        "wireward: a function or DO block that was run since may have prepared another statement of this name";
+    stale("name-lost", WHY, view)
+}
+
+pub fn lost_portal(view: u64) -> Plan {
+    let detail =
+        Some("wireward: a function or DO block that was run since may have opened another cursor of this name");
+    let report = Report { detail, hint: Some("bind it again"), ..Report::error("34000", "the portal is lost") };
+    denied("name-lost", report, view)
+}
+
+/// The server would say so too; it may hold something that it would have dropped, had it heard what we have refused.
+pub fn no_statement(name: &[u8], view: u64) -> Plan {
+    let text = match name {
+        b"" => "unnamed prepared statement does not exist".to_owned(),
+        _ => format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name)),
+    };
+    denied("no-such-name", Report::error("26000", &text), view)
+}
+
+pub fn no_portal(name: &[u8], view: u64) -> Plan {
+    let text = format!("portal \"{}\" does not exist", String::from_utf8_lossy(name));
+    denied("no-such-name", Report::error("34000", &text), view)
+}
+
+/// The plan of something that nobody has looked at: for who may run what is not known, and has nothing to hide from.
+pub fn unknown(view: u64) -> Plan {
+    Plan { verdict: Verdict::Allow, refusal: None, is_unknown: true, ..denied("unknown", Report::error("", ""), view) }
 }
 
 /// A refusal that no text was judged for.
@@ -64,7 +106,10 @@ pub fn denied(rule: &str, report: Report<'_>, view: u64) -> Plan {
         refusal: Some(refusal.into()),
         mask_unsourced: true,
         harmless: Box::default(),
-        touches_names: false,
+        touches: Box::default(),
+        is_unknown: false,
+        defers: false,
+        ends_others: false,
         leaves_traces: false,
         copy: None,
         view,

@@ -1,10 +1,11 @@
 //! Messages of the upstream: matched against what is owed, masked in place, swallowed where we asked.
 
 use super::dissector::{CopyIn, Dissector, REPLY_BYTES_MAX, Skip};
+use super::names::{Made, NameId};
 use super::request::COPY_DISTURBED;
 use super::wire::{HEAD_BYTES, backend, cstr_at, fields, u16_at, u32_at};
 use crate::datapath::mask::{self, Column, CopyOut, MaskView};
-use crate::datapath::replies::{Ask, Owner};
+use crate::datapath::replies::{Ask, Owed, Owner};
 use crate::datapath::stream::StreamedFrame;
 use crate::fault::{Fault, Side};
 use crate::protocol::{Large, Scratch, Step};
@@ -31,13 +32,14 @@ impl Dissector {
             backend::COPY_DATA => self.copy_row(frame, scratch),
             backend::BIND_COMPLETE => self.confirmed(Ask::Bind),
             backend::PARSE_COMPLETE => self.confirmed(Ask::Parse),
-            backend::CLOSE_COMPLETE => self.answered(Ask::Close),
-            backend::COMMAND_COMPLETE | backend::EMPTY_QUERY => self.result_ended(),
+            backend::CLOSE_COMPLETE => self.closed(),
+            backend::COMMAND_COMPLETE => self.result_ended(false),
+            backend::EMPTY_QUERY => self.result_ended(true),
             backend::READY_FOR_QUERY => self.ready(frame),
             backend::ROW_DESCRIPTION => self.row_description(frame),
             backend::NO_DATA => self.described(),
             backend::PARAMETER_DESCRIPTION => self.owes(&[Ask::DescribeStatement], Step::Pass),
-            backend::PORTAL_SUSPENDED => self.answered(Ask::Execute),
+            backend::PORTAL_SUSPENDED => self.suspended(),
             backend::ERROR => self.error(frame, scratch),
             backend::NOTICE => self.notice(frame),
             backend::FUNCTION_CALL_RESPONSE => self.function_result(frame, scratch),
@@ -94,23 +96,67 @@ impl Dissector {
         }
     }
 
-    fn answered(&mut self, ask: Ask) -> Step {
-        let step = self.owes(&[ask], Step::Pass);
-        if step == Step::Pass {
-            self.replies.paid();
+    /// What is due now, if it is the answer to this.
+    fn due(&self, ask: Ask) -> Option<Owed> {
+        self.replies.front().filter(|owed| owed.ask == ask).cloned()
+    }
+
+    fn closed(&mut self) -> Step {
+        if let Some(owed) = self.due(Ask::CloseStatement) {
+            self.names.statements.drop_name(owed.name.id);
+        } else if let Some(owed) = self.due(Ask::ClosePortal) {
+            self.names.portals.drop_name(owed.name.id);
+        } else {
+            return UNASKED;
         }
-        step
+        self.replies.paid();
+        Step::Pass
     }
 
     fn confirmed(&mut self, ask: Ask) -> Step {
-        let name = self.replies.front().and_then(|owed| owed.name);
-        let step = self.answered(ask);
-        match (step, name, ask) {
-            (Step::Pass, Some(name), Ask::Parse) => self.statements.confirm(name),
-            (Step::Pass, Some(name), _) => self.portals.confirm(name),
+        let Some(Owed { name, plan: Some(plan), is_text, is_unknown, drops_unnamed, .. }) = self.due(ask) else {
+            return UNASKED;
+        };
+        if drops_unnamed {
+            self.names.statements.drop_name(NameId::UNNAMED);
+        }
+        match ask {
+            Ask::Parse => self.names.parsed(name, plan),
+            _ => self.names.bound(name, plan, if is_text { Made::Protocol } else { Made::Sql }),
+        }
+        if is_unknown {
+            self.names.lost(name.at);
+        }
+        self.replies.paid();
+        Step::Pass
+    }
+
+    /// A statement of what is due has run.
+    fn has_run(&mut self, owed: &Owed) {
+        let at = owed.name.at;
+        self.defers |= owed.is_unknown || owed.plan.as_ref().is_none_or(|plan| plan.defers);
+        if owed.is_unknown {
+            self.names.lost(at);
+        }
+        if owed.is_text
+            && let Some(plan) = &owed.plan
+            && let Some(touch) = plan.touches.get(self.ran)
+        {
+            self.names.has_run(&self.shared.name_key, plan, touch, at);
+        }
+    }
+
+    /// What is due will not run, or no further: it has failed, or was skipped.
+    fn has_not_run(&mut self, owed: &Owed) {
+        if owed.owner == Owner::Refused && owed.drops_unnamed {
+            self.names.refusing = self.names.refusing.saturating_sub(1);
+        }
+        match (owed.ask, &owed.plan) {
+            (Ask::Parse, _) => self.names.not_parsed(owed.name),
+            (Ask::Bind, _) => self.names.not_bound(owed.name),
+            (_, Some(plan)) if owed.is_text => self.names.will_not_run(&self.shared.name_key, plan, owed.name.at),
             _ => {}
         }
-        step
     }
 
     /// NoData, or the end of a RowDescription: a Describe is answered.
@@ -124,19 +170,31 @@ impl Dissector {
         step
     }
 
-    fn result_ended(&mut self) -> Step {
+    fn result_ended(&mut self, is_empty: bool) -> Step {
         self.rows.clear();
-        match self.replies.front() {
-            Some(owed) if owed.ask == Ask::Query => {
-                self.answered = true;
-                Step::Pass
+        if let Some(owed) = self.due(Ask::Query) {
+            self.answered = true;
+            self.names.statements.drop_name(NameId::UNNAMED);
+            if !is_empty {
+                self.names.portals.drop_name(NameId::UNNAMED);
+                self.has_run(&owed);
+                self.ran += 1;
             }
-            Some(owed) if owed.ask == Ask::Execute => {
-                self.replies.paid();
-                Step::Pass
-            }
-            _ => UNASKED,
+            Step::Pass
+        } else if let Some(owed) = self.due(Ask::Execute) {
+            self.has_run(&owed);
+            self.replies.paid();
+            Step::Pass
+        } else {
+            UNASKED
         }
+    }
+
+    fn suspended(&mut self) -> Step {
+        let Some(owed) = self.due(Ask::Execute) else { return UNASKED };
+        self.has_run(&owed);
+        self.replies.paid();
+        Step::Pass
     }
 
     fn ready(&mut self, frame: &[u8]) -> Step {
@@ -154,11 +212,29 @@ impl Dissector {
         self.rows.clear();
         self.copying_out = None;
         self.copy_in = CopyIn::No;
+        self.ran = 0;
+        if let Some(owed) = self.replies.front().cloned() {
+            self.settle(&owed);
+        }
         self.replies.paid();
         if self.replies.is_empty() {
             self.replies.shrink();
+            self.names.settled();
+            self.wall = None;
         }
         Step::Pass
+    }
+
+    /// The server is ready: what was asked up to here is over, and without a transaction all that one holds is gone.
+    fn settle(&mut self, owed: &Owed) {
+        if owed.is_unknown {
+            self.names.lost(owed.name.at);
+        }
+        self.wall.take_if(|wall| wall.at <= owed.name.at);
+        if self.status == b'I' {
+            self.names.transaction_ended();
+            self.defers = false;
+        }
     }
 
     fn row_description(&mut self, frame: &mut [u8]) -> Step {
@@ -279,32 +355,53 @@ impl Dissector {
             scrub_report(&self.masks, frame, false);
             return Step::Pass;
         };
+        if owed.drops_unnamed {
+            self.names.statements.drop_name(NameId::UNNAMED);
+        }
+        if owed.is_unknown {
+            self.names.lost(owed.name.at);
+        }
+        self.has_not_run(&owed);
         self.answered = matches!(owed.ask, Ask::Query | Ask::FunctionCall);
         if !self.answered {
-            while let Some(skipped) = self.replies.skipped() {
-                match (skipped.ask, skipped.name) {
-                    (Ask::Parse, Some(name)) => self.statements.doubt(name),
-                    (_, Some(name)) => self.portals.doubt(name),
-                    _ => {}
-                }
-            }
-            // No Sync is on its way: the server ignores all until one comes, so nothing more is owed for it either. A simple
-            // query that it has ignored has ended no pipeline.
-            if self.replies.is_empty() {
-                self.skip = Skip::ToUpstreamSync;
-                self.pipeline_open = true;
-            }
+            self.skip_behind();
         }
         if owed.owner == Owner::Refused {
             scratch.before.extend_from_slice(owed.plan.as_ref().and_then(|p| p.refusal.as_deref()).unwrap_or_default());
             return Step::Drop;
         }
-        scrub_report(&owed.masks, frame, owed.plan.as_ref().is_none_or(|p| p.mask_unsourced));
+        scrub_report(&owed.masks, frame, self.may_tell(&owed));
         Step::Pass
     }
 
+    /// What the server passes over after an error.
+    fn skip_behind(&mut self) {
+        // The first is the one that has failed.
+        self.replies.skipped();
+        while let Some(skipped) = self.replies.skipped() {
+            self.has_not_run(&skipped);
+        }
+        // No Sync is on its way: the server ignores all until one comes, so nothing more is owed for it either. A simple
+        // query that it has ignored has ended no pipeline.
+        if self.replies.is_empty() {
+            self.skip = Skip::ToUpstreamSync;
+            self.pipeline_open = true;
+        }
+    }
+
+    /// Whether what the server says now may tell a value that is masked. What was put off is said at the transaction's end,
+    /// which COMMIT brings, or a Sync, or a simple query without a transaction.
+    fn may_tell(&self, owed: &Owed) -> bool {
+        let ends_others = READY.contains(&owed.ask) || owed.plan.as_ref().is_some_and(|plan| plan.ends_others);
+        match &owed.plan {
+            _ if ends_others && self.defers => true,
+            Some(plan) => plan.mask_unsourced,
+            None => !READY.contains(&owed.ask),
+        }
+    }
+
     fn notice(&mut self, frame: &mut [u8]) -> Step {
-        let protected = self.replies.front().is_some_and(|o| o.plan.as_ref().is_none_or(|p| p.mask_unsourced));
+        let protected = self.replies.front().is_some_and(|owed| self.may_tell(owed));
         scrub_report(&self.masks_of_answer(), frame, protected);
         Step::Pass
     }

@@ -2,7 +2,7 @@
 
 use pg_query::protobuf::{AExprKind, DiscardMode, VariableSetKind};
 
-use super::super::{Effect, Setting};
+use super::super::{Dropped, Effect, Setting};
 use super::tree::Node;
 use super::walk::Walk;
 
@@ -42,6 +42,7 @@ impl Walk {
         self.effect(Effect::Session);
         if node.int("target") == DiscardMode::DiscardAll as i64 {
             self.out.settings.push(Setting { name: EVERY_SETTING.to_owned(), value: None });
+            self.out.drops = Some(Dropped::Everything);
         }
     }
 

@@ -35,7 +35,10 @@ impl Judge for Table {
             refusal: denied.then(|| refusal.into()),
             mask_unsourced: unsourced || copied,
             harmless: Box::default(),
-            touches_names: false,
+            touches: Box::default(),
+            is_unknown: false,
+            defers: false,
+            ends_others: false,
             leaves_traces: false,
             copy: copied.then_some(copy),
         }))
