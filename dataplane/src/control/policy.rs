@@ -14,7 +14,7 @@ use policy_compiler::statement::{
 use super::catalogue::{Protected, Snapshot};
 use crate::datapath::mask::{DetectView, MaskView};
 use crate::datapath::verdict::{CopyPlan, Plan, TEXT_KEPT_BYTES_MAX, Touch, Verdict};
-use crate::protocol::postgres::responder::{REFUSED_PORTAL, Report};
+use crate::protocol::postgres::responder::{GUARD, REFUSED_PORTAL, Report};
 
 /// Everything that judging needs, shareable with the analyser thread.
 #[derive(Clone)]
@@ -102,7 +102,7 @@ impl Subject {
         if judgement.action != Action::Deny && statements.iter().any(takes_reserved_name) {
             judgement.action = Action::Deny;
             judgement.rule = "reserved-name".into();
-            judgement.reason = "the gateway needs this cursor name for itself".into();
+            judgement.reason = "the gateway needs this name for itself".into();
             judgement.sqlstate = "42501";
         }
         Decision {
@@ -162,9 +162,13 @@ impl Decision {
     }
 }
 
-/// A cursor that would make a refused statement run it instead of failing.
+/// A cursor that would make a refused statement run it instead of failing, or a name of our own questions.
 fn takes_reserved_name(statement: &Statement) -> bool {
-    matches!(&statement.defines, Some(Named::Cursor(name)) if name.as_bytes() == REFUSED_PORTAL)
+    match &statement.defines {
+        Some(Named::Cursor(name)) => [REFUSED_PORTAL, GUARD].contains(&name.as_bytes()),
+        Some(Named::Prepared(name)) => name.as_bytes() == GUARD,
+        None => false,
+    }
 }
 
 /// What each statement does to names; nothing at all if none does anything.

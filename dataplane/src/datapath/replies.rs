@@ -31,6 +31,8 @@ pub enum Owner {
     Client,
     /// We asked; the client must not see the answer.
     Ours,
+    /// We asked whether something still holds, and what is behind it counts on that: see `responder::guard`.
+    Guard,
     /// Stands for a refused statement: the error it earns is replaced by the plan's refusal.
     Refused,
 }

@@ -30,8 +30,8 @@ mod tests;
 
 use super::{AnalyseError, Analysis, Effect, Statement};
 
-/// Longest text analysed, in bytes.
-pub const TEXT_BYTES_MAX: usize = 1 << 20;
+/// Longest text analysed, in bytes: who asks may have a lower bound of his own (`limits.statement_bytes_max`).
+pub const TEXT_BYTES_MAX: usize = 16 << 20;
 
 /// What a text would do. It runs on the caller's thread, which needs 2 MiB of stack, when the text cannot nest deeply;
 /// else on a short-lived thread of its own with 64 MiB (about 50 µs more).

@@ -65,6 +65,15 @@ pub(super) struct Wall {
     pub(super) pipeline: u32,
 }
 
+/// Whether the server is to be asked what holds, before anything else runs there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum GuardDue {
+    No,
+    /// A Bind may have run a function already; the Execute of what is bound may come first.
+    BehindExecute,
+    Now,
+}
+
 #[derive(Debug)]
 pub struct Dissector {
     pub(super) shared: Rc<Shared>,
@@ -78,6 +87,7 @@ pub struct Dissector {
     pub(super) copying_out: Option<CopyOut>,
     pub(super) names: Names,
     pub(super) wall: Option<Wall>,
+    pub(super) guard_due: GuardDue,
     /// The portal whose RowDescription is the last one asked for, if an Execute of it may follow.
     pub(super) described: Option<NameId>,
     /// Of what is asked from now on.
@@ -89,6 +99,10 @@ pub struct Dissector {
     pub(super) answered: bool,
     /// The upstream has said its last word: a FATAL error.
     pub(super) farewell: bool,
+    /// A statement that is too long to be judged passes by: its kind and length.
+    pub(super) discarding: Option<(u8, usize)>,
+    /// The upstream's process, as the server signs notifications with it.
+    pub(super) own_pid: Option<u32>,
     /// Statements of the query that is answered now that have run.
     pub(super) ran: usize,
     /// The open transaction has something left for its end, whose error may tell a value that is masked.
@@ -113,12 +127,15 @@ impl Dissector {
             copying_out: None,
             names: Names::default(),
             wall: None,
+            guard_due: GuardDue::No,
             described: None,
             masks,
             rows: RowPlan::default(),
             streamed: None,
             answered: false,
             farewell: false,
+            discarding: None,
+            own_pid: None,
             ran: 0,
             defers: false,
             pipeline: 0,
@@ -161,6 +178,10 @@ impl Dissector {
         self.farewell
     }
 
+    pub fn set_own_pid(&mut self, pid: Option<u32>) {
+        self.own_pid = pid;
+    }
+
     pub fn set_masks(&mut self, masks: Rc<MaskView>) {
         self.masks = masks;
     }
@@ -194,6 +215,10 @@ impl protocol::Dissector for Dissector {
 
     fn large_request(&mut self, tag: u8, bytes: usize) -> Large {
         self.on_large_request(tag, bytes)
+    }
+
+    fn discarded(&mut self, judge: &dyn Judge, scratch: &mut Scratch) {
+        self.on_discarded(judge.view(), scratch);
     }
 
     fn response(&mut self, frame: &mut [u8], scratch: &mut Scratch) -> Step {

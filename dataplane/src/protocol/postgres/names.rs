@@ -18,6 +18,10 @@ use crate::datapath::verdict::{Plan, Touch};
 /// names at the character before it.
 const NAME_BYTES_MAX: usize = 63;
 
+pub(super) fn cut(name: &[u8]) -> &[u8] {
+    &name[..name.len().min(NAME_BYTES_MAX)]
+}
+
 /// The keyed hash of a name; the empty name has 0. Packed, since sessions hold many and 16-byte alignment would pad each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(Rust, packed(8))]
@@ -30,7 +34,7 @@ impl NameId {
     pub(super) fn of(key: &NameKey, name: &[u8]) -> Self {
         match name {
             b"" => Self::UNNAMED,
-            _ => Self(key.hash(&[&name[..name.len().min(NAME_BYTES_MAX)]])),
+            _ => Self(key.hash(&[cut(name)])),
         }
     }
 
@@ -94,8 +98,8 @@ pub(super) enum Known {
     Held(Held),
     /// Nothing stands under it: the server would say so.
     Absent,
-    /// Something may stand under it.
-    Lost,
+    /// Something may stand under it; and what it was when it was known last.
+    Lost(Option<Held>),
     /// The answer that tells is on its way.
     Soon,
 }
@@ -150,7 +154,7 @@ impl Table {
         match held {
             _ if id == NameId::UNNAMED => {}
             _ if self.losing.is_some_and(|loss| at < loss.at && loss.pipeline != pipeline) => return Known::Soon,
-            _ if at < self.lost.max(self.losing.map_or(0, |loss| loss.at)) => return Known::Lost,
+            _ if at < self.lost.max(self.losing.map_or(0, |loss| loss.at)) => return Known::Lost(held.cloned()),
             _ => {}
         }
         held.map_or(Known::Absent, |held| Known::Held(held.clone()))
@@ -180,6 +184,12 @@ impl Table {
         if self.entry(id).is_some() {
             self.change(id, |entry| entry.confirmed = None);
         }
+    }
+
+    /// The server has taken away all names that SQL can say: what is not known now does not exist.
+    fn drop_all_named(&mut self) {
+        self.drop_names(|_| true);
+        self.lost = 0;
     }
 
     /// The server has taken away all names of which `goes` is true.
@@ -257,6 +267,24 @@ impl Names {
         name
     }
 
+    /// The server is asked whether a lost statement still is what it was: if not, what is behind the question is skipped.
+    pub(super) fn find(&mut self, id: NameId, held: Held, pipeline: u32) -> NameUse {
+        let name = self.next(id);
+        self.statements.ask(id, Held { at: name.at, ..held }, pipeline);
+        name
+    }
+
+    /// It is.
+    pub(super) fn found(&mut self, name: NameUse) {
+        self.statements.change(name.id, |entry| {
+            if let Some((held, _)) = entry.pending.take_if(|(held, _)| held.at == name.at) {
+                entry.confirmed = Some(held);
+            } else if let Some(held) = &mut entry.confirmed {
+                held.at = held.at.max(name.at);
+            }
+        });
+    }
+
     /// A text goes upstream to be run.
     pub(super) fn run(&mut self, key: &NameKey, plan: &Rc<Plan>, at: u64, pipeline: u32) {
         for touch in &plan.touches {
@@ -285,11 +313,11 @@ impl Names {
                 self.portals.confirm(NameId::of_sql(key, name), held);
             }
             Touch::Deallocates(Some(name)) => self.statements.drop_name(NameId::of_sql(key, name)),
-            Touch::Deallocates(None) => self.statements.drop_names(|_| true),
+            Touch::Deallocates(None) => self.statements.drop_all_named(),
             Touch::Closes(Some(name)) => self.portals.drop_name(NameId::of_sql(key, name)),
             Touch::Closes(None) => self.drop_portals(),
             Touch::DiscardsAll => {
-                self.statements.drop_names(|_| true);
+                self.statements.drop_all_named();
                 self.drop_portals();
             }
             Touch::Nothing | Touch::Executes { .. } | Touch::Fetches { .. } => {}
@@ -324,7 +352,7 @@ impl Names {
     }
 
     fn drop_portals(&mut self) {
-        self.portals.drop_names(|_| true);
+        self.portals.drop_all_named();
         self.portals.drop_name(NameId::UNNAMED);
     }
 

@@ -3,9 +3,9 @@
 
 use std::rc::Rc;
 
-use super::dissector::{CopyIn, Dissector, Skip, Wall};
+use super::dissector::{CopyIn, Dissector, GuardDue, Skip, Wall};
 use super::function_call;
-use super::names::{Held, Known, Made, NameId};
+use super::names::{self, Held, Known, Made, NameId, NameUse};
 use super::responder;
 use super::wire::{HEAD_BYTES, cstr_at, frontend, u16_at, u32_at};
 use crate::datapath::replies::{Ask, Owed, Owner};
@@ -20,8 +20,9 @@ const TOO_MUCH: Step = Step::End(Fault::Limit(
 const MALFORMED: Step = Step::End(Fault::Protocol(Side::Client, "a message of the client is malformed"));
 /// A server that waits for COPY data throws any other message away and fails the COPY: to that message no answer ever comes,
 /// and all that come would be matched with the plans of others.
-pub(super) const COPY_DISTURBED: Step =
-    Step::End(Fault::Protocol(Side::Client, "a message came that is no COPY data, while the server waits for some"));
+pub(super) const COPY_DISTURBED: Step = Step::End(COPY_DISTURBED_FAULT);
+const COPY_DISTURBED_FAULT: Fault =
+    Fault::Protocol(Side::Client, "a message came that is no COPY data, while the server waits for some");
 const UNKNOWN: &str = "a message of an unknown kind came from the client";
 /// EXECUTE of what is an EXECUTE itself: the protocol lets a client prepare such.
 const CHAIN_MAX: usize = 4;
@@ -90,6 +91,9 @@ impl Dissector {
         if is_executable(frame[0]) && self.wall.is_some_and(|wall| wall.pipeline != self.pipeline) {
             return Step::Wait;
         }
+        if self.guard_due != GuardDue::No && self.must_ask(frame[0]) {
+            return self.guard(scratch);
+        }
         match frame[0] {
             frontend::QUERY => self.query(body, judge, scratch),
             frontend::PARSE => self.parse(body, judge, scratch),
@@ -113,9 +117,10 @@ impl Dissector {
             return Large::Discard;
         }
         match tag {
-            frontend::QUERY | frontend::PARSE => {
-                limited(self.shared.limits.statement_bytes_max, "the statement is longer than statement_bytes_max")
+            frontend::QUERY | frontend::PARSE if bytes > self.shared.limits.statement_bytes_max => {
+                self.too_long(tag, bytes)
             }
+            frontend::QUERY | frontend::PARSE => Large::Collect,
             frontend::BIND | frontend::FUNCTION_CALL => {
                 limited(self.shared.limits.bind_bytes_max, "the parameters are longer than bind_bytes_max")
             }
@@ -129,6 +134,65 @@ impl Dissector {
             }
             _ => Large::End(Fault::Protocol(Side::Client, UNKNOWN)),
         }
+    }
+
+    /// A failed transaction has undone what was set in it, and runs nothing but its end.
+    fn must_ask(&mut self, tag: u8) -> bool {
+        let has_run_here = self.wall.is_some_and(|wall| wall.pipeline == self.pipeline);
+        if self.status == b'E' && !has_run_here {
+            self.guard_due = GuardDue::No;
+        }
+        match (self.guard_due, tag) {
+            (GuardDue::No, _) | (GuardDue::BehindExecute, frontend::EXECUTE) => false,
+            (_, frontend::SYNC) => self.pipeline_open && self.copy_in == CopyIn::No,
+            (_, tag) => is_executable(tag),
+        }
+    }
+
+    /// Asks whether what was pinned still is: within the client's own pipeline, which goes on only if so; else in a pipeline of
+    /// its own, for whose end the client's message waits.
+    fn guard(&mut self, scratch: &mut Scratch) -> Step {
+        self.guard_due = GuardDue::No;
+        self.described = None;
+        responder::guard(&mut scratch.before, None);
+        let name = self.names.next(NameId::UNNAMED);
+        self.owe_guard(name, None);
+        if !std::mem::replace(&mut self.pipeline_open, true) {
+            responder::sync(&mut scratch.before);
+            self.owe_to(Ask::Sync, Owner::Ours, None);
+            self.wall = Some(Wall { at: name.at, pipeline: self.pipeline });
+            self.end_pipeline();
+        }
+        Step::After
+    }
+
+    fn owe_guard(&mut self, name: NameUse, refusal: Option<Rc<Plan>>) {
+        for ask in [Ask::ClosePortal, Ask::CloseStatement, Ask::Parse, Ask::Bind, Ask::Execute] {
+            let owed = self.owed(ask, refusal.clone());
+            self.replies.owe(Owed { owner: Owner::Guard, name, ..owed });
+        }
+    }
+
+    /// A statement that is not judged for its length is refused when all of it has come.
+    fn too_long(&mut self, tag: u8, bytes: usize) -> Large {
+        if self.copy_in == CopyIn::Open {
+            return Large::End(COPY_DISTURBED_FAULT);
+        }
+        if self.replies.is_full() {
+            return Large::Wait;
+        }
+        self.discarding = Some((tag, bytes));
+        Large::Discard
+    }
+
+    /// A message that was thrown away has come to its end.
+    pub(super) fn on_discarded(&mut self, view: u64, scratch: &mut Scratch) {
+        let Some((tag, bytes)) = self.discarding.take() else { return };
+        let plan = Rc::new(responder::too_long(bytes, self.shared.limits.statement_bytes_max, view));
+        scratch.verdicts.push(plan.clone());
+        // Which name a Parse was to give nobody has read: the unnamed one counts as dropped.
+        let ask = if tag == frontend::QUERY { Ask::Query } else { Ask::Parse };
+        self.refuse(plan, Asking { ask, drops_unnamed: true }, scratch);
     }
 
     /// A refused pipeline: its members are thrown away up to Sync, as the server does after an error.
@@ -278,7 +342,7 @@ impl Dissector {
     }
 
     fn has_lost_name(&self, touch: &Touch) -> bool {
-        matches!(self.used_name(touch), Some((Known::Lost, _)))
+        matches!(self.used_name(touch), Some((Known::Lost(_), _)))
     }
 
     fn has_lost(&self, plan: &Plan) -> bool {
@@ -304,8 +368,14 @@ impl Dissector {
             }
             Some((Known::Soon, _)) => Err(Step::Wait),
             // A cursor that a function has opened shows its columns by their origin, and nothing else.
-            Some((Known::Lost, _)) if self.renewed || self.masks.active && is_statement => {
-                Err(self.refuse(Rc::new(responder::lost_statement(judge.view())), Asking::of(ask), scratch))
+            Some((Known::Lost(held), _)) if self.renewed || self.masks.active && is_statement => {
+                let (Touch::Executes { name, .. } | Touch::Fetches { name, .. }) = touch else { return Ok(None) };
+                let refusal = match held {
+                    Some(_) => responder::lost_statement(judge.view()),
+                    None if is_statement => responder::no_statement(name.as_bytes(), judge.view()),
+                    None => responder::lost_portal(judge.view()),
+                };
+                Err(self.refuse(Rc::new(refusal), Asking::of(ask), scratch))
             }
             _ => Ok(None),
         }
@@ -373,7 +443,7 @@ impl Dissector {
     fn bind(&mut self, body: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {
         let Some((portal, at)) = cstr_at(body, 0) else { return MALFORMED };
         let Some((statement, _)) = cstr_at(body, at) else { return MALFORMED };
-        if portal == responder::REFUSED_PORTAL {
+        if [responder::REFUSED_PORTAL, responder::GUARD].contains(&portal) {
             return Step::End(Fault::Protocol(Side::Client, "this portal name is reserved"));
         }
         self.described = None;
@@ -405,11 +475,23 @@ impl Dissector {
                 return Ok(held);
             }
             Known::Soon => return Err(Step::Wait),
-            Known::Lost if !self.must_be_known() => return Ok(Held::unknown(responder::unknown(judge.view()))),
-            Known::Lost => responder::lost_statement(judge.view()),
-            Known::Absent => responder::no_statement(name, judge.view()),
+            Known::Lost(Some(held)) if held.made == Made::Protocol && std::str::from_utf8(names::cut(name)).is_ok() => {
+                return Err(self.find(id, held, names::cut(name), judge, scratch));
+            }
+            Known::Lost(_) if !self.must_be_known() => return Ok(Held::unknown(responder::unknown(judge.view()))),
+            Known::Lost(Some(_)) => responder::lost_statement(judge.view()),
+            Known::Absent | Known::Lost(None) => responder::no_statement(name, judge.view()),
         };
         Err(self.refuse(Rc::new(refusal), Asking::of(Ask::Bind), scratch))
+    }
+
+    /// What SQL can do to a statement that was parsed is to put another in its place.
+    fn find(&mut self, id: NameId, held: Held, name: &[u8], judge: &dyn Judge, scratch: &mut Scratch) -> Step {
+        responder::guard(&mut scratch.before, Some(name));
+        let name = self.names.find(id, held, self.pipeline);
+        self.owe_guard(name, Some(Rc::new(responder::lost_statement(judge.view()))));
+        self.pipeline_open = true;
+        Step::After
     }
 
     /// What stands under a portal's name. In a failed transaction the server alone knows which it has marked as failed and which
@@ -419,8 +501,10 @@ impl Dissector {
             Known::Held(held) => return Ok(Some(held)),
             Known::Soon => return Err(Step::Wait),
             Known::Absent if self.status == b'E' => return Ok(None),
-            Known::Lost if !self.must_be_known() => return Ok(Some(Held::unknown(responder::unknown(judge.view())))),
-            Known::Lost => responder::lost_portal(judge.view()),
+            Known::Lost(_) if !self.must_be_known() => {
+                return Ok(Some(Held::unknown(responder::unknown(judge.view()))));
+            }
+            Known::Lost(_) => responder::lost_portal(judge.view()),
             Known::Absent => responder::no_portal(name, judge.view()),
         };
         Err(self.refuse(Rc::new(refusal), Asking::of(Ask::Execute), scratch))
@@ -447,7 +531,7 @@ impl Dissector {
     fn describe_statement(&mut self, name: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {
         let plan = match self.names.statement(self.id(name), self.pipeline) {
             Known::Held(held) => Some(held.plan),
-            Known::Lost => None,
+            Known::Lost(_) => None,
             Known::Soon => return Step::Wait,
             Known::Absent => {
                 let refusal = responder::no_statement(name, judge.view());
@@ -562,6 +646,10 @@ impl Dissector {
     fn owe_owed(&mut self, owed: Owed) {
         if owed.is_unknown {
             self.names.losing(owed.name.at, self.pipeline);
+            self.guard_due = match owed.ask {
+                Ask::Bind => self.guard_due.max(GuardDue::BehindExecute),
+                _ => GuardDue::Now,
+            };
             self.wall = Some(Wall { at: owed.name.at, pipeline: self.pipeline });
         }
         self.replies.owe(owed);

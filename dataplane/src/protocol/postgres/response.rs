@@ -1,8 +1,9 @@
 //! Messages of the upstream: matched against what is owed, masked in place, swallowed where we asked.
 
-use super::dissector::{CopyIn, Dissector, REPLY_BYTES_MAX, Skip};
+use super::dissector::{CopyIn, Dissector, GuardDue, REPLY_BYTES_MAX, Skip};
 use super::names::{Made, NameId};
 use super::request::COPY_DISTURBED;
+use super::responder;
 use super::wire::{HEAD_BYTES, backend, cstr_at, fields, u16_at, u32_at};
 use crate::datapath::mask::{self, Column, CopyOut, MaskView};
 use crate::datapath::replies::{Ask, Owed, Owner};
@@ -15,7 +16,8 @@ const MALFORMED_FAULT: Fault = Fault::Protocol(Side::Upstream, "a message of the
 const MALFORMED: Step = Step::End(MALFORMED_FAULT);
 const UNPINNED: Step = Step::End(Fault::Protocol(
     Side::Upstream,
-    "the upstream changed a setting that wireward pins (standard_conforming_strings or client_encoding)",
+    "the upstream changed a setting that wireward pins (standard_conforming_strings, client_encoding, or pg_catalog's place \
+     in search_path)",
 ));
 /// A row leaves whole or not at all where a mask needs all of a value, or makes the row shorter.
 const ROW_TOO_LONG: &str = "a row to be masked is longer than limits.row_bytes_max, and a mask of it (null, hash, last4, \
@@ -101,19 +103,29 @@ impl Dissector {
         self.replies.front().filter(|owed| owed.ask == ask).cloned()
     }
 
+    /// We asked: the client must not see the answer.
+    fn is_ours(&self) -> bool {
+        self.replies.front().is_some_and(|owed| matches!(owed.owner, Owner::Ours | Owner::Guard))
+    }
+
     fn closed(&mut self) -> Step {
-        if let Some(owed) = self.due(Ask::CloseStatement) {
+        let step = if self.is_ours() { Step::Drop } else { Step::Pass };
+        if let Some(owed) = self.due(Ask::CloseStatement).filter(|owed| owed.owner == Owner::Client) {
             self.names.statements.drop_name(owed.name.id);
-        } else if let Some(owed) = self.due(Ask::ClosePortal) {
+        } else if let Some(owed) = self.due(Ask::ClosePortal).filter(|owed| owed.owner == Owner::Client) {
             self.names.portals.drop_name(owed.name.id);
-        } else {
+        } else if self.due(Ask::CloseStatement).or(self.due(Ask::ClosePortal)).is_none() {
             return UNASKED;
         }
         self.replies.paid();
-        Step::Pass
+        step
     }
 
     fn confirmed(&mut self, ask: Ask) -> Step {
+        if self.due(ask).is_some_and(|owed| owed.owner == Owner::Guard) {
+            self.replies.paid();
+            return Step::Drop;
+        }
         let Some(Owed { name, plan: Some(plan), is_text, is_unknown, drops_unnamed, .. }) = self.due(ask) else {
             return UNASKED;
         };
@@ -151,6 +163,14 @@ impl Dissector {
         if owed.owner == Owner::Refused && owed.drops_unnamed {
             self.names.refusing = self.names.refusing.saturating_sub(1);
         }
+        if owed.owner == Owner::Guard {
+            // Whether it holds is still to be asked.
+            match owed.plan {
+                Some(_) => self.names.not_parsed(owed.name),
+                None => self.guard_due = GuardDue::Now,
+            }
+            return;
+        }
         match (owed.ask, &owed.plan) {
             (Ask::Parse, _) => self.names.not_parsed(owed.name),
             (Ask::Bind, _) => self.names.not_bound(owed.name),
@@ -165,7 +185,7 @@ impl Dissector {
         if !matches!(owed.ask, Ask::DescribeStatement | Ask::DescribePortal) {
             return UNASKED;
         }
-        let step = if owed.owner == Owner::Ours { Step::Drop } else { Step::Pass };
+        let step = if self.is_ours() { Step::Drop } else { Step::Pass };
         self.replies.paid();
         step
     }
@@ -182,8 +202,12 @@ impl Dissector {
             }
             Step::Pass
         } else if let Some(owed) = self.due(Ask::Execute) {
-            self.has_run(&owed);
             self.replies.paid();
+            if owed.owner == Owner::Guard {
+                self.names.found(owed.name);
+                return Step::Drop;
+            }
+            self.has_run(&owed);
             Step::Pass
         } else {
             UNASKED
@@ -216,13 +240,14 @@ impl Dissector {
         if let Some(owed) = self.replies.front().cloned() {
             self.settle(&owed);
         }
+        let step = if self.is_ours() { Step::Drop } else { Step::Pass };
         self.replies.paid();
         if self.replies.is_empty() {
             self.replies.shrink();
             self.names.settled();
             self.wall = None;
         }
-        Step::Pass
+        step
     }
 
     /// The server is ready: what was asked up to here is over, and without a transaction all that one holds is gone.
@@ -260,6 +285,9 @@ impl Dissector {
 
     fn data_row(&mut self, frame: &mut [u8], scratch: &mut Scratch) -> Step {
         let step = self.owes(&[Ask::Query, Ask::Execute], Step::Pass);
+        if self.is_ours() {
+            return if step == Step::Pass { Step::Drop } else { step };
+        }
         let masks = self.masks_of_answer();
         if step != Step::Pass || !masks.active {
             return step;
@@ -366,7 +394,12 @@ impl Dissector {
         if !self.answered {
             self.skip_behind();
         }
-        if owed.owner == Owner::Refused {
+        let has_code = |code: &[u8]| fields(&frame[HEAD_BYTES..]).any(|(field, text)| field == b'C' && text == code);
+        let guard_fails = owed.owner == Owner::Guard && has_code(responder::GUARD_FAILS);
+        if guard_fails && owed.plan.is_none() {
+            return UNPINNED;
+        }
+        if owed.owner == Owner::Refused || guard_fails {
             scratch.before.extend_from_slice(owed.plan.as_ref().and_then(|p| p.refusal.as_deref()).unwrap_or_default());
             return Step::Drop;
         }
@@ -406,10 +439,19 @@ impl Dissector {
         Step::Pass
     }
 
+    /// What others say may hold any value that they see: only one's own words are sure to be one's own.
     fn notification(&mut self, frame: &mut [u8]) -> Step {
-        let Some(names) = frame.get_mut(HEAD_BYTES + 4..) else { return MALFORMED };
+        let Some(pid) = u32_at(frame, HEAD_BYTES) else { return MALFORMED };
+        let Some((_, at)) = cstr_at(frame, HEAD_BYTES + 4) else { return MALFORMED };
+        let (channel, payload) = frame.split_at_mut(at);
         if self.masks.active {
-            self.masks.scrub(names);
+            self.masks.scrub(&mut channel[HEAD_BYTES + 4..]);
+            let detects_only = self.masks.columns.is_empty() && self.masks.detect.is_some();
+            match payload.split_last_mut() {
+                Some((0, payload)) if detects_only || self.own_pid == Some(pid) => self.masks.scrub(payload),
+                Some((0, payload)) => payload.fill(b'*'),
+                _ => return MALFORMED,
+            }
         }
         Step::Pass
     }
