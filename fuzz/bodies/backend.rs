@@ -44,6 +44,7 @@ impl Judge for Allows {
             harmless: Box::default(),
             touches: Box::default(),
             is_unknown: false,
+            transacts: false,
             defers: false,
             ends_others: false,
             leaves_traces: false,

@@ -60,6 +60,7 @@ impl Bench {
             harmless: Box::default(),
             touches: Box::default(),
             is_unknown: false,
+            transacts: false,
             defers: false,
             ends_others: false,
             leaves_traces: false,

@@ -68,7 +68,7 @@ class Wire:
         while len(self.held) < 5 or len(self.held) < 1 + struct.unpack("!i", self.held[1:5])[0]:
             more = self.socket.recv(65536)
             if not more:
-                raise EOFError(f"the session has ended: {self.held!r}")
+                raise ConnectionError(f"the session has ended: {self.held!r}")
             self.held += more
             self.raw += more
         bytes_ = 1 + struct.unpack("!i", self.held[1:5])[0]

@@ -40,6 +40,7 @@ pub struct Decision {
     judgement: Judgement,
     touches: Vec<Touch>,
     is_unknown: bool,
+    transacts: bool,
     defers: bool,
     ends_others: bool,
     leaves_traces: bool,
@@ -108,6 +109,7 @@ impl Subject {
         Decision {
             touches: touches(statements),
             is_unknown: statements.iter().any(is_unknown),
+            transacts: statements.iter().any(|s| s.effects.has(Effect::Transaction)),
             defers: statements.iter().any(|s| defers(s, judgement.mask_unsourced)),
             ends_others: statements.iter().any(ends_others),
             leaves_traces: statements.iter().any(leaves_traces),
@@ -146,6 +148,7 @@ impl Decision {
             harmless: judgement.unsourced_harmless.into(),
             touches: self.touches.into(),
             is_unknown: self.is_unknown,
+            transacts: self.transacts,
             defers: self.defers,
             ends_others: self.ends_others,
             leaves_traces: self.leaves_traces,

@@ -22,6 +22,8 @@ pub struct Plan {
     pub touches: Box<[Touch]>,
     /// What it calls or runs is not known: it may change any name that SQL can say, and any setting.
     pub is_unknown: bool,
+    /// BEGIN, COMMIT, SAVEPOINT and their like.
+    pub transacts: bool,
     /// It leaves something for the end of its transaction, whose error may tell a value that is masked: a holdable cursor,
     /// constraints and triggers that are deferred.
     pub defers: bool,

@@ -56,6 +56,11 @@ impl Run {
     }
 }
 
+/// EXECUTE of what only the protocol can prepare. (`Touch::Executes` of EXPLAIN runs nothing.)
+fn runs_transaction(touch: &Touch, held: &Held) -> bool {
+    matches!(touch, Touch::Executes { shows: true, .. }) && held.plan.transacts
+}
+
 fn is_executable(tag: u8) -> bool {
     use frontend::{BIND, EXECUTE, FUNCTION_CALL, PARSE, QUERY};
     matches!(tag, BIND | EXECUTE | FUNCTION_CALL | PARSE | QUERY)
@@ -360,6 +365,9 @@ impl Dissector {
     ) -> Result<Option<Held>, Step> {
         let is_statement = matches!(touch, Touch::Executes { .. });
         match self.used_name(touch) {
+            Some((Known::Held(held), _)) if runs_transaction(touch, &held) => {
+                Err(self.refuse(Rc::new(responder::transaction_by_execute(judge.view())), Asking::of(ask), scratch))
+            }
             Some((Known::Held(mut held), id)) => {
                 held.plan = self.judged_again(held.plan, ask, judge, scratch)?;
                 let table = if is_statement { &mut self.names.statements } else { &mut self.names.portals };
@@ -368,12 +376,14 @@ impl Dissector {
             }
             Some((Known::Soon, _)) => Err(Step::Wait),
             // A cursor that a function has opened shows its columns by their origin, and nothing else.
-            Some((Known::Lost(held), _)) if self.renewed || self.masks.active && is_statement => {
+            Some((Known::Lost(_), _)) if self.masks.active && !is_statement && !self.renewed => Ok(None),
+            Some((Known::Lost(held), _)) if self.may_run_lost(held.as_ref(), ask, judge, scratch)? => Ok(None),
+            Some((Known::Lost(held), _)) => {
                 let (Touch::Executes { name, .. } | Touch::Fetches { name, .. }) = touch else { return Ok(None) };
                 let refusal = match held {
-                    Some(_) => responder::lost_statement(judge.view()),
+                    Some(_) if is_statement => responder::lost_statement(judge.view()),
                     None if is_statement => responder::no_statement(name.as_bytes(), judge.view()),
-                    None => responder::lost_portal(judge.view()),
+                    _ => responder::lost_portal(judge.view()),
                 };
                 Err(self.refuse(Rc::new(refusal), Asking::of(ask), scratch))
             }
@@ -435,9 +445,20 @@ impl Dissector {
         }
     }
 
-    /// What stands under a name may be shown to nobody and allowed to nobody, where nobody knows what it is.
-    fn must_be_known(&self) -> bool {
-        self.masks.active || self.renewed
+    /// Whether what stands under a lost name may run, and nobody knows what it is: for who has nothing hidden from him, if what
+    /// is remembered of it is still allowed.
+    fn may_run_lost(
+        &mut self,
+        held: Option<&Held>,
+        ask: Ask,
+        judge: &mut dyn Judge,
+        scratch: &mut Scratch,
+    ) -> Result<bool, Step> {
+        match held {
+            _ if self.masks.active => Ok(false),
+            Some(held) => self.judged_again(held.plan.clone(), ask, judge, scratch).map(|_| true),
+            None => Ok(!self.renewed),
+        }
     }
 
     fn bind(&mut self, body: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {
@@ -478,7 +499,9 @@ impl Dissector {
             Known::Lost(Some(held)) if held.made == Made::Protocol && std::str::from_utf8(names::cut(name)).is_ok() => {
                 return Err(self.find(id, held, names::cut(name), judge, scratch));
             }
-            Known::Lost(_) if !self.must_be_known() => return Ok(Held::unknown(responder::unknown(judge.view()))),
+            Known::Lost(held) if self.may_run_lost(held.as_ref(), Ask::Bind, judge, scratch)? => {
+                return Ok(Held::unknown(responder::unknown(judge.view())));
+            }
             Known::Lost(Some(_)) => responder::lost_statement(judge.view()),
             Known::Absent | Known::Lost(None) => responder::no_statement(name, judge.view()),
         };
@@ -501,7 +524,7 @@ impl Dissector {
             Known::Held(held) => return Ok(Some(held)),
             Known::Soon => return Err(Step::Wait),
             Known::Absent if self.status == b'E' => return Ok(None),
-            Known::Lost(_) if !self.must_be_known() => {
+            Known::Lost(held) if self.may_run_lost(held.as_ref(), Ask::Execute, judge, scratch)? => {
                 return Ok(Some(Held::unknown(responder::unknown(judge.view()))));
             }
             Known::Lost(_) => responder::lost_portal(judge.view()),

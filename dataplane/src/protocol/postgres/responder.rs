@@ -77,6 +77,13 @@ pub fn lost_portal(view: u64) -> Plan {
     denied("name-lost", report, view)
 }
 
+/// Servers 15 to 18 fall over it, all sessions with them.
+pub fn transaction_by_execute(view: u64) -> Plan {
+    const TEXT: &str = "wireward: EXECUTE of a prepared transaction statement makes the server crash";
+    let hint = Some("send BEGIN, COMMIT and their like by themselves");
+    denied("execute-of-transaction", Report { hint, ..Report::error("0A000", TEXT) }, view)
+}
+
 /// A statement of which nothing was read but its length.
 pub fn too_long(bytes: usize, bytes_max: usize, view: u64) -> Plan {
     let text = format!(
@@ -117,6 +124,7 @@ pub fn denied(rule: &str, report: Report<'_>, view: u64) -> Plan {
         harmless: Box::default(),
         touches: Box::default(),
         is_unknown: false,
+        transacts: false,
         defers: false,
         ends_others: false,
         leaves_traces: false,

@@ -11,6 +11,8 @@ use crate::protocol::postgres::responder::Report;
 pub struct Table {
     /// The analysis is under way.
     pub waits: bool,
+    /// Counts policies.
+    pub view: u64,
 }
 
 impl Judge for Table {
@@ -28,7 +30,7 @@ impl Judge for Table {
         let copy =
             CopyPlan { masks: CopyMasks::Columns(masks), csv: false, delimiter: b'\t', quote: b'"', escape: b'"' };
         Judged::Plan(Rc::new(Plan {
-            view: 0,
+            view: self.view,
             text: None,
             verdict: if denied { Verdict::Deny } else { Verdict::Allow },
             rule: if denied { "no-forbidden" } else { "grants" }.into(),
@@ -36,7 +38,8 @@ impl Judge for Table {
             mask_unsourced: unsourced || copied,
             harmless: Box::default(),
             touches: Box::default(),
-            is_unknown: false,
+            is_unknown: text.contains("unknown"),
+            transacts: false,
             defers: false,
             ends_others: false,
             leaves_traces: false,
@@ -45,6 +48,6 @@ impl Judge for Table {
     }
 
     fn view(&self) -> u64 {
-        0
+        self.view
     }
 }
