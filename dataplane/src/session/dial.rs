@@ -212,7 +212,7 @@ impl Session {
         self.relay.replies.insert_unrecorded(&welcome);
         self.upstream_key = lease.cancel_key;
         let pid = lease.cancel_key.and_then(|key| key.first_chunk().copied()).map(u32::from_be_bytes);
-        self.relay.dissector.set_own_pid(pid);
+        self.relay.dissector.set_upstream(pid, dialing.admission.upstream.role.as_deref());
         self.lease = dialing.key.map(|_| lease);
         self.state = State::Relaying;
         cx.counters.logins.admitted.add(1);

@@ -103,6 +103,8 @@ pub struct Dissector {
     pub(super) discarding: Option<(u8, usize)>,
     /// The upstream's process, as the server signs notifications with it.
     pub(super) own_pid: Option<u32>,
+    /// What the resource pins.
+    pub(super) pinned_role: Option<Box<str>>,
     /// Statements of the query that is answered now that have run.
     pub(super) ran: usize,
     /// The open transaction has something left for its end, whose error may tell a value that is masked.
@@ -136,6 +138,7 @@ impl Dissector {
             farewell: false,
             discarding: None,
             own_pid: None,
+            pinned_role: None,
             ran: 0,
             defers: false,
             pipeline: 0,
@@ -178,8 +181,10 @@ impl Dissector {
         self.farewell
     }
 
-    pub fn set_own_pid(&mut self, pid: Option<u32>) {
+    /// Whose the upstream's connection is: its process, and the role that the resource pins.
+    pub fn set_upstream(&mut self, pid: Option<u32>, role: Option<&str>) {
         self.own_pid = pid;
+        self.pinned_role = role.map(Box::from);
     }
 
     pub fn set_masks(&mut self, masks: Rc<MaskView>) {

@@ -159,7 +159,8 @@ impl Dissector {
     fn guard(&mut self, scratch: &mut Scratch) -> Step {
         self.guard_due = GuardDue::No;
         self.described = None;
-        responder::guard(&mut scratch.before, None);
+        let role = self.pinned_role.as_deref().map(str::as_bytes);
+        responder::guard(&mut scratch.before, responder::SETTINGS_HOLD, role);
         let name = self.names.next(NameId::UNNAMED);
         self.owe_guard(name, None);
         if !std::mem::replace(&mut self.pipeline_open, true) {
@@ -510,7 +511,7 @@ impl Dissector {
 
     /// What SQL can do to a statement that was parsed is to put another in its place.
     fn find(&mut self, id: NameId, held: Held, name: &[u8], judge: &dyn Judge, scratch: &mut Scratch) -> Step {
-        responder::guard(&mut scratch.before, Some(name));
+        responder::guard(&mut scratch.before, responder::STATEMENT_HOLDS, Some(name));
         let name = self.names.find(id, held, self.pipeline);
         self.owe_guard(name, Some(Rc::new(responder::lost_statement(judge.view()))));
         self.pipeline_open = true;

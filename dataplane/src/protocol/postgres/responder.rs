@@ -158,21 +158,22 @@ pub const GUARD: &[u8] = b"asked by wireward";
 /// What a question says when it is answered with no: division by zero.
 pub const GUARD_FAILS: &[u8] = b"22012";
 
-/// Fails if a setting by which texts are judged is another than the one that was pinned. The path of a session may leave
-/// pg_catalog to the server, who then searches it first, or name it first.
-const SETTINGS_HOLD: &str = "select 1 operator(pg_catalog./) (case when \
+/// Fails if a setting by which texts are judged is another than the one that was pinned; `$1` is the role, if one is pinned. The
+/// path of a session may leave pg_catalog to the server, who then searches it first, or name it first.
+pub const SETTINGS_HOLD: &str = "select 1 operator(pg_catalog./) (case when \
     pg_catalog.current_setting('standard_conforming_strings') operator(pg_catalog.=) 'on' \
     and pg_catalog.current_setting('client_encoding') operator(pg_catalog.=) 'UTF8' \
+    and ($1 is null or pg_catalog.current_setting('role') operator(pg_catalog.=) $1) \
     and 'pg_catalog' operator(pg_catalog.=) (select s.s from pg_catalog.unnest(pg_catalog.current_schemas(true)) s \
     where not s.s operator(pg_catalog.~) '^pg_temp_' limit 1) then 1 else 0 end)";
 
-/// Fails if SQL has made a statement of that name: then it is not the one that the client has parsed.
-const STATEMENT_HOLDS: &str = "select 1 operator(pg_catalog./) (case when exists (select from \
+/// Fails if SQL has made a statement of the name `$1`: then it is not the one that the client has parsed.
+pub const STATEMENT_HOLDS: &str = "select 1 operator(pg_catalog./) (case when exists (select from \
     pg_catalog.pg_prepared_statements s where s.from_sql and s.name operator(pg_catalog.=) $1) then 0 else 1 end)";
 
-/// Asks whether the settings are what they were, or, with a name, whether the statement is. If not, the server fails, and skips
-/// what is behind it up to the next Sync.
-pub fn guard(out: &mut Vec<u8>, statement: Option<&[u8]>) {
+/// Asks a question of one parameter. If the answer is no, the server fails, and skips what is behind it up to the next Sync.
+pub fn guard(out: &mut Vec<u8>, question: &str, about: Option<&[u8]>) {
+    const TEXT_OID: [u8; 4] = [0, 0, 0, 25];
     for kind in [b'P', b'S'] {
         message(out, frontend::CLOSE, |out| {
             out.push(kind);
@@ -181,17 +182,16 @@ pub fn guard(out: &mut Vec<u8>, statement: Option<&[u8]>) {
     }
     message(out, frontend::PARSE, |out| {
         put_cstr(out, GUARD);
-        put_cstr(out, statement.map_or(SETTINGS_HOLD, |_| STATEMENT_HOLDS).as_bytes());
-        out.extend_from_slice(if statement.is_some() { &[0, 1, 0, 0, 0, 25] } else { &[0, 0] });
+        put_cstr(out, question.as_bytes());
+        out.extend_from_slice(&[0, 1]);
+        out.extend_from_slice(&TEXT_OID);
     });
     message(out, frontend::BIND, |out| {
         put_cstr(out, GUARD);
         put_cstr(out, GUARD);
-        out.extend_from_slice(&[0, 0, 0, u8::from(statement.is_some())]);
-        if let Some(name) = statement {
-            out.extend_from_slice(&(name.len() as u32).to_be_bytes());
-            out.extend_from_slice(name);
-        }
+        out.extend_from_slice(&[0, 0, 0, 1]);
+        out.extend_from_slice(&about.map_or(u32::MAX, |about| about.len() as u32).to_be_bytes());
+        out.extend_from_slice(about.unwrap_or_default());
         out.extend_from_slice(&[0, 0]);
     });
     message(out, frontend::EXECUTE, |out| {

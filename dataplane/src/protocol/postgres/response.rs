@@ -16,8 +16,8 @@ const MALFORMED_FAULT: Fault = Fault::Protocol(Side::Upstream, "a message of the
 const MALFORMED: Step = Step::End(MALFORMED_FAULT);
 const UNPINNED: Step = Step::End(Fault::Protocol(
     Side::Upstream,
-    "the upstream changed a setting that wireward pins (standard_conforming_strings, client_encoding, or pg_catalog's place \
-     in search_path)",
+    "the upstream changed a setting that wireward pins (standard_conforming_strings, client_encoding, role, or pg_catalog's \
+     place in search_path)",
 ));
 /// A row leaves whole or not at all where a mask needs all of a value, or makes the row shorter.
 const ROW_TOO_LONG: &str = "a row to be masked is longer than limits.row_bytes_max, and a mask of it (null, hash, last4, \
