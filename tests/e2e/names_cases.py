@@ -400,6 +400,8 @@ def behind_a_call_that_unpins_a_setting_nothing_runs():
         [*member("select unpin()"), *member(EVIL), *member("select pin()"), SYNC],
         [*member("select unpin()"), query(EVIL)],
         [query("begin"), query("select unpin()"), *member(EVIL), SYNC],
+        [query("begin; select 1/0"), query("rollback; select unpin()"), SYNC, query(EVIL)],
+        [query("begin; select 1/0"), *member("rollback"), *member("select unpin()"), SYNC, SYNC, *member(EVIL), SYNC],
         [parse("", "select hide_catalog()"), bind("", ""), execute(""), *member("select 1"), SYNC],
     ):
         wire = Wire("agent")

@@ -58,7 +58,7 @@ impl Run {
 
 /// EXECUTE of what only the protocol can prepare. (`Touch::Executes` of EXPLAIN runs nothing.)
 fn runs_transaction(touch: &Touch, held: &Held) -> bool {
-    matches!(touch, Touch::Executes { shows: true, .. }) && held.plan.transacts
+    matches!(touch, Touch::Executes { shows: true, .. }) && held.made == Made::Protocol && held.plan.transacts
 }
 
 fn is_executable(tag: u8) -> bool {
@@ -141,17 +141,20 @@ impl Dissector {
         }
     }
 
-    /// A failed transaction has undone what was set in it, and runs nothing but its end.
+    /// A Sync comes before the answers to its pipeline; what can be run waits for those to the pipelines before it, and knows
+    /// whether a transaction has failed. That has undone what was set in it, and runs nothing but its end.
     fn must_ask(&mut self, tag: u8) -> bool {
         let has_run_here = self.wall.is_some_and(|wall| wall.pipeline == self.pipeline);
+        if tag == frontend::SYNC {
+            return has_run_here && self.copy_in == CopyIn::No;
+        }
+        if !is_executable(tag) || (self.guard_due, tag) == (GuardDue::BehindExecute, frontend::EXECUTE) {
+            return false;
+        }
         if self.status == b'E' && !has_run_here {
             self.guard_due = GuardDue::No;
         }
-        match (self.guard_due, tag) {
-            (GuardDue::No, _) | (GuardDue::BehindExecute, frontend::EXECUTE) => false,
-            (_, frontend::SYNC) => self.pipeline_open && self.copy_in == CopyIn::No,
-            (_, tag) => is_executable(tag),
-        }
+        self.guard_due != GuardDue::No
     }
 
     /// Asks whether what was pinned still is: within the client's own pipeline, which goes on only if so; else in a pipeline of
