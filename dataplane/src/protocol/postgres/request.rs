@@ -5,8 +5,9 @@ use std::rc::Rc;
 
 use super::dissector::{CopyIn, Dissector, GuardDue, Skip, Wall};
 use super::function_call;
-use super::names::{self, Held, Known, Made, NameId, NameUse};
+use super::names::{Known, Made, NameId};
 use super::responder;
+use super::running::Run;
 use super::wire::{HEAD_BYTES, cstr_at, frontend, u16_at, u32_at};
 use crate::datapath::replies::{Ask, Owed, Owner};
 use crate::datapath::verdict::{Judge, Judged, Plan, Touch, Verdict};
@@ -24,44 +25,21 @@ pub(super) const COPY_DISTURBED: Step = Step::End(COPY_DISTURBED_FAULT);
 const COPY_DISTURBED_FAULT: Fault =
     Fault::Protocol(Side::Client, "a message came that is no COPY data, while the server waits for some");
 const UNKNOWN: &str = "a message of an unknown kind came from the client";
-/// EXECUTE of what is an EXECUTE itself: the protocol lets a client prepare such.
-const CHAIN_MAX: usize = 4;
-
 /// A message of the client for which a text is judged.
 #[derive(Clone, Copy)]
-struct Asking {
-    ask: Ask,
+pub(super) struct Asking {
+    pub(super) ask: Ask,
     /// See [`Owed::drops_unnamed`].
-    drops_unnamed: bool,
+    pub(super) drops_unnamed: bool,
 }
 
 impl Asking {
-    fn of(ask: Ask) -> Self {
+    pub(super) fn of(ask: Ask) -> Self {
         Self { ask, drops_unnamed: ask == Ask::Query }
     }
 }
 
-/// What an execution comes down to.
-struct Run {
-    /// Of the statement that runs in the end: its rows are masked by it.
-    plan: Rc<Plan>,
-    is_text: bool,
-    is_unknown: bool,
-}
-
-impl Run {
-    fn text(plan: Rc<Plan>) -> Self {
-        let is_unknown = plan.is_unknown;
-        Self { plan, is_text: true, is_unknown }
-    }
-}
-
-/// EXECUTE of what only the protocol can prepare. (`Touch::Executes` of EXPLAIN runs nothing.)
-fn runs_transaction(touch: &Touch, held: &Held) -> bool {
-    matches!(touch, Touch::Executes { shows: true, .. }) && held.made == Made::Protocol && held.plan.transacts
-}
-
-fn is_executable(tag: u8) -> bool {
+pub(super) fn is_executable(tag: u8) -> bool {
     use frontend::{BIND, EXECUTE, FUNCTION_CALL, PARSE, QUERY};
     matches!(tag, BIND | EXECUTE | FUNCTION_CALL | PARSE | QUERY)
 }
@@ -141,47 +119,6 @@ impl Dissector {
         }
     }
 
-    /// A Sync comes before the answers to its pipeline; what can be run waits for those to the pipelines before it, and knows
-    /// whether a transaction has failed. That has undone what was set in it, and runs nothing but its end.
-    fn must_ask(&mut self, tag: u8) -> bool {
-        let has_run_here = self.wall.is_some_and(|wall| wall.pipeline == self.pipeline);
-        if tag == frontend::SYNC {
-            return has_run_here && self.copy_in == CopyIn::No;
-        }
-        if !is_executable(tag) || (self.guard_due, tag) == (GuardDue::BehindExecute, frontend::EXECUTE) {
-            return false;
-        }
-        if self.status == b'E' && !has_run_here {
-            self.guard_due = GuardDue::No;
-        }
-        self.guard_due != GuardDue::No
-    }
-
-    /// Asks whether what was pinned still is: within the client's own pipeline, which goes on only if so; else in a pipeline of
-    /// its own, for whose end the client's message waits.
-    fn guard(&mut self, scratch: &mut Scratch) -> Step {
-        self.guard_due = GuardDue::No;
-        self.described = None;
-        let role = self.pinned_role.as_deref().map(str::as_bytes);
-        responder::guard(&mut scratch.before, responder::SETTINGS_HOLD, role);
-        let name = self.names.next(NameId::UNNAMED);
-        self.owe_guard(name, None);
-        if !std::mem::replace(&mut self.pipeline_open, true) {
-            responder::sync(&mut scratch.before);
-            self.owe_to(Ask::Sync, Owner::Ours, None);
-            self.wall = Some(Wall { at: name.at, pipeline: self.pipeline });
-            self.end_pipeline();
-        }
-        Step::After
-    }
-
-    fn owe_guard(&mut self, name: NameUse, refusal: Option<Rc<Plan>>) {
-        for ask in [Ask::ClosePortal, Ask::CloseStatement, Ask::Parse, Ask::Bind, Ask::Execute] {
-            let owed = self.owed(ask, refusal.clone());
-            self.replies.owe(Owed { owner: Owner::Guard, name, ..owed });
-        }
-    }
-
     /// A statement that is not judged for its length is refused when all of it has come.
     fn too_long(&mut self, tag: u8, bytes: usize) -> Large {
         if self.copy_in == CopyIn::Open {
@@ -258,7 +195,7 @@ impl Dissector {
     }
 
     /// A simple query and a function call end an extended-protocol pipeline, as Sync does.
-    fn end_pipeline(&mut self) {
+    pub(super) fn end_pipeline(&mut self) {
         self.pipeline_open = false;
         self.pipeline = self.pipeline.wrapping_add(1);
     }
@@ -280,118 +217,6 @@ impl Dissector {
                 self.is_stained |= plan.leaves_traces;
                 Ok(plan)
             }
-        }
-    }
-
-    /// What a text or a portal runs. By EXECUTE and FETCH that is what stands under another name, in its own words: judged again
-    /// if it is of another policy, and masked by its own plan.
-    fn running(
-        &mut self,
-        mut plan: Rc<Plan>,
-        mut made: Made,
-        ask: Ask,
-        judge: &mut dyn Judge,
-        scratch: &mut Scratch,
-    ) -> Result<Run, Step> {
-        for _ in 0..CHAIN_MAX {
-            let [touch @ (Touch::Executes { shows: true, .. } | Touch::Fetches { shows: true, .. })] = &*plan.touches
-            else {
-                return self.running_text(plan, made, ask, judge, scratch);
-            };
-            if made != Made::Protocol {
-                break;
-            }
-            let Some(held) = self.used(touch, ask, judge, scratch)? else { break };
-            (plan, made) = (held.plan, held.made);
-        }
-        let is_unknown = plan.is_unknown || self.has_lost(&plan);
-        Ok(Run { plan, is_text: made == Made::Protocol, is_unknown })
-    }
-
-    /// As [`Self::running`], of what is no single EXECUTE or FETCH: what it runs by name has to be allowed still.
-    fn running_text(
-        &mut self,
-        plan: Rc<Plan>,
-        made: Made,
-        ask: Ask,
-        judge: &mut dyn Judge,
-        scratch: &mut Scratch,
-    ) -> Result<Run, Step> {
-        if made != Made::Protocol {
-            let is_unknown = plan.is_unknown;
-            return Ok(Run { plan, is_text: false, is_unknown });
-        }
-        if let Some(full) = self.has_no_room(&plan, &plan.touches) {
-            return Err(full);
-        }
-        let mut is_unknown = plan.is_unknown;
-        for touch in &plan.touches {
-            // What stands under the name may do anything to names, and it is not followed further.
-            is_unknown |= match self.used(touch, ask, judge, scratch)? {
-                Some(held) => held.plan.is_unknown || !held.plan.touches.is_empty() && held.made == Made::Protocol,
-                None => self.has_lost_name(touch),
-            };
-        }
-        Ok(Run { plan, is_text: true, is_unknown })
-    }
-
-    fn used_name(&self, touch: &Touch) -> Option<(Known, NameId)> {
-        let key = &self.shared.name_key;
-        match touch {
-            Touch::Executes { name, .. } => {
-                let id = NameId::of_sql(key, name);
-                Some((self.names.statement(id, self.pipeline), id))
-            }
-            Touch::Fetches { name, .. } => {
-                let id = NameId::of_sql(key, name);
-                Some((self.names.portals.known(id, self.pipeline), id))
-            }
-            _ => None,
-        }
-    }
-
-    fn has_lost_name(&self, touch: &Touch) -> bool {
-        matches!(self.used_name(touch), Some((Known::Lost(_), _)))
-    }
-
-    fn has_lost(&self, plan: &Plan) -> bool {
-        plan.touches.iter().any(|touch| self.has_lost_name(touch))
-    }
-
-    /// What stands under the name that a statement uses, if it is known. If nothing does, the server will say so; what is lost is
-    /// refused where it could show what it should not.
-    fn used(
-        &mut self,
-        touch: &Touch,
-        ask: Ask,
-        judge: &mut dyn Judge,
-        scratch: &mut Scratch,
-    ) -> Result<Option<Held>, Step> {
-        let is_statement = matches!(touch, Touch::Executes { .. });
-        match self.used_name(touch) {
-            Some((Known::Held(held), _)) if runs_transaction(touch, &held) => {
-                Err(self.refuse(Rc::new(responder::transaction_by_execute(judge.view())), Asking::of(ask), scratch))
-            }
-            Some((Known::Held(mut held), id)) => {
-                held.plan = self.judged_again(held.plan, ask, judge, scratch)?;
-                let table = if is_statement { &mut self.names.statements } else { &mut self.names.portals };
-                table.renew(id, &held.plan);
-                Ok(Some(held))
-            }
-            Some((Known::Soon, _)) => Err(Step::Wait),
-            // A cursor that a function has opened shows its columns by their origin, and nothing else.
-            Some((Known::Lost(_), _)) if self.masks.active && !is_statement && !self.renewed => Ok(None),
-            Some((Known::Lost(held), _)) if self.may_run_lost(held.as_ref(), ask, judge, scratch)? => Ok(None),
-            Some((Known::Lost(held), _)) => {
-                let (Touch::Executes { name, .. } | Touch::Fetches { name, .. }) = touch else { return Ok(None) };
-                let refusal = match held {
-                    Some(_) if is_statement => responder::lost_statement(judge.view()),
-                    None if is_statement => responder::no_statement(name.as_bytes(), judge.view()),
-                    _ => responder::lost_portal(judge.view()),
-                };
-                Err(self.refuse(Rc::new(refusal), Asking::of(ask), scratch))
-            }
-            _ => Ok(None),
         }
     }
 
@@ -419,7 +244,7 @@ impl Dissector {
     }
 
     /// What names keep is bounded, in bytes too: each may stand for a text of some kilobytes.
-    fn has_no_room(&self, more: &Plan, touches: &[Touch]) -> Option<Step> {
+    pub(super) fn has_no_room(&self, more: &Plan, touches: &[Touch]) -> Option<Step> {
         let names = touches.iter().filter(|t| matches!(t, Touch::Prepares(_) | Touch::Declares { .. })).count();
         let names_max = self.shared.limits.prepared_statements_max.saturating_sub(names);
         let bytes = more.bytes() as usize * names.max(1);
@@ -435,7 +260,7 @@ impl Dissector {
     }
 
     /// A plan that was made under another policy or catalogue is made again before anything runs by it.
-    fn judged_again(
+    pub(super) fn judged_again(
         &mut self,
         plan: Rc<Plan>,
         ask: Ask,
@@ -446,22 +271,6 @@ impl Dissector {
             _ if plan.view == judge.view() => Ok(plan),
             Some(text) => self.judged(text, Asking::of(ask), judge, scratch),
             None => Err(self.refuse(Rc::new(responder::outdated(judge.view())), Asking::of(ask), scratch)),
-        }
-    }
-
-    /// Whether what stands under a lost name may run, and nobody knows what it is: for who has nothing hidden from him, if what
-    /// is remembered of it is still allowed.
-    fn may_run_lost(
-        &mut self,
-        held: Option<&Held>,
-        ask: Ask,
-        judge: &mut dyn Judge,
-        scratch: &mut Scratch,
-    ) -> Result<bool, Step> {
-        match held {
-            _ if self.masks.active => Ok(false),
-            Some(held) => self.judged_again(held.plan.clone(), ask, judge, scratch).map(|_| true),
-            None => Ok(!self.renewed),
         }
     }
 
@@ -489,52 +298,6 @@ impl Dissector {
         let owed = self.owed(Ask::Bind, Some(held.plan));
         self.owe_owed(Owed { name, is_text, is_unknown, ..owed });
         Step::Pass
-    }
-
-    fn statement_to_bind(&mut self, name: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Result<Held, Step> {
-        let id = self.id(name);
-        let refusal = match self.names.statement(id, self.pipeline) {
-            Known::Held(mut held) => {
-                held.plan = self.judged_again(held.plan, Ask::Bind, judge, scratch)?;
-                self.names.statements.renew(id, &held.plan);
-                return Ok(held);
-            }
-            Known::Soon => return Err(Step::Wait),
-            Known::Lost(Some(held)) if held.made == Made::Protocol && std::str::from_utf8(names::cut(name)).is_ok() => {
-                return Err(self.find(id, held, names::cut(name), judge, scratch));
-            }
-            Known::Lost(held) if self.may_run_lost(held.as_ref(), Ask::Bind, judge, scratch)? => {
-                return Ok(Held::unknown(responder::unknown(judge.view())));
-            }
-            Known::Lost(Some(_)) => responder::lost_statement(judge.view()),
-            Known::Absent | Known::Lost(None) => responder::no_statement(name, judge.view()),
-        };
-        Err(self.refuse(Rc::new(refusal), Asking::of(Ask::Bind), scratch))
-    }
-
-    /// What SQL can do to a statement that was parsed is to put another in its place.
-    fn find(&mut self, id: NameId, held: Held, name: &[u8], judge: &dyn Judge, scratch: &mut Scratch) -> Step {
-        responder::guard(&mut scratch.before, responder::STATEMENT_HOLDS, Some(name));
-        let name = self.names.find(id, held, self.pipeline);
-        self.owe_guard(name, Some(Rc::new(responder::lost_statement(judge.view()))));
-        self.pipeline_open = true;
-        Step::After
-    }
-
-    /// What stands under a portal's name. In a failed transaction the server alone knows which it has marked as failed and which
-    /// it has dropped; none of them shows anything.
-    fn portal(&mut self, name: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Result<Option<Held>, Step> {
-        let refusal = match self.names.portals.known(self.id(name), self.pipeline) {
-            Known::Held(held) => return Ok(Some(held)),
-            Known::Soon => return Err(Step::Wait),
-            Known::Absent if self.status == b'E' => return Ok(None),
-            Known::Lost(held) if self.may_run_lost(held.as_ref(), Ask::Execute, judge, scratch)? => {
-                return Ok(Some(Held::unknown(responder::unknown(judge.view()))));
-            }
-            Known::Lost(_) => responder::lost_portal(judge.view()),
-            Known::Absent => responder::no_portal(name, judge.view()),
-        };
-        Err(self.refuse(Rc::new(refusal), Asking::of(Ask::Execute), scratch))
     }
 
     fn describe(&mut self, body: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {
@@ -567,25 +330,6 @@ impl Dissector {
         };
         self.described = None;
         self.owe(Ask::DescribeStatement, plan)
-    }
-
-    /// By whose plan the rows of a portal are masked, `Some(None)` if it is not known; `None` if it will be soon.
-    #[expect(clippy::option_option, reason = "not known yet, and never to be known, are not the same")]
-    fn shown(&self, held: Option<Held>) -> Option<Option<Rc<Plan>>> {
-        let Some(Held { mut plan, mut made, .. }) = held else { return Some(None) };
-        for _ in 0..CHAIN_MAX {
-            let [touch @ (Touch::Executes { shows: true, .. } | Touch::Fetches { shows: true, .. })] = &*plan.touches
-            else {
-                break;
-            };
-            match self.used_name(touch) {
-                _ if made != Made::Protocol => break,
-                Some((Known::Held(held), _)) => (plan, made) = (held.plan, held.made),
-                Some((Known::Soon, _)) => return None,
-                _ => break,
-            }
-        }
-        Some(Some(plan))
     }
 
     /// No row passes without a RowDescription of its own execution: if the client has not asked for it, we do.
@@ -624,18 +368,6 @@ impl Dissector {
         Step::Pass
     }
 
-    fn running_portal(
-        &mut self,
-        id: NameId,
-        held: Held,
-        judge: &mut dyn Judge,
-        scratch: &mut Scratch,
-    ) -> Result<Run, Step> {
-        let plan = self.judged_again(held.plan, Ask::Execute, judge, scratch)?;
-        self.names.portals.renew(id, &plan);
-        self.running(plan, held.made, Ask::Execute, judge, scratch)
-    }
-
     fn close(&mut self, body: &[u8]) -> Step {
         let Some((name, end)) = cstr_at(body, 1) else { return MALFORMED };
         let ask = match body[0] {
@@ -664,13 +396,13 @@ impl Dissector {
         Step::Pass
     }
 
-    fn owed(&mut self, ask: Ask, plan: Option<Rc<Plan>>) -> Owed {
+    pub(super) fn owed(&mut self, ask: Ask, plan: Option<Rc<Plan>>) -> Owed {
         let masks = self.masks.clone();
         let name = self.names.next(NameId::UNNAMED);
         Owed { ask, owner: Owner::Client, plan, masks, name, is_text: false, is_unknown: false, drops_unnamed: false }
     }
 
-    fn owe_owed(&mut self, owed: Owed) {
+    pub(super) fn owe_owed(&mut self, owed: Owed) {
         if owed.is_unknown {
             self.names.losing(owed.name.at, self.pipeline);
             self.guard_due = match owed.ask {
@@ -682,7 +414,7 @@ impl Dissector {
         self.replies.owe(owed);
     }
 
-    fn owe_to(&mut self, ask: Ask, owner: Owner, plan: Option<Rc<Plan>>) {
+    pub(super) fn owe_to(&mut self, ask: Ask, owner: Owner, plan: Option<Rc<Plan>>) {
         let owed = self.owed(ask, plan);
         self.owe_owed(Owed { owner, ..owed });
     }
@@ -723,7 +455,7 @@ impl Dissector {
     /// Of a refused statement no byte goes upstream. If nothing of this transaction has gone there, the refusal is ours alone.
     /// Else a statement that must fail takes its place, so that the server aborts the transaction and skips just as for an
     /// error of its own; its error is replaced by the refusal on the way back.
-    fn refuse(&mut self, plan: Rc<Plan>, asking: Asking, scratch: &mut Scratch) -> Step {
+    pub(super) fn refuse(&mut self, plan: Rc<Plan>, asking: Asking, scratch: &mut Scratch) -> Step {
         let simple = matches!(asking.ask, Ask::Query | Ask::FunctionCall);
         if self.is_idle() {
             scratch.back.extend_from_slice(plan.refusal.as_deref().unwrap_or_default());
