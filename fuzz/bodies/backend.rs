@@ -42,7 +42,11 @@ impl Judge for Allows {
             refusal: None,
             mask_unsourced: true,
             harmless: Box::default(),
-            touches_names: false,
+            touches: Box::default(),
+            is_unknown: false,
+            transacts: false,
+            defers: false,
+            ends_others: false,
             leaves_traces: false,
             copy: None,
         }))

@@ -58,7 +58,11 @@ impl Bench {
             refusal: denied.then(|| refusal.into()),
             mask_unsourced: contains(text, COMPUTED),
             harmless: Box::default(),
-            touches_names: contains(text, b"deallocate"),
+            touches: Box::default(),
+            is_unknown: false,
+            transacts: false,
+            defers: false,
+            ends_others: false,
             leaves_traces: false,
             copy: None,
         }

@@ -29,6 +29,7 @@ const NOTICED_MAX: Duration = Duration::from_secs(5);
 fn main() -> ExitCode {
     run(vec![
         Case::new("a_tighter_policy_holds_for_sessions_and_prepared_statements_that_are_there", tighter),
+        Case::new("a_tighter_policy_holds_for_what_sql_has_prepared_and_for_open_cursors", tighter_in_sql),
         Case::new("a_mask_that_is_gone_or_new_counts_from_the_next_statement", masks),
         Case::new("a_session_whose_role_is_gone_ends_with_the_reason", role_gone),
         Case::new("what_cannot_be_used_leaves_the_old_in_force_and_says_why", bad_files),
@@ -148,6 +149,48 @@ fn tighter(world: &World) {
     stage.until_in_force(|| stage.policy(POLICY));
     for name in ["s", "long"] {
         assert_eq!(cell(&execute(&mut wire, name)), "1", "what was loosened again is allowed again");
+    }
+}
+
+/// By EXECUTE and FETCH, in every form in which they can be sent.
+fn tighter_in_sql(world: &World) {
+    const TEXT: &str = "select id from orders where id = 1";
+    let stage = Stage::new(world, "tighter in sql");
+    let uses = [
+        "execute s",
+        "execute long",
+        "fetch c",
+        "fetch p",
+        "select 1; execute s",
+        "move c",
+        "explain analyze execute s",
+    ];
+    let mut wires: Vec<Wire> = uses.iter().map(|_| stage.enter("analyst")).collect();
+    for (wire, text) in wires.iter_mut().zip(uses) {
+        ask(wire, &format!("prepare s as {TEXT}"));
+        ask(wire, &format!("prepare long as {TEXT} -- {}", "x".repeat(9_000)));
+        ask(wire, &format!("declare c cursor with hold for {TEXT}; begin"));
+        wire.send(b'P', &[b"\0", TEXT.as_bytes(), b"\0\0\0"].concat());
+        wire.send(b'B', b"p\0\0\0\0\0\0\0\0");
+        wire.send(b'S', b"");
+        assert!(error(&wire.until_ready()).is_none());
+        if !text.contains(';') {
+            prepare(wire, "by the protocol", text);
+        }
+    }
+    stage.until_in_force(|| stage.policy(&format!("{POLICY}{NO_ORDERS}")));
+    for (wire, text) in wires.iter_mut().zip(uses) {
+        let refused = |messages: &[Message]| {
+            error(messages).is_some_and(|e| e.contains("no-orders") || e.starts_with("0A000 cached plan must"))
+        };
+        let sent = ask(wire, text);
+        assert!(refused(&sent), "{text}: {sent:?}");
+        ask(wire, "rollback");
+        if text.contains("execute") && !text.contains(';') {
+            let sent = execute(wire, "by the protocol");
+            assert!(refused(&sent), "{text} by the protocol: {sent:?}");
+        }
+        assert!(error(&ask(wire, "select 1")).is_none(), "the session goes on");
     }
 }
 

@@ -48,7 +48,7 @@ fn what_cannot_be_right_is_refused_with_what_to_write() {
         ("plans_max = 16", "plans_max = 16\n[runtime]\nio = \"kqueue\"", "expected one of `auto`, `uring`, `epoll`"),
         ("plans_max = 16", "plans_max = 15", "limits.plans_max = 15 is not between 16 and 1000000"),
         ("plans_max = 16", "active_sessions_max = 100000000", "is not between 1 and 65536"),
-        ("plans_max = 16", "statement_bytes_max = 1048577", "is not between 1024 and 1048576"),
+        ("plans_max = 16", "statement_bytes_max = 16777217", "is not between 1024 and 16777216"),
         ("plans_max = 16", "[admin]\naddress = \"0.0.0.0:6433\"", "say allow_non_loopback = true"),
         ("\"loopback\" }", "\"loopback\", auth = \"Oauth\" }", "it can be \"password\" or \"oauth\""),
         ("\"loopback\" }", "\"loopback\", oauth_issuer = \"gone\" }", "must be the `issuer` of an [[issuer]]"),

@@ -8,12 +8,12 @@ use policy_compiler::detect::transform::HashKey;
 use policy_compiler::detect::{Kind, KindSet};
 use policy_compiler::judge::{self, Action, Judgement};
 use policy_compiler::statement::postgres::{self, Budget};
-use policy_compiler::statement::{AnalyseError, Analysis, Copy, CopyDirection, CopyFormat, Effect, Named, Statement};
+use policy_compiler::statement::{AnalyseError, Analysis, Copy, CopyDirection, CopyFormat, Dropped, Effect, Named, NewValue, Statement};
 
 use super::catalogue::{Protected, Snapshot};
 use crate::datapath::mask::{DetectView, MaskView};
-use crate::datapath::verdict::{CopyPlan, Plan, TEXT_KEPT_BYTES_MAX, Verdict};
-use crate::protocol::postgres::responder::{REFUSED_PORTAL, Report};
+use crate::datapath::verdict::{CopyPlan, Plan, TEXT_KEPT_BYTES_MAX, Touch, Verdict};
+use crate::protocol::postgres::responder::{GUARD, REFUSED_PORTAL, Report};
 
 /// Everything that judging needs, shareable with the analyser thread.
 #[derive(Clone)]
@@ -37,7 +37,11 @@ pub fn epoch(policy: &Policy) -> [u8; 8] {
 /// What was decided about a text, before a shard makes it its own.
 pub struct Decision {
     judgement: Judgement,
-    touches_names: bool,
+    touches: Vec<Touch>,
+    is_unknown: bool,
+    transacts: bool,
+    defers: bool,
+    ends_others: bool,
     leaves_traces: bool,
     /// No literal of the text matters to the verdict or the masks.
     pub literals_are_plain: bool,
@@ -98,11 +102,15 @@ impl Subject {
         if judgement.action != Action::Deny && statements.iter().any(takes_reserved_name) {
             judgement.action = Action::Deny;
             judgement.rule = "reserved-name".into();
-            judgement.reason = "the gateway needs this cursor name for itself".into();
+            judgement.reason = "the gateway needs this name for itself".into();
             judgement.sqlstate = "42501";
         }
         Decision {
-            touches_names: statements.iter().any(touches_names),
+            touches: touches(statements),
+            is_unknown: statements.iter().any(is_unknown),
+            transacts: statements.iter().any(|s| s.effects.has(Effect::Transaction)),
+            defers: statements.iter().any(|s| defers(s, judgement.mask_unsourced)),
+            ends_others: statements.iter().any(ends_others),
             leaves_traces: statements.iter().any(leaves_traces),
             literals_are_plain: !statements.is_empty()
                 && statements.iter().all(|s| s.literals_are_plain && s.copy.is_none()),
@@ -137,7 +145,11 @@ impl Decision {
             refusal,
             mask_unsourced: judgement.mask_unsourced,
             harmless: judgement.unsourced_harmless.into(),
-            touches_names: self.touches_names,
+            touches: self.touches.into(),
+            is_unknown: self.is_unknown,
+            transacts: self.transacts,
+            defers: self.defers,
+            ends_others: self.ends_others,
             leaves_traces: self.leaves_traces,
             view,
             text: (text.len() <= TEXT_KEPT_BYTES_MAX).then(|| text.into()),
@@ -152,18 +164,52 @@ impl Decision {
     }
 }
 
-/// A cursor that would make a refused statement run it instead of failing.
+/// A cursor that would make a refused statement run it instead of failing, or a name of our own questions.
 fn takes_reserved_name(statement: &Statement) -> bool {
-    matches!(&statement.defines, Some(Named::Cursor(name)) if name.as_bytes() == REFUSED_PORTAL)
+    match &statement.defines {
+        Some(Named::Cursor(name)) => [REFUSED_PORTAL, GUARD].contains(&name.as_bytes()),
+        Some(Named::Prepared(name)) => name.as_bytes() == GUARD,
+        None => false,
+    }
 }
 
-/// SQL that may change what the names of prepared statements and cursors stand for.
-fn touches_names(statement: &Statement) -> bool {
-    let unknown = [Effect::Call, Effect::Dynamic, Effect::Opaque];
-    let tag = statement.tag.as_str();
-    statement.defines.is_some()
-        || unknown.iter().any(|e| statement.effects.has(*e))
-        || ["DEALLOCATE", "DISCARD", "CLOSE"].iter().any(|t| tag.starts_with(t))
+/// What each statement does to names; nothing at all if none does anything.
+fn touches(statements: &[Statement]) -> Vec<Touch> {
+    let touches: Vec<Touch> = statements.iter().map(touch).collect();
+    if touches.iter().all(|touch| *touch == Touch::Nothing) { Vec::new() } else { touches }
+}
+
+fn touch(statement: &Statement) -> Touch {
+    let boxed = |name: &Option<String>| name.as_deref().map(Box::from);
+    match (&statement.defines, &statement.uses, &statement.drops) {
+        (Some(Named::Prepared(name)), ..) => Touch::Prepares(name.as_str().into()),
+        (Some(Named::Cursor(name)), ..) => Touch::Declares { name: name.as_str().into(), holds: statement.holds },
+        (_, Some(Named::Prepared(name)), _) => {
+            Touch::Executes { name: name.as_str().into(), shows: statement.tag == "EXECUTE" }
+        }
+        (_, Some(Named::Cursor(name)), _) => {
+            Touch::Fetches { name: name.as_str().into(), shows: statement.tag == "FETCH" }
+        }
+        (.., Some(Dropped::Prepared(name))) => Touch::Deallocates(boxed(name)),
+        (.., Some(Dropped::Cursor(name))) => Touch::Closes(boxed(name)),
+        (.., Some(Dropped::Everything)) => Touch::DiscardsAll,
+        _ => Touch::Nothing,
+    }
+}
+
+fn is_unknown(statement: &Statement) -> bool {
+    [Effect::Call, Effect::Dynamic, Effect::Opaque].iter().any(|effect| statement.effects.has(*effect))
+}
+
+/// Holdable cursors are read when their transaction ends; constraints and triggers of what was written may run then.
+fn defers(statement: &Statement, mask_unsourced: bool) -> bool {
+    use Effect::{Call, Ddl, Delete, Dynamic, Insert, Opaque, Truncate, Update};
+    let writes = [Insert, Update, Delete, Truncate, Ddl, Call, Dynamic, Opaque];
+    statement.holds && mask_unsourced || writes.iter().any(|effect| statement.effects.has(*effect))
+}
+
+fn ends_others(statement: &Statement) -> bool {
+    ["COMMIT", "ROLLBACK", "PREPARE TRANSACTION", "SET CONSTRAINTS"].contains(&statement.tag.as_str())
 }
 
 /// What it calls or runs is unknown, or reaches the server itself: a connection to elsewhere (dblink), a library (LOAD), a
@@ -185,6 +231,7 @@ fn refusal(judgement: &Judgement, position: Option<usize>, policy: &Policy) -> V
         detail: ours.then_some(&judgement.reason),
         hint: judgement.hint.as_deref(),
         position,
+        routine: None,
     }
     .write(&mut bytes);
     bytes

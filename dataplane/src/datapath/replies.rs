@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::mask::MaskView;
 use super::verdict::Plan;
-use crate::protocol::postgres::dissector::NameUse;
+use crate::protocol::postgres::names::NameUse;
 
 /// Entries that a session may owe before its requests wait. 48 bytes each.
 pub const OWED_MAX: usize = 4096;
@@ -21,7 +21,8 @@ pub enum Ask {
     DescribePortal,
     Execute,
     FunctionCall,
-    Close,
+    CloseStatement,
+    ClosePortal,
     Sync,
 }
 
@@ -30,6 +31,8 @@ pub enum Owner {
     Client,
     /// We asked; the client must not see the answer.
     Ours,
+    /// We asked whether something still holds, and what is behind it counts on that: see `responder::guard`.
+    Guard,
     /// Stands for a refused statement: the error it earns is replaced by the plan's refusal.
     Refused,
 }
@@ -41,8 +44,14 @@ pub struct Owed {
     pub plan: Option<Rc<Plan>>,
     /// What was hidden when it was asked: a policy that comes meanwhile counts from the next statement on.
     pub masks: Rc<MaskView>,
-    /// The statement (of a Parse) or portal (of a Bind) that the answer will confirm.
-    pub name: Option<NameUse>,
+    /// The name that the answer will confirm or take away, or that stands for none; and when it was asked.
+    pub name: NameUse,
+    /// What runs is the text of the plan, and not the statement inside its PREPARE or DECLARE.
+    pub is_text: bool,
+    /// It may change what any name stands for.
+    pub is_unknown: bool,
+    /// The server forgets the unnamed statement when it comes to it, whatever comes of it: a Query, or a Parse of the unnamed.
+    pub drops_unnamed: bool,
 }
 
 #[derive(Debug, Default)]

@@ -18,8 +18,17 @@ pub struct Plan {
     /// Result columns without an origin are masked whole, except those that are surely harmless.
     pub mask_unsourced: bool,
     pub harmless: Box<[bool]>,
-    /// It may make, change or drop prepared statements or cursors by SQL.
-    pub touches_names: bool,
+    /// What each statement of the text does to the names of prepared statements and cursors; empty if none does anything.
+    pub touches: Box<[Touch]>,
+    /// What it calls or runs is not known: it may change any name that SQL can say, and any setting.
+    pub is_unknown: bool,
+    /// BEGIN, COMMIT, SAVEPOINT and their like.
+    pub transacts: bool,
+    /// It leaves something for the end of its transaction, whose error may tell a value that is masked: a holdable cursor,
+    /// constraints and triggers that are deferred.
+    pub defers: bool,
+    /// It makes the server do what was left.
+    pub ends_others: bool,
     /// It may leave something in the upstream's session that a reset does not undo.
     pub leaves_traces: bool,
     /// What to mask in a COPY … TO STDOUT.
@@ -30,12 +39,50 @@ pub struct Plan {
     pub text: Option<Box<[u8]>>,
 }
 
+/// What a statement does to names by SQL, once it has run. Names as SQL has them, folded.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Touch {
+    Nothing,
+    Prepares(Box<str>),
+    /// `holds`: the cursor outlives its transaction.
+    Declares {
+        name: Box<str>,
+        holds: bool,
+    },
+    /// Runs what stands under the name. `shows`: its rows are those of the statement (EXECUTE, FETCH), and not of EXPLAIN, say.
+    Executes {
+        name: Box<str>,
+        shows: bool,
+    },
+    Fetches {
+        name: Box<str>,
+        shows: bool,
+    },
+    /// `None`: all.
+    Deallocates(Option<Box<str>>),
+    Closes(Option<Box<str>>),
+    DiscardsAll,
+}
+
+impl Touch {
+    fn bytes(&self) -> usize {
+        let name = match self {
+            Self::Nothing | Self::DiscardsAll => 0,
+            Self::Prepares(name) | Self::Declares { name, .. } => name.len(),
+            Self::Executes { name, .. } | Self::Fetches { name, .. } => name.len(),
+            Self::Deallocates(name) | Self::Closes(name) => name.as_ref().map_or(0, |name| name.len()),
+        };
+        size_of::<Self>() + name
+    }
+}
+
 impl Plan {
     /// The memory that it takes; some kilobytes at most.
     pub fn bytes(&self) -> u32 {
         let refusal = self.refusal.as_ref().map_or(0, |r| r.len());
         let text = self.text.as_ref().map_or(0, |t| t.len());
-        (size_of::<Self>() + self.rule.len() + refusal + self.harmless.len() + text) as u32
+        let touches: usize = self.touches.iter().map(Touch::bytes).sum();
+        (size_of::<Self>() + self.rule.len() + refusal + self.harmless.len() + text + touches) as u32
     }
 }
 

@@ -149,7 +149,7 @@ mod tests {
                 recorder_present: true,
                 gathered: Gathered::new(GATHERED_BYTES_MAX),
                 shortage: None,
-                judge: Table { waits: false },
+                judge: Table { waits: false, view: 0 },
                 coming: [VecDeque::new(), VecDeque::new()],
                 left: [Vec::new(), Vec::new()],
                 recorded: [Vec::new(), Vec::new()],

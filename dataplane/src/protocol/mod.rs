@@ -68,6 +68,8 @@ pub trait Dissector {
     fn request(&mut self, frame: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step;
     /// The head of a frame from the client that is larger than a slot.
     fn large_request(&mut self, tag: u8, bytes: usize) -> Large;
+    /// A frame from the client that was thrown away has come to its end.
+    fn discarded(&mut self, judge: &dyn Judge, scratch: &mut Scratch);
     /// A whole frame from the upstream. Masks are applied in place.
     fn response(&mut self, frame: &mut [u8], scratch: &mut Scratch) -> Step;
     fn large_response(&mut self, tag: u8, bytes: usize) -> Large;

@@ -211,6 +211,8 @@ impl Session {
         handshake::welcome(&mut welcome, &dialing.startup, &lease.parameters, self.cancel_key);
         self.relay.replies.insert_unrecorded(&welcome);
         self.upstream_key = lease.cancel_key;
+        let pid = lease.cancel_key.and_then(|key| key.first_chunk().copied()).map(u32::from_be_bytes);
+        self.relay.dissector.set_upstream(pid, dialing.admission.upstream.role.as_deref());
         self.lease = dialing.key.map(|_| lease);
         self.state = State::Relaying;
         cx.counters.logins.admitted.add(1);

@@ -163,8 +163,12 @@ pub struct Statement {
     pub settings: Vec<Setting>,
     /// The name that PREPARE, DECLARE give to a statement.
     pub defines: Option<Named>,
+    /// DECLARE … WITH HOLD: the cursor outlives its transaction, whose end reads its rows.
+    pub holds: bool,
     /// The name that EXECUTE, FETCH, MOVE use.
     pub uses: Option<Named>,
+    /// What DEALLOCATE, CLOSE, DISCARD ALL take away.
+    pub drops: Option<Dropped>,
     /// What is not understood, in the user's words; set if and only if the effects have `opaque`.
     pub opaque: Option<String>,
     /// The verdict and masks are proved not to depend on any literal of this statement (decision 7): constants stand only
@@ -297,6 +301,15 @@ pub enum NewValue {
 pub enum Named {
     Prepared(String),
     Cursor(String),
+}
+
+/// Names that a statement takes away; `None` is all of the kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    Prepared(Option<String>),
+    Cursor(Option<String>),
+    /// DISCARD ALL.
+    Everything,
 }
 
 /// Why a text could not be analysed. The text is then blocked under every policy.

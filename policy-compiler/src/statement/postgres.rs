@@ -33,8 +33,8 @@ mod tests;
 use self::server::Server;
 use super::{AnalyseError, Analysis, Effect, Statement};
 
-/// Longest text analysed, in bytes.
-pub const TEXT_BYTES_MAX: usize = 1 << 20;
+/// Longest text analysed, in bytes: who asks may have a lower bound of his own (`limits.statement_bytes_max`).
+pub const TEXT_BYTES_MAX: usize = 16 << 20;
 
 /// What an analysis may cost: steps of the walk, each of some tens of nanoseconds, counted the same on every machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

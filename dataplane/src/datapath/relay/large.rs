@@ -89,6 +89,11 @@ impl<D: Dissector> Relay<D> {
             return Some(Flow::End(Fault::NotRecorded));
         };
         lane.streamed(cx.slab, n, receipt);
+        if direction == Direction::ToUpstream && passage == Passage::Discarded && n == left {
+            self.dissector.discarded(cx.judge, cx.scratch);
+            let stopped = self.record_verdicts(cx.scratch.verdicts.len(), cx);
+            return stopped.or_else(|| self.speak(direction, cx));
+        }
         None
     }
 

@@ -2,18 +2,17 @@
 //! plans, what is owed, and the row plan of the result that is passing.
 
 use std::hash::Hasher;
-use std::num::NonZeroU32;
 use std::rc::Rc;
 
-use hashbrown::HashMap;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::framer::{self, Framed};
+use super::names::{NameId, Names};
 use super::wire::frontend;
 use crate::datapath::mask::{CopyOut, MaskView, RowPlan};
 use crate::datapath::replies::Replies;
 use crate::datapath::stream::StreamedFrame;
-use crate::datapath::verdict::{Judge, Plan};
+use crate::datapath::verdict::Judge;
 use crate::fault::Fault;
 use crate::protocol::{self, Large, Scratch, Step};
 
@@ -59,6 +58,22 @@ pub(super) enum CopyIn {
     Open,
 }
 
+/// Behind a statement of unknown effect nothing goes upstream until the server has said what holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wall {
+    pub(super) at: u64,
+    pub(super) pipeline: u32,
+}
+
+/// Whether the server is to be asked what holds, before anything else runs there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum GuardDue {
+    No,
+    /// A Bind may have run a function already; the Execute of what is bound may come first.
+    BehindExecute,
+    Now,
+}
+
 #[derive(Debug)]
 pub struct Dissector {
     pub(super) shared: Rc<Shared>,
@@ -70,8 +85,9 @@ pub struct Dissector {
     pub(super) skip: Skip,
     pub(super) copy_in: CopyIn,
     pub(super) copying_out: Option<CopyOut>,
-    pub(super) statements: Names,
-    pub(super) portals: Names,
+    pub(super) names: Names,
+    pub(super) wall: Option<Wall>,
+    pub(super) guard_due: GuardDue,
     /// The portal whose RowDescription is the last one asked for, if an Execute of it may follow.
     pub(super) described: Option<NameId>,
     /// Of what is asked from now on.
@@ -83,6 +99,16 @@ pub struct Dissector {
     pub(super) answered: bool,
     /// The upstream has said its last word: a FATAL error.
     pub(super) farewell: bool,
+    /// A statement that is too long to be judged passes by: its kind and length.
+    pub(super) discarding: Option<(u8, usize)>,
+    /// The upstream's process, as the server signs notifications with it.
+    pub(super) own_pid: Option<u32>,
+    /// What the resource pins.
+    pub(super) pinned_role: Option<Box<str>>,
+    /// Statements of the query that is answered now that have run.
+    pub(super) ran: usize,
+    /// The open transaction has something left for its end, whose error may tell a value that is masked.
+    pub(super) defers: bool,
     /// Counts Syncs and simple queries: a pipeline's number.
     pub(super) pipeline: u32,
     /// Statements may be there that were judged under another policy or catalogue.
@@ -101,14 +127,20 @@ impl Dissector {
             skip: Skip::No,
             copy_in: CopyIn::No,
             copying_out: None,
-            statements: Names::default(),
-            portals: Names::default(),
+            names: Names::default(),
+            wall: None,
+            guard_due: GuardDue::No,
             described: None,
             masks,
             rows: RowPlan::default(),
             streamed: None,
             answered: false,
             farewell: false,
+            discarding: None,
+            own_pid: None,
+            pinned_role: None,
+            ran: 0,
+            defers: false,
             pipeline: 0,
             renewed: false,
             is_stained: false,
@@ -121,10 +153,7 @@ impl Dissector {
 
     /// What a statement's or portal's name is known by.
     pub(super) fn id(&self, name: &[u8]) -> NameId {
-        match name {
-            b"" => NameId::UNNAMED,
-            _ => NameId(self.shared.name_key.hash(&[name])),
-        }
+        NameId::of(&self.shared.name_key, name)
     }
 
     /// Nothing is owed and no transaction is open.
@@ -150,6 +179,12 @@ impl Dissector {
     /// The client knows already why the session ends.
     pub fn is_farewell_said(&self) -> bool {
         self.farewell
+    }
+
+    /// Whose the upstream's connection is: its process, and the role that the resource pins.
+    pub fn set_upstream(&mut self, pid: Option<u32>, role: Option<&str>) {
+        self.own_pid = pid;
+        self.pinned_role = role.map(Box::from);
     }
 
     pub fn set_masks(&mut self, masks: Rc<MaskView>) {
@@ -185,6 +220,10 @@ impl protocol::Dissector for Dissector {
 
     fn large_request(&mut self, tag: u8, bytes: usize) -> Large {
         self.on_large_request(tag, bytes)
+    }
+
+    fn discarded(&mut self, judge: &dyn Judge, scratch: &mut Scratch) {
+        self.on_discarded(judge.view(), scratch);
     }
 
     fn response(&mut self, frame: &mut [u8], scratch: &mut Scratch) -> Step {
@@ -235,124 +274,6 @@ impl KeyedHasher {
 impl std::fmt::Debug for NameKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("NameKey(hidden)")
-    }
-}
-
-/// Prepared statements or portals of a session: the plan that each name was given, as far as we can be sure of it.
-///
-/// What the server holds under a name can differ from what was last sent: a Parse that fails, or that is skipped after an
-/// error, leaves the old statement in place. So an entry counts only when the server has confirmed it, or in the very
-/// pipeline that made it (an error there skips the use as well). A name without a sure entry gets the strictest masks.
-#[derive(Debug, Default)]
-pub(super) struct Names {
-    entries: HashMap<NameId, Entry, Taken>,
-    /// What stands under the empty name, which most clients use for every portal: it needs no table.
-    unnamed: Option<Entry>,
-    generation: u32,
-    /// What the plans behind the names have; a plan counts for each name.
-    bytes: u32,
-}
-
-/// The keyed hash of a name; the empty name has 0. Packed, since sessions hold many and 16-byte alignment would pad each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(Rust, packed(8))]
-pub(super) struct NameId(u128);
-
-impl NameId {
-    const UNNAMED: Self = Self(0);
-}
-
-#[derive(Debug)]
-struct Entry {
-    plan: Rc<Plan>,
-    generation: NonZeroU32,
-    pipeline: u32,
-    confirmed: bool,
-}
-
-/// A name as an owed answer remembers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NameUse {
-    id: NameId,
-    generation: NonZeroU32,
-}
-
-impl Names {
-    fn entry(&mut self, id: NameId) -> Option<&mut Entry> {
-        match id {
-            NameId::UNNAMED => self.unnamed.as_mut(),
-            _ => self.entries.get_mut(&id),
-        }
-    }
-
-    pub(super) fn get(&self, id: NameId, pipeline: u32) -> Option<Rc<Plan>> {
-        let entry = if id == NameId::UNNAMED { self.unnamed.as_ref() } else { self.entries.get(&id) }?;
-        (entry.confirmed || entry.pipeline == pipeline).then(|| entry.plan.clone())
-    }
-
-    pub(super) fn set(&mut self, id: NameId, plan: Rc<Plan>, pipeline: u32) -> NameUse {
-        let generation = NonZeroU32::new(self.generation.wrapping_add(1)).unwrap_or(NonZeroU32::MIN);
-        self.generation = generation.get();
-        let entry = Entry { plan, generation, pipeline, confirmed: false };
-        self.bytes = self.bytes.wrapping_add(entry.plan.bytes());
-        let replaced = match id {
-            NameId::UNNAMED => self.unnamed.replace(entry),
-            _ => self.entries.insert(id, entry),
-        };
-        self.forget(replaced);
-        NameUse { id, generation }
-    }
-
-    /// What the name stands for has been judged again.
-    pub(super) fn renew(&mut self, id: NameId, plan: Rc<Plan>) {
-        let more = plan.bytes();
-        if let Some(entry) = self.entry(id) {
-            let less = std::mem::replace(&mut entry.plan, plan).bytes();
-            self.bytes = self.bytes.wrapping_add(more).wrapping_sub(less);
-        }
-    }
-
-    /// The server has done what was asked for the name.
-    pub(super) fn confirm(&mut self, name: NameUse) {
-        if let Some(entry) = self.entry(name.id)
-            && entry.generation == name.generation
-        {
-            entry.confirmed = true;
-        }
-    }
-
-    /// The server has not done it: what it holds under the name is unknown.
-    pub(super) fn doubt(&mut self, name: NameUse) {
-        if self.entry(name.id).is_some_and(|e| e.generation == name.generation) {
-            self.remove(name.id);
-        }
-    }
-
-    pub(super) fn remove(&mut self, id: NameId) {
-        let removed = match id {
-            NameId::UNNAMED => self.unnamed.take(),
-            _ => self.entries.remove(&id),
-        };
-        self.forget(removed);
-    }
-
-    fn forget(&mut self, entry: Option<Entry>) {
-        self.bytes = self.bytes.wrapping_sub(entry.map_or(0, |e| e.plan.bytes()));
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Bytes of the plans that the names keep.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes as usize
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.unnamed = None;
-        self.entries.clear();
-        self.bytes = 0;
     }
 }
 

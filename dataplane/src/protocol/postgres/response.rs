@@ -1,10 +1,12 @@
 //! Messages of the upstream: matched against what is owed, masked in place, swallowed where we asked.
 
-use super::dissector::{CopyIn, Dissector, REPLY_BYTES_MAX, Skip};
+use super::dissector::{CopyIn, Dissector, GuardDue, REPLY_BYTES_MAX, Skip};
+use super::names::{Made, NameId};
 use super::request::COPY_DISTURBED;
+use super::responder;
 use super::wire::{HEAD_BYTES, backend, cstr_at, fields, u16_at, u32_at};
 use crate::datapath::mask::{self, Column, CopyOut, MaskView};
-use crate::datapath::replies::{Ask, Owner};
+use crate::datapath::replies::{Ask, Owed, Owner};
 use crate::datapath::stream::StreamedFrame;
 use crate::fault::{Fault, Side};
 use crate::protocol::{Large, Scratch, Step};
@@ -14,7 +16,8 @@ const MALFORMED_FAULT: Fault = Fault::Protocol(Side::Upstream, "a message of the
 const MALFORMED: Step = Step::End(MALFORMED_FAULT);
 const UNPINNED: Step = Step::End(Fault::Protocol(
     Side::Upstream,
-    "the upstream changed a setting that wireward pins (standard_conforming_strings or client_encoding)",
+    "the upstream changed a setting that wireward pins (standard_conforming_strings, client_encoding, role, or pg_catalog's \
+     place in search_path)",
 ));
 /// A row leaves whole or not at all where a mask needs all of a value, or makes the row shorter.
 const ROW_TOO_LONG: &str = "a row to be masked is longer than limits.row_bytes_max, and a mask of it (null, hash, last4, \
@@ -31,13 +34,14 @@ impl Dissector {
             backend::COPY_DATA => self.copy_row(frame, scratch),
             backend::BIND_COMPLETE => self.confirmed(Ask::Bind),
             backend::PARSE_COMPLETE => self.confirmed(Ask::Parse),
-            backend::CLOSE_COMPLETE => self.answered(Ask::Close),
-            backend::COMMAND_COMPLETE | backend::EMPTY_QUERY => self.result_ended(),
+            backend::CLOSE_COMPLETE => self.closed(),
+            backend::COMMAND_COMPLETE => self.result_ended(false),
+            backend::EMPTY_QUERY => self.result_ended(true),
             backend::READY_FOR_QUERY => self.ready(frame),
             backend::ROW_DESCRIPTION => self.row_description(frame),
             backend::NO_DATA => self.described(),
             backend::PARAMETER_DESCRIPTION => self.owes(&[Ask::DescribeStatement], Step::Pass),
-            backend::PORTAL_SUSPENDED => self.answered(Ask::Execute),
+            backend::PORTAL_SUSPENDED => self.suspended(),
             backend::ERROR => self.error(frame, scratch),
             backend::NOTICE => self.notice(frame),
             backend::FUNCTION_CALL_RESPONSE => self.function_result(frame, scratch),
@@ -94,23 +98,85 @@ impl Dissector {
         }
     }
 
-    fn answered(&mut self, ask: Ask) -> Step {
-        let step = self.owes(&[ask], Step::Pass);
-        if step == Step::Pass {
-            self.replies.paid();
+    /// What is due now, if it is the answer to this.
+    fn due(&self, ask: Ask) -> Option<Owed> {
+        self.replies.front().filter(|owed| owed.ask == ask).cloned()
+    }
+
+    /// We asked: the client must not see the answer.
+    fn is_ours(&self) -> bool {
+        self.replies.front().is_some_and(|owed| matches!(owed.owner, Owner::Ours | Owner::Guard))
+    }
+
+    fn closed(&mut self) -> Step {
+        let step = if self.is_ours() { Step::Drop } else { Step::Pass };
+        if let Some(owed) = self.due(Ask::CloseStatement).filter(|owed| owed.owner == Owner::Client) {
+            self.names.statements.drop_name(owed.name.id);
+        } else if let Some(owed) = self.due(Ask::ClosePortal).filter(|owed| owed.owner == Owner::Client) {
+            self.names.portals.drop_name(owed.name.id);
+        } else if self.due(Ask::CloseStatement).or(self.due(Ask::ClosePortal)).is_none() {
+            return UNASKED;
         }
+        self.replies.paid();
         step
     }
 
     fn confirmed(&mut self, ask: Ask) -> Step {
-        let name = self.replies.front().and_then(|owed| owed.name);
-        let step = self.answered(ask);
-        match (step, name, ask) {
-            (Step::Pass, Some(name), Ask::Parse) => self.statements.confirm(name),
-            (Step::Pass, Some(name), _) => self.portals.confirm(name),
+        if self.due(ask).is_some_and(|owed| owed.owner == Owner::Guard) {
+            self.replies.paid();
+            return Step::Drop;
+        }
+        let Some(Owed { name, plan: Some(plan), is_text, is_unknown, drops_unnamed, .. }) = self.due(ask) else {
+            return UNASKED;
+        };
+        if drops_unnamed {
+            self.names.statements.drop_name(NameId::UNNAMED);
+        }
+        match ask {
+            Ask::Parse => self.names.parsed(name, plan),
+            _ => self.names.bound(name, plan, if is_text { Made::Protocol } else { Made::Sql }),
+        }
+        if is_unknown {
+            self.names.lost(name.at);
+        }
+        self.replies.paid();
+        Step::Pass
+    }
+
+    /// A statement of what is due has run.
+    fn has_run(&mut self, owed: &Owed) {
+        let at = owed.name.at;
+        self.defers |= owed.is_unknown || owed.plan.as_ref().is_none_or(|plan| plan.defers);
+        if owed.is_unknown {
+            self.names.lost(at);
+        }
+        if owed.is_text
+            && let Some(plan) = &owed.plan
+            && let Some(touch) = plan.touches.get(self.ran)
+        {
+            self.names.has_run(&self.shared.name_key, plan, touch, at);
+        }
+    }
+
+    /// What is due will not run, or no further: it has failed, or was skipped.
+    fn has_not_run(&mut self, owed: &Owed) {
+        if owed.owner == Owner::Refused && owed.drops_unnamed {
+            self.names.refusing = self.names.refusing.saturating_sub(1);
+        }
+        if owed.owner == Owner::Guard {
+            // Whether it holds is still to be asked.
+            match owed.plan {
+                Some(_) => self.names.not_parsed(owed.name),
+                None => self.guard_due = GuardDue::Now,
+            }
+            return;
+        }
+        match (owed.ask, &owed.plan) {
+            (Ask::Parse, _) => self.names.not_parsed(owed.name),
+            (Ask::Bind, _) => self.names.not_bound(owed.name),
+            (_, Some(plan)) if owed.is_text => self.names.will_not_run(&self.shared.name_key, plan, owed.name.at),
             _ => {}
         }
-        step
     }
 
     /// NoData, or the end of a RowDescription: a Describe is answered.
@@ -119,24 +185,40 @@ impl Dissector {
         if !matches!(owed.ask, Ask::DescribeStatement | Ask::DescribePortal) {
             return UNASKED;
         }
-        let step = if owed.owner == Owner::Ours { Step::Drop } else { Step::Pass };
+        let step = if self.is_ours() { Step::Drop } else { Step::Pass };
         self.replies.paid();
         step
     }
 
-    fn result_ended(&mut self) -> Step {
+    fn result_ended(&mut self, is_empty: bool) -> Step {
         self.rows.clear();
-        match self.replies.front() {
-            Some(owed) if owed.ask == Ask::Query => {
-                self.answered = true;
-                Step::Pass
+        if let Some(owed) = self.due(Ask::Query) {
+            self.answered = true;
+            self.names.statements.drop_name(NameId::UNNAMED);
+            if !is_empty {
+                self.names.portals.drop_name(NameId::UNNAMED);
+                self.has_run(&owed);
+                self.ran += 1;
             }
-            Some(owed) if owed.ask == Ask::Execute => {
-                self.replies.paid();
-                Step::Pass
+            Step::Pass
+        } else if let Some(owed) = self.due(Ask::Execute) {
+            self.replies.paid();
+            if owed.owner == Owner::Guard {
+                self.names.found(owed.name);
+                return Step::Drop;
             }
-            _ => UNASKED,
+            self.has_run(&owed);
+            Step::Pass
+        } else {
+            UNASKED
         }
+    }
+
+    fn suspended(&mut self) -> Step {
+        let Some(owed) = self.due(Ask::Execute) else { return UNASKED };
+        self.has_run(&owed);
+        self.replies.paid();
+        Step::Pass
     }
 
     fn ready(&mut self, frame: &[u8]) -> Step {
@@ -154,11 +236,30 @@ impl Dissector {
         self.rows.clear();
         self.copying_out = None;
         self.copy_in = CopyIn::No;
+        self.ran = 0;
+        if let Some(owed) = self.replies.front().cloned() {
+            self.settle(&owed);
+        }
+        let step = if self.is_ours() { Step::Drop } else { Step::Pass };
         self.replies.paid();
         if self.replies.is_empty() {
             self.replies.shrink();
+            self.names.settled();
+            self.wall = None;
         }
-        Step::Pass
+        step
+    }
+
+    /// The server is ready: what was asked up to here is over, and without a transaction all that one holds is gone.
+    fn settle(&mut self, owed: &Owed) {
+        if owed.is_unknown {
+            self.names.lost(owed.name.at);
+        }
+        self.wall.take_if(|wall| wall.at <= owed.name.at);
+        if self.status == b'I' {
+            self.names.transaction_ended();
+            self.defers = false;
+        }
     }
 
     fn row_description(&mut self, frame: &mut [u8]) -> Step {
@@ -184,6 +285,9 @@ impl Dissector {
 
     fn data_row(&mut self, frame: &mut [u8], scratch: &mut Scratch) -> Step {
         let step = self.owes(&[Ask::Query, Ask::Execute], Step::Pass);
+        if self.is_ours() {
+            return if step == Step::Pass { Step::Drop } else { step };
+        }
         let masks = self.masks_of_answer();
         if step != Step::Pass || !masks.active {
             return step;
@@ -279,40 +383,75 @@ impl Dissector {
             scrub_report(&self.masks, frame, false);
             return Step::Pass;
         };
+        if owed.drops_unnamed {
+            self.names.statements.drop_name(NameId::UNNAMED);
+        }
+        if owed.is_unknown {
+            self.names.lost(owed.name.at);
+        }
+        self.has_not_run(&owed);
         self.answered = matches!(owed.ask, Ask::Query | Ask::FunctionCall);
         if !self.answered {
-            while let Some(skipped) = self.replies.skipped() {
-                match (skipped.ask, skipped.name) {
-                    (Ask::Parse, Some(name)) => self.statements.doubt(name),
-                    (_, Some(name)) => self.portals.doubt(name),
-                    _ => {}
-                }
-            }
-            // No Sync is on its way: the server ignores all until one comes, so nothing more is owed for it either. A simple
-            // query that it has ignored has ended no pipeline.
-            if self.replies.is_empty() {
-                self.skip = Skip::ToUpstreamSync;
-                self.pipeline_open = true;
-            }
+            self.skip_behind();
         }
-        if owed.owner == Owner::Refused {
+        let has_code = |code: &[u8]| fields(&frame[HEAD_BYTES..]).any(|(field, text)| field == b'C' && text == code);
+        let guard_fails = owed.owner == Owner::Guard && has_code(responder::GUARD_FAILS);
+        if guard_fails && owed.plan.is_none() {
+            return UNPINNED;
+        }
+        if owed.owner == Owner::Refused || guard_fails {
             scratch.before.extend_from_slice(owed.plan.as_ref().and_then(|p| p.refusal.as_deref()).unwrap_or_default());
             return Step::Drop;
         }
-        scrub_report(&owed.masks, frame, owed.plan.as_ref().is_none_or(|p| p.mask_unsourced));
+        scrub_report(&owed.masks, frame, self.may_tell(&owed));
         Step::Pass
     }
 
+    /// What the server passes over after an error.
+    fn skip_behind(&mut self) {
+        // The first is the one that has failed.
+        self.replies.skipped();
+        while let Some(skipped) = self.replies.skipped() {
+            self.has_not_run(&skipped);
+        }
+        // No Sync is on its way: the server ignores all until one comes, so nothing more is owed for it either. A simple
+        // query that it has ignored has ended no pipeline.
+        if self.replies.is_empty() {
+            self.skip = Skip::ToUpstreamSync;
+            self.pipeline_open = true;
+        }
+    }
+
+    /// Whether what the server says now may tell a value that is masked. What was put off is said at the transaction's end,
+    /// which COMMIT brings, or a Sync, or a simple query without a transaction.
+    fn may_tell(&self, owed: &Owed) -> bool {
+        let ends_others = READY.contains(&owed.ask) || owed.plan.as_ref().is_some_and(|plan| plan.ends_others);
+        match &owed.plan {
+            _ if ends_others && self.defers => true,
+            Some(plan) => plan.mask_unsourced,
+            None => !READY.contains(&owed.ask),
+        }
+    }
+
     fn notice(&mut self, frame: &mut [u8]) -> Step {
-        let protected = self.replies.front().is_some_and(|o| o.plan.as_ref().is_none_or(|p| p.mask_unsourced));
+        let protected = self.replies.front().is_some_and(|owed| self.may_tell(owed));
         scrub_report(&self.masks_of_answer(), frame, protected);
         Step::Pass
     }
 
+    /// What others say may hold any value that they see: only one's own words are sure to be one's own.
     fn notification(&mut self, frame: &mut [u8]) -> Step {
-        let Some(names) = frame.get_mut(HEAD_BYTES + 4..) else { return MALFORMED };
+        let Some(pid) = u32_at(frame, HEAD_BYTES) else { return MALFORMED };
+        let Some((_, at)) = cstr_at(frame, HEAD_BYTES + 4) else { return MALFORMED };
+        let (channel, payload) = frame.split_at_mut(at);
         if self.masks.active {
-            self.masks.scrub(names);
+            self.masks.scrub(&mut channel[HEAD_BYTES + 4..]);
+            let detects_only = self.masks.columns.is_empty() && self.masks.detect.is_some();
+            match payload.split_last_mut() {
+                Some((0, payload)) if detects_only || self.own_pid == Some(pid) => self.masks.scrub(payload),
+                Some((0, payload)) => payload.fill(b'*'),
+                _ => return MALFORMED,
+            }
         }
         Step::Pass
     }

@@ -70,10 +70,21 @@ fn extras(statement: &Statement) -> String {
         })
     };
     parts.extend(named("defines", &statement.defines));
+    parts.extend(statement.holds.then(|| "holds".to_owned()));
     parts.extend(named("uses", &statement.uses));
+    parts.extend(statement.drops.as_ref().map(dropped));
     let foreign = statement.functions.iter().filter(|f| !f.plain);
     parts.extend(foreign.map(|f| format!("calls {}", dotted(f.schema.as_deref(), &f.name))));
     parts.join(" / ")
+}
+
+fn dropped(drops: &Dropped) -> String {
+    let name = |name: &Option<String>| name.clone().unwrap_or_else(|| "*".to_owned());
+    match drops {
+        Dropped::Prepared(which) => format!("drops prepared {}", name(which)),
+        Dropped::Cursor(which) => format!("drops cursor {}", name(which)),
+        Dropped::Everything => "drops everything".to_owned(),
+    }
 }
 
 fn row(sql: &str) -> String {

@@ -2,7 +2,7 @@
 
 use pg_query::protobuf::{AExprKind, DiscardMode, VariableSetKind};
 
-use super::super::{Effect, NewValue, Setting};
+use super::super::{Dropped, Effect, NewValue, Setting};
 use super::tree::Node;
 use super::walk::Walk;
 
@@ -39,6 +39,7 @@ impl Walk<'_> {
         self.effect(Effect::Session);
         if node.int("target") == DiscardMode::DiscardAll as i64 {
             self.out.settings.push(Setting { name: EVERY_SETTING.to_owned(), value: NewValue::Default });
+            self.out.drops = Some(Dropped::Everything);
         }
     }
 

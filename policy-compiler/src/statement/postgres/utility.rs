@@ -2,7 +2,7 @@
 
 use pg_query::protobuf::{AlterTableType, ObjectType};
 
-use super::super::{Effect, EffectSet, Named, Output};
+use super::super::{Dropped, Effect, EffectSet, Named, Output};
 use super::copy::{argument, is_on};
 use super::kinds;
 use super::lineage::{Column, Rows, Scope, Source};
@@ -15,6 +15,9 @@ pub use super::kinds::tag;
 /// Effects that plain EXPLAIN does not have, because nothing runs. Functions may: the planner folds constants.
 const NOT_RUN: [Effect; 6] =
     [Effect::Insert, Effect::Update, Effect::Delete, Effect::Truncate, Effect::Ddl, Effect::Lock];
+
+/// The server's `CURSOR_OPT_HOLD` (nodes/parsenodes.h).
+const CURSOR_OPT_HOLD: i64 = 0x20;
 
 impl Walk<'_> {
     /// Any statement that is no query; the columns of its result.
@@ -54,6 +57,8 @@ impl Walk<'_> {
             "PrepareStmt" => return self.prepare(node),
             "DeclareCursorStmt" => return self.declare(node),
             "CreateTableAsStmt" => self.create_table_as(node),
+            "DeallocateStmt" => self.out.drops = Some(Dropped::Prepared(name_or_all(node, "name"))),
+            "ClosePortalStmt" => self.out.drops = Some(Dropped::Cursor(name_or_all(node, "portalname"))),
             "ExecuteStmt" => {
                 self.out.uses = Some(Named::Prepared(node.text("name").to_owned()));
                 self.children(node);
@@ -108,6 +113,8 @@ impl Walk<'_> {
         if let Some(query) = node.node("query") {
             self.run(query);
         }
+        // Of EXPLAIN DECLARE no cursor comes about.
+        (self.out.defines, self.out.holds) = (None, false);
         if !runs {
             self.as_read();
         }
@@ -136,6 +143,7 @@ impl Walk<'_> {
     /// The result is that of a later FETCH.
     fn declare(&mut self, node: &Node) -> Vec<Column> {
         self.out.defines = Some(Named::Cursor(node.text("portalname").to_owned()));
+        self.out.holds = node.int("options") & CURSOR_OPT_HOLD != 0;
         node.node("query").map_or_else(Vec::new, |query| self.run(query))
     }
 
@@ -216,6 +224,11 @@ impl Walk<'_> {
         }
         self.on_own_relation(node);
     }
+}
+
+/// Without a name it is ALL.
+fn name_or_all(node: &Node, field: &str) -> Option<String> {
+    Some(node.text(field)).filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
 /// The relation among the parts of an object's name, if it has one.

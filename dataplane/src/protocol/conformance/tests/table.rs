@@ -11,6 +11,8 @@ use crate::protocol::postgres::responder::Report;
 pub struct Table {
     /// The analysis is under way.
     pub waits: bool,
+    /// Counts policies.
+    pub view: u64,
 }
 
 impl Judge for Table {
@@ -28,20 +30,24 @@ impl Judge for Table {
         let copy =
             CopyPlan { masks: CopyMasks::Columns(masks), csv: false, delimiter: b'\t', quote: b'"', escape: b'"' };
         Judged::Plan(Rc::new(Plan {
-            view: 0,
+            view: self.view,
             text: None,
             verdict: if denied { Verdict::Deny } else { Verdict::Allow },
             rule: if denied { "no-forbidden" } else { "grants" }.into(),
             refusal: denied.then(|| refusal.into()),
             mask_unsourced: unsourced || copied,
             harmless: Box::default(),
-            touches_names: false,
+            touches: Box::default(),
+            is_unknown: text.contains("unknown"),
+            transacts: false,
+            defers: false,
+            ends_others: false,
             leaves_traces: false,
             copy: copied.then_some(copy),
         }))
     }
 
     fn view(&self) -> u64 {
-        0
+        self.view
     }
 }

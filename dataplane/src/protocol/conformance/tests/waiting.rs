@@ -51,8 +51,8 @@ fn the_beginning_of_a_statement_is_parked() {
 fn a_simple_query_that_the_server_ignores_ends_no_pipeline() {
     let mut stage = Stage::new(Login::Plain, Cut::Whole);
     stage.log_in();
-    stage.say(Side::Client, &parse(r#"B "\0missing\0\0\0\0\0\0\0" | H | Q "select 1\0""#));
-    stage.say(Side::Upstream, &parse(r#"E "SERROR\0VERROR\0C26000\0Mno such prepared statement\0\0""#));
+    stage.say(Side::Client, &parse(r#"P "\0select 1\0\0\0" | H | Q "select 1\0""#));
+    stage.say(Side::Upstream, &parse(r#"E "SERROR\0VERROR\0C42P01\0Mno such relation\0\0""#));
     assert!(!stage.session.is_idle(), "the server ignores all up to a Sync");
     stage.say(Side::Client, &parse("S"));
     stage.say(Side::Upstream, &parse(r#"Z "I""#));
@@ -60,12 +60,13 @@ fn a_simple_query_that_the_server_ignores_ends_no_pipeline() {
 }
 
 #[test]
-fn a_portal_that_nobody_knows_is_not_run_under_another_policy() {
+fn what_cannot_be_judged_again_is_not_run_under_another_policy() {
     let mut stage = Stage::new(Login::Plain, Cut::Whole);
     stage.log_in();
-    // The server may know the statement: it was prepared before the gateway had to forget its names.
-    stage.say(Side::Client, &parse(r#"B "\0s1\0\0\0\0\0\0\0" | H"#));
-    stage.say(Side::Upstream, &parse("2"));
+    // Its text is not kept.
+    stage.say(Side::Client, &parse(r#"P "s1\0select 1\0\0\0" | B "\0s1\0\0\0\0\0\0\0" | H"#));
+    stage.say(Side::Upstream, &parse("1 | 2"));
+    stage.judge.view = 1;
     stage.feed(Input::Policy { masks: Rc::new(MaskView::none()), epoch: [1; 8] });
     let before = stage.left_after(Side::Upstream).len();
     stage.say(Side::Client, &parse(r#"E "\0\0\0\0\0""#));
