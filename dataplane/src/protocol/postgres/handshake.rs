@@ -227,7 +227,7 @@ impl Startup {
                 let text = format!("client_encoding \"{value}\" is not allowed; use UTF8 (PGCLIENTENCODING=UTF8)");
                 return Err(OwnedReport::new("0A000", text));
             }
-            if lower == "search_path" && hides_catalog(value) {
+            if lower == "search_path" && hides_catalog(value, true) {
                 let text = format!("search_path \"{value}\" is not allowed: it names pg_catalog after another schema");
                 return Err(OwnedReport::new("0A000", text));
             }
