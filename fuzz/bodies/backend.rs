@@ -44,6 +44,7 @@ impl Judge for Allows {
             harmless: Box::default(),
             touches_names: false,
             leaves_traces: false,
+            leaves_utf8: false,
             copy: None,
         }))
     }

@@ -60,6 +60,7 @@ impl Bench {
             harmless: Box::default(),
             touches_names: contains(text, b"deallocate"),
             leaves_traces: false,
+            leaves_utf8: false,
             copy: None,
         }
     }

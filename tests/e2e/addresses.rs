@@ -295,7 +295,7 @@ fn dead_addresses(world: &World) {
     for client in clients {
         client.join().expect("it ends").must_succeed().must_print("reached");
     }
-    let open = "select count(*) from pg_stat_activity where application_name like '%via wireward%'";
+    let open = "select count(*) from pg_stat_activity where application_name = 'psql' and pid <> pg_backend_pid()";
     let began = Instant::now();
     while world.psql(&world.direct(), &[open]).must_succeed().out.trim() != "0" {
         assert!(began.elapsed() < PATIENCE, "a session was left behind at the server");

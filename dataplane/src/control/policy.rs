@@ -40,6 +40,7 @@ pub struct Decision {
     judgement: Judgement,
     touches_names: bool,
     leaves_traces: bool,
+    leaves_utf8: bool,
     /// No literal of the text matters to the verdict or the masks.
     pub literals_are_plain: bool,
     copy: Option<CopyShape>,
@@ -105,6 +106,7 @@ impl Subject {
         Decision {
             touches_names: statements.iter().any(touches_names),
             leaves_traces: statements.iter().any(leaves_traces),
+            leaves_utf8: statements.iter().any(leaves_utf8),
             literals_are_plain: !statements.is_empty()
                 && statements.iter().all(|s| s.literals_are_plain && s.copy.is_none()),
             judgement,
@@ -140,6 +142,7 @@ impl Decision {
             harmless: judgement.unsourced_harmless.into(),
             touches_names: self.touches_names,
             leaves_traces: self.leaves_traces,
+            leaves_utf8: self.leaves_utf8,
             view,
             text: (text.len() <= TEXT_KEPT_BYTES_MAX).then(|| text.into()),
             copy: self.copy.zip(masks).map(|(shape, masks)| CopyPlan {
@@ -172,6 +175,13 @@ fn touches_names(statement: &Statement) -> bool {
 fn leaves_traces(statement: &Statement) -> bool {
     let deep = [Effect::Call, Effect::Dynamic, Effect::File, Effect::Admin, Effect::Opaque];
     deep.iter().any(|e| statement.effects.has(*e))
+}
+
+/// It sets another encoding for what comes behind it.
+fn leaves_utf8(statement: &Statement) -> bool {
+    let is_other = |value: &String| !judge::is_utf8(value);
+    let encodings = statement.settings.iter().filter(|setting| setting.name.eq_ignore_ascii_case("client_encoding"));
+    encodings.filter_map(|setting| setting.value.as_ref()).any(is_other)
 }
 
 /// A text that the server's own grammar refuses is refused in the server's words; all else in ours, with rule and policy.

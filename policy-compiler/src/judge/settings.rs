@@ -45,6 +45,15 @@ const OF_THE_START: [&str; 8] = [
     "session_preload_libraries",
 ];
 
+/// Encodings of clients in which each byte of a character outside ASCII is 0x80 or more, as the server writes their names
+/// (its `pg_encname_tbl`, letters and digits alone). They are those that a database may have: the server asks the same of them.
+/// A text has the same words in each of them; BIG5, GBK, GB18030, JOHAB, SJIS, SHIFT_JIS_2004 and UHC are not like that.
+const ASCII_SAFE: &str = "abc alt euccn eucjis2004 eucjp euckr euctw iso88591 iso885910 iso885913 iso885914 iso885915 \
+    iso885916 iso88592 iso88593 iso88594 iso88595 iso88596 iso88597 iso88598 iso88599 koi8 koi8r koi8u latin1 latin10 latin2 \
+    latin3 latin4 latin5 latin6 latin7 latin8 latin9 muleinternal sqlascii tcvn tcvn5712 unicode utf8 vscii win win1250 \
+    win1251 win1252 win1253 win1254 win1255 win1256 win1257 win1258 win866 win874 windows1250 windows1251 windows1252 \
+    windows1253 windows1254 windows1255 windows1256 windows1257 windows1258 windows866 windows874";
+
 /// The first setting that the statement may not change.
 pub(super) fn pinned(statement: &Statement) -> Option<Denial> {
     statement.settings.iter().find_map(|setting| {
@@ -67,7 +76,10 @@ pub fn refusal(name: &str, value: &str) -> Option<String> {
         "search_path" if hides_catalog(value, true) => Some(
             "search_path cannot name pg_catalog after another schema: names of the catalog would change".to_owned(),
         ),
-        "client_encoding" if !is_utf8(value) => Some(format!("{name} cannot be set to {value}: wireward pins it")),
+        "client_encoding" if !is_ascii_safe(value) => Some(format!(
+            "client_encoding cannot be set to {value}: in it a letter may hold a quote or a backslash; use UTF8, or LATIN1 \
+             and its like"
+        )),
         "role" | "session_authorization" => Some(format!("{name} cannot be set to {value}: wireward pins it")),
         "standard_conforming_strings" if !is_on(value) => {
             Some(format!("{name} cannot be set to {value}: wireward pins it"))
@@ -93,6 +105,13 @@ pub fn may_take_any_value(name: &str) -> bool {
 pub fn hides_catalog(path: &str, has_homonyms: bool) -> bool {
     let mut schemas = path.split(',').map(|schema| schema.trim().trim_matches('"').to_lowercase());
     has_homonyms && schemas.position(|schema| schema == "pg_catalog").is_some_and(|place| place > 0)
+}
+
+/// Whether the server takes the value for one of the encodings in which a text has the same words as in UTF-8. It compares
+/// their names by letters and digits alone.
+pub fn is_ascii_safe(encoding: &str) -> bool {
+    let name = encoding_name(encoding);
+    ASCII_SAFE.split(' ').any(|safe| safe == name)
 }
 
 /// Whether the server takes the value for UTF-8.
@@ -130,11 +149,11 @@ mod tests {
             ("client_encoding", Some("utf-8"), true),
             ("client_encoding", Some("'UTF8'"), true),
             ("client_encoding", Some("Unicode"), true),
-            ("client_encoding", Some("LATIN1"), false),
-            ("client_encoding", Some("iso-8859-15"), false),
-            ("client_encoding", Some("Windows-1258"), false),
-            ("client_encoding", Some("EUC_JIS_2004"), false),
-            ("client_encoding", Some("SQL_ASCII"), false),
+            ("client_encoding", Some("LATIN1"), true),
+            ("client_encoding", Some("iso-8859-15"), true),
+            ("client_encoding", Some("Windows-1258"), true),
+            ("client_encoding", Some("EUC_JIS_2004"), true),
+            ("client_encoding", Some("SQL_ASCII"), true),
             ("client_encoding", Some("SJIS"), false),
             ("client_encoding", Some("ShiftJIS"), false),
             ("client_encoding", Some("SHIFT_JIS_2004"), false),

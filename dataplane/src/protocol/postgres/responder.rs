@@ -66,6 +66,7 @@ pub fn denied(rule: &str, report: Report<'_>, view: u64) -> Plan {
         harmless: Box::default(),
         touches_names: false,
         leaves_traces: false,
+        leaves_utf8: false,
         copy: None,
         view,
         text: None,

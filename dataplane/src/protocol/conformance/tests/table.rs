@@ -37,6 +37,7 @@ impl Judge for Table {
             harmless: Box::default(),
             touches_names: false,
             leaves_traces: false,
+            leaves_utf8: false,
             copy: copied.then_some(copy),
         }))
     }
