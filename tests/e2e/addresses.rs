@@ -153,6 +153,13 @@ fn primary_and_standby(world: &World) {
         stage.set(&addresses, &format!("target_session_attrs = \"{target}\""));
         let shown = stage.ask(RECOVERY).must_succeed();
         assert_eq!(shown.out.trim(), recovers, "{target} of {addresses:?}");
+        // What a client wishes for itself says nothing of the server.
+        for wish in ["on", "off"] {
+            let mut client = world.tool(&stage.login(), "psql", &["-XAtqc", RECOVERY]);
+            client.env("PGOPTIONS", format!("-c default_transaction_read_only={wish}"));
+            let shown = Shown::of(client).must_succeed();
+            assert_eq!(shown.out.trim(), recovers, "{target} of {addresses:?} for a client with {wish}");
+        }
     }
     stage.ask("select inet_client_addr() is null").must_succeed().must_print("t");
     // What the default is decides, not only what the server is.

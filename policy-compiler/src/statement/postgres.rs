@@ -62,7 +62,7 @@ pub fn analyse_bytes(text: &[u8]) -> Result<Analysis, AnalyseError> {
         return Err(AnalyseError::TooLong { bytes: text.len(), max: TEXT_BYTES_MAX });
     }
     match std::str::from_utf8(text) {
-        Ok(text) => foreign::guarded(text, analyse(text)),
+        Ok(text) => foreign::guarded(text, analyse(text), analyse),
         Err(_) => Err(AnalyseError::Encoding("the text is not UTF-8; set client_encoding to UTF8")),
     }
 }

@@ -219,11 +219,15 @@ impl Startup {
     }
 }
 
-/// A name inside `options` is a setting to the server; as a parameter of our own startup message it could be more.
+/// A name inside `options` is a setting to the server; as a parameter of our own startup message it could be more. Names that
+/// begin as our own do are ours.
 fn may_be_a_setting(name: &str) -> bool {
     const MORE: [&str; 4] = ["user", "database", "options", "replication"];
     let lower = name.to_ascii_lowercase();
-    !lower.is_empty() && !MORE.contains(&lower.as_str()) && !lower.starts_with("_pq_.")
+    !lower.is_empty()
+        && !MORE.contains(&lower.as_str())
+        && !lower.starts_with("_pq_.")
+        && !lower.starts_with("wireward.")
 }
 
 /// As the server reads a Boolean: prefixes count.

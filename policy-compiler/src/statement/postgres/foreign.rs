@@ -1,7 +1,8 @@
 //! Texts in other encodings than UTF-8, as long as no byte of a character outside ASCII looks like ASCII
 //! ([`crate::judge::is_ascii_safe`]): such a text has the same words in each of them, and is judged without knowing in which one it
-//! is. Each byte outside ASCII becomes a letter that nobody uses. Inside literals that cannot change the verdict these letters
-//! do no harm; what a name with them would stand for is not known, and such a text is refused.
+//! is. Each byte outside ASCII becomes a letter that nobody uses. A text is analysed with two sets of such letters: if the
+//! outcome is the same, nothing that is judged hangs on them. If not (a table's name has them, or a setting's value), what
+//! they stand for is not known, and the text is refused.
 
 use std::borrow::Cow;
 use std::panic::catch_unwind;
@@ -10,6 +11,9 @@ use pg_query::protobuf::Token;
 
 use super::super::{AnalyseError, Analysis};
 
+/// The longest word outside constants that may hold a letter, bytes: what the server reads is not longer, and it cuts none.
+const NAME_BYTES_MAX: usize = 63;
+
 /// The UTF-8 of the letter of a byte outside ASCII: from U+10FE80 on, in the second private plane.
 fn letter(byte: u8) -> [u8; 4] {
     [0xF4, 0x8F, 0xB8 + (byte >> 6), 0x80 | byte & 0x3F]
@@ -17,6 +21,15 @@ fn letter(byte: u8) -> [u8; 4] {
 
 fn begins_with_letter(text: &[u8]) -> bool {
     matches!(text, [0xF4, 0x8F, 0xBA | 0xBB, 0x80..=0xBF, ..])
+}
+
+/// The same text with letters of the second set: from U+10FF00 on.
+fn with_other_letters(text: &str) -> String {
+    let other = |c: char| match c {
+        '\u{10FE80}'..='\u{10FEFF}' => char::from_u32(u32::from(c) + 0x80).unwrap_or(c),
+        _ => c,
+    };
+    text.chars().map(other).collect()
 }
 
 /// The text as it is judged. One that has been made so already stays as it is.
@@ -37,35 +50,36 @@ pub fn letters(text: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(judged)
 }
 
-/// Refuses what cannot be known of a text with such letters.
-pub(super) fn guarded(text: &str, analysis: Result<Analysis, AnalyseError>) -> Result<Analysis, AnalyseError> {
-    const NAMES: AnalyseError =
-        AnalyseError::Encoding("a name holds letters outside ASCII; with such names set client_encoding to UTF8");
-    const LITERALS: AnalyseError = AnalyseError::Encoding(
-        "a constant with letters outside ASCII may change what the statement does; set client_encoding to UTF8 for it",
+/// Refuses what hangs on such letters. `analyse` has given `analysis` for the text.
+pub(super) fn guarded(
+    text: &str,
+    analysis: Result<Analysis, AnalyseError>,
+    analyse: fn(&str) -> Result<Analysis, AnalyseError>,
+) -> Result<Analysis, AnalyseError> {
+    const UNKNOWN: AnalyseError = AnalyseError::Encoding(
+        "letters outside ASCII stand where they may change what the statement does, as in a table's name or a setting's \
+         value; set client_encoding to UTF8 for it",
     );
-    let analysis = analysis?;
     if !(0..text.len()).any(|at| begins_with_letter(&text.as_bytes()[at..])) {
-        return Ok(analysis);
+        return analysis;
     }
-    if stand_in_names(text) {
-        return Err(NAMES);
-    }
-    match analysis.statements.iter().all(|statement| statement.literals_are_plain) {
+    let analysis = analysis?;
+    match !has_long_name(text) && analyse(&with_other_letters(text)).as_ref() == Ok(&analysis) {
         true => Ok(analysis),
-        false => Err(LITERALS),
+        false => Err(UNKNOWN),
     }
 }
 
-/// Some word beside string constants and comments holds one, as the server's own scanner divides the text.
-fn stand_in_names(text: &str) -> bool {
+/// Some word beside constants and comments holds such letters and may be too long for a name, as the server's own scanner
+/// divides the text.
+fn has_long_name(text: &str) -> bool {
     let Ok(Ok(scanned)) = catch_unwind(|| pg_query::scan(text)) else { return true };
-    let holds = |from: i32, to: i32| {
+    let is_long = |from: i32, to: i32| {
         let word = text.as_bytes().get(from as usize..to as usize);
-        word.is_none_or(|word| !word.is_ascii())
+        word.is_none_or(|word| !word.is_ascii() && word.len() > NAME_BYTES_MAX)
     };
     let is_quoted = |token| matches!(token, Token::Sconst | Token::Usconst | Token::CComment | Token::SqlComment);
-    scanned.tokens.iter().any(|token| !is_quoted(token.token()) && holds(token.start, token.end))
+    scanned.tokens.iter().any(|token| !is_quoted(token.token()) && is_long(token.start, token.end))
 }
 
 #[cfg(test)]
@@ -74,19 +88,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_in_a_foreign_encoding_is_judged_where_its_letters_stand_in_plain_constants() {
+    fn a_text_in_a_foreign_encoding_is_judged_where_nothing_hangs_on_its_letters() {
         for (text, judged) in [
             (&b"select 1"[..], true),
             (b"select 'M\xfcller'", true),
             (b"select * from t where name = 'M\xfcller' -- M\xfcller", true),
             (b"select /* \xa4\xa2 */ E'\xa4\xa2\\n', $x$\xa4\xa2$x$", true),
             (b"insert into t values ('\x80\xff')", true),
+            (b"select 1 as \"gr\xf6\xdfe\"", true),
+            (b"comment on table t is '\xe4'", true),
+            (b"declare c cursor for select * from t where name = '\xe4'", true),
+            (b"with \xe4 as (select 1) select * from \xe4", true),
+            (b"with \xe4 as (select 1) select * from \xf6", false),
             (b"select * from k\xfcche", false),
-            (b"select 1 as \"gr\xf6\xdfe\"", false),
-            (b"select U&\"\\00fc\", 'x' as \xe4", false),
+            (b"select gr\xf6\xdfe from t", false),
+            (b"select U&\"\\00fc\", 'x' as \xe4", true),
+            (b"select f\xe4(1)", false),
             (b"select set_config('app.x', '\xe4', false)", false),
-            (b"do $\xe4$ begin end $\xe4$", false),
-            (b"select '\xe4' from t; set role \"\xe4\"", false),
+            (b"set search_path = '\xe4'", false),
+            (b"select '\xe4' from t; drop table \"\xe4\"", false),
+            (b"copy t to stdout (null '\xe4')", false),
+            (
+                b"with aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\xe4\xe4\xe4 as (select 1) select 1",
+                false,
+            ),
             (b"select 'M\xfcller", false),
         ] {
             let shown = String::from_utf8_lossy(text);
