@@ -153,13 +153,7 @@ fn primary_and_standby(world: &World) {
         stage.set(&addresses, &format!("target_session_attrs = \"{target}\""));
         let shown = stage.ask(RECOVERY).must_succeed();
         assert_eq!(shown.out.trim(), recovers, "{target} of {addresses:?}");
-        // What a client wishes for itself says nothing of the server.
-        for wish in ["on", "off"] {
-            let mut client = world.tool(&stage.login(), "psql", &["-XAtqc", RECOVERY]);
-            client.env("PGOPTIONS", format!("-c default_transaction_read_only={wish}"));
-            let shown = Shown::of(client).must_succeed();
-            assert_eq!(shown.out.trim(), recovers, "{target} of {addresses:?} for a client with {wish}");
-        }
+        must_not_hang_on_a_wish(&stage, recovers);
     }
     stage.ask("select inet_client_addr() is null").must_succeed().must_print("t");
     // What the default is decides, not only what the server is.
@@ -174,6 +168,15 @@ fn primary_and_standby(world: &World) {
     set("off").expect("the superuser may");
     by_ipv6(&stage, first.port);
     failover(&stage, first, &second);
+}
+
+/// What a client wishes for itself says nothing of the server.
+fn must_not_hang_on_a_wish(stage: &Stage<'_>, recovers: &str) {
+    for wish in ["on", "off"] {
+        let mut client = stage.world.tool(&stage.login(), "psql", &["-XAtqc", RECOVERY]);
+        client.env("PGOPTIONS", format!("-c default_transaction_read_only={wish}"));
+        assert_eq!(Shown::of(client).must_succeed().out.trim(), recovers, "for a client with {wish}");
+    }
 }
 
 /// Nobody takes writes until the standby is promoted; what is told names neither of them.

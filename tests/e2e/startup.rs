@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use tests::issuer::NAME;
 use tests::suite::{Case, run};
-use tests::wire::{Message, Wire};
+use tests::wire::{Message, Wire, frame};
 use tests::world::World;
 
 fn main() -> ExitCode {
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Case::new("application_name_reads_back_as_it_was_set", application_name),
         Case::new("psql_changes_its_encoding", psql_encoding),
         Case::new("a_text_in_a_single_byte_encoding_is_judged", foreign_texts),
+        Case::new("a_text_behind_a_change_of_the_encoding_is_judged_for_both", behind_a_change),
         Case::new("a_value_that_has_no_place_in_an_encoding_is_not_told", no_place),
     ])
 }
@@ -214,6 +215,19 @@ fn foreign_texts(world: &World) {
         ("select 'ä'".as_bytes(), None),
     ] {
         assert_eq!(outcome(text).1.as_deref(), error, "{}", String::from_utf8_lossy(text));
+    }
+}
+
+/// What is UTF-8 by its bytes may stand for another name by then: nothing waits for the server to say that it has changed.
+fn behind_a_change(world: &World) {
+    for change in ["set names 'LATIN1'", "select set_config('client_encoding', 'win1252', false)"] {
+        let mut wire = login(world, "dba", &[]).expect("gets in");
+        wire.query("select * from \"ü\"");
+        assert_eq!(wire.until_ready()[0].sqlstate(), "42P01", "in UTF-8 it is the server that does not know it");
+        let both = [change, "select * from \"ü\""].map(|text| frame(b'Q', &[text.as_bytes(), b"\0"].concat()));
+        wire.raw(&both.concat());
+        assert!(wire.until_ready().iter().all(|message| message.kind != b'E'), "{change}");
+        assert_eq!(wire.until_ready()[0].sqlstate(), "22021", "{change}");
     }
 }
 
