@@ -21,7 +21,7 @@ use crate::protocol::postgres::dissector;
 pub use host::Host;
 pub use issuer::Issuer;
 pub use listener::{Listener, ListenerTls};
-pub use resource::{Resource, UpstreamTls};
+pub use resource::{ApplicationName, Resource, UpstreamTls};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -337,6 +337,7 @@ fn control() -> Control {
         allow_md5: false,
         allow_cleartext: true,
         role: None,
+        application_name: Default::default(),
         tls: None,
         oauth_issuer: None,
     };

@@ -48,6 +48,7 @@ impl Judge for Allows {
             defers: false,
             ends_others: false,
             leaves_traces: false,
+            leaves_utf8: false,
             copy: None,
         }))
     }

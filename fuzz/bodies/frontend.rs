@@ -64,6 +64,7 @@ impl Bench {
             defers: false,
             ends_others: false,
             leaves_traces: false,
+            leaves_utf8: false,
             copy: None,
         }
     }

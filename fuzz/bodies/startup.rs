@@ -19,6 +19,7 @@ use dataplane::session::{Admission, Auth, Encryption, Request, Secured, Upstream
 use policy_compiler::artifact::MaskAction;
 use policy_compiler::detect;
 use policy_compiler::detect::transform::HashKey;
+use policy_compiler::judge::is_ascii_safe;
 
 use super::input::{Input, bursts, contains};
 use super::server::PEOPLE;
@@ -68,6 +69,7 @@ pub fn admission(masks: Masks) -> Box<Admission> {
             allow_md5: false,
             allow_cleartext: false,
             role: Some("reader".into()),
+            application_name: Default::default(),
             target: Target::Any,
             tls: vec![false],
             order: vec![0],
@@ -226,20 +228,18 @@ fn check_startup(bytes: &[u8]) {
         }
         let (value, next) = cstr_at(bytes, next).expect("a value");
         let name = String::from_utf8(name.to_ascii_lowercase()).expect("a name that the client may give");
-        let ours: &[(&str, &[u8])] = &[
-            ("user", b"gateway"),
-            ("database", b"shop"),
-            ("client_encoding", b"UTF8"),
-            ("standard_conforming_strings", b"on"),
-            ("role", b"reader"),
-        ];
+        let ours: &[(&str, &[u8])] =
+            &[("user", b"gateway"), ("database", b"shop"), ("standard_conforming_strings", b"on"), ("role", b"reader")];
         let ours = ours.iter().find(|(known, _)| *known == name);
         assert!(ours.is_none_or(|(_, wanted)| *wanted == value), "the client has set {name}");
         assert!(
-            !["options", "replication"].contains(&&name[..]) && !name.starts_with('_'),
+            !["options", "replication"].contains(&&name[..]) && !name.starts_with("_pq_."),
             "the client has set {name}"
         );
-        assert!(!names.contains(&name), "{name} stands twice in the startup message");
+        let is_safe = std::str::from_utf8(value).is_ok_and(is_ascii_safe);
+        assert!(is_safe || name != "client_encoding", "the client has set an encoding that is not safe");
+        let is_once = ours.is_some() || ["application_name", "client_encoding"].contains(&&name[..]);
+        assert!(!is_once || !names.contains(&name), "{name} stands twice in the startup message");
         names.push(name);
         at = next;
     }

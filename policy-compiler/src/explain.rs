@@ -385,7 +385,10 @@ fn pinned(name: &str, value: &NewValue) -> bool {
     match name {
         "role" | "session_authorization" => true,
         "standard_conforming_strings" => !matches!(value.trim().to_lowercase().as_str(), "on" | "true" | "yes" | "1"),
-        "client_encoding" => letters != "utf8" && letters != "unicode",
+        "client_encoding" => {
+            let safe = ["utf8", "unicode", "latin", "iso8859", "win125", "windows125", "euc", "koi8", "sqlascii"];
+            !safe.iter().any(|start| letters.starts_with(start))
+        }
         "search_path" => {
             let path: Vec<String> = value.to_lowercase().split(',').map(|s| s.trim().replace('"', "")).collect();
             path.iter().skip(1).any(|schema| schema == "pg_catalog") && path[0] != "pg_catalog"

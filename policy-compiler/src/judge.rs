@@ -10,7 +10,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use settings::{hides_catalog, may_take_any_value};
+pub use settings::{hides_catalog, is_ascii_safe, is_utf8, may_take_any_value, refusal};
 
 use crate::artifact::{MaskAction, Policy, RoleSet};
 use crate::policy::catalogs::{Name, is_catalog_name};

@@ -35,11 +35,12 @@ const PATTERNS: [&str; 12] = [
     "pub*.o*s",
     "pg_stat_statements",
 ];
-const SETTINGS: [(&str, Option<&str>); 6] = [
+const SETTINGS: [(&str, Option<&str>); 7] = [
     ("role", Some("x")),
     ("role", None),
     ("client_encoding", Some("utf-8")),
     ("client_encoding", Some("SJIS")),
+    ("client_encoding", Some("LATIN1")),
     ("search_path", Some("public, pg_catalog")),
     ("search_path", Some("audit")),
 ];

@@ -183,6 +183,7 @@ fn control() -> Control {
         allow_md5: false,
         allow_cleartext: false,
         role: None,
+        application_name: Default::default(),
         tls: None,
         oauth_issuer: None,
     };

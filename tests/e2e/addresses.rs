@@ -153,6 +153,7 @@ fn primary_and_standby(world: &World) {
         stage.set(&addresses, &format!("target_session_attrs = \"{target}\""));
         let shown = stage.ask(RECOVERY).must_succeed();
         assert_eq!(shown.out.trim(), recovers, "{target} of {addresses:?}");
+        must_not_hang_on_a_wish(&stage, recovers);
     }
     stage.ask("select inet_client_addr() is null").must_succeed().must_print("t");
     // What the default is decides, not only what the server is.
@@ -167,6 +168,15 @@ fn primary_and_standby(world: &World) {
     set("off").expect("the superuser may");
     by_ipv6(&stage, first.port);
     failover(&stage, first, &second);
+}
+
+/// What a client wishes for itself says nothing of the server.
+fn must_not_hang_on_a_wish(stage: &Stage<'_>, recovers: &str) {
+    for wish in ["on", "off"] {
+        let mut client = stage.world.tool(&stage.login(), "psql", &["-XAtqc", RECOVERY]);
+        client.env("PGOPTIONS", format!("-c default_transaction_read_only={wish}"));
+        assert_eq!(Shown::of(client).must_succeed().out.trim(), recovers, "for a client with {wish}");
+    }
 }
 
 /// Nobody takes writes until the standby is promoted; what is told names neither of them.
@@ -295,7 +305,7 @@ fn dead_addresses(world: &World) {
     for client in clients {
         client.join().expect("it ends").must_succeed().must_print("reached");
     }
-    let open = "select count(*) from pg_stat_activity where application_name like '%via wireward%'";
+    let open = "select count(*) from pg_stat_activity where application_name = 'psql' and pid <> pg_backend_pid()";
     let began = Instant::now();
     while world.psql(&world.direct(), &[open]).must_succeed().out.trim() != "0" {
         assert!(began.elapsed() < PATIENCE, "a session was left behind at the server");

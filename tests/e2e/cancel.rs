@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Case::new("guesses_are_limited_by_address_and_forgiven_a_second_later", guesses),
         Case::new("a_flood_of_right_keys_reaches_the_server_ten_times_a_second", flood),
         Case::new("the_key_of_a_session_that_has_ended_is_worth_nothing", ended),
+        Case::new("the_process_id_is_the_servers_own", process_id),
     ])
 }
 
@@ -38,8 +39,9 @@ impl Session {
         Session { wire }
     }
 
-    fn shard(&self) -> u8 {
-        self.wire.key[0]
+    /// The secret's first bits name the shard.
+    fn shard(&self, shards: usize) -> usize {
+        usize::from(self.wire.key[4]) & (shards.next_power_of_two() - 1)
     }
 
     fn starts(&mut self, text: &str) {
@@ -54,10 +56,11 @@ impl Session {
 }
 
 fn across_shards(world: &World) {
-    let mut shards = [0; 128];
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut shards = [0; 256];
     for _ in 0..16 {
         let mut session = Session::open(world);
-        shards[usize::from(session.shard())] += 1;
+        shards[session.shard(cpus)] += 1;
         session.starts(SLEEP);
         cancel(world.gateway.port, &session.wire.key);
         assert_eq!(session.outcome().as_deref(), Some("57014"));
@@ -65,7 +68,6 @@ fn across_shards(world: &World) {
         assert_eq!(session.outcome(), None, "the session goes on");
     }
     let used = shards.iter().filter(|n| **n > 0).count();
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     assert!(used > 1 || cpus == 1, "16 sessions came to one shard of {cpus}: the test shows nothing");
 }
 
@@ -95,10 +97,9 @@ fn wrong_keys(world: &World) {
         key
     };
     session.starts("select pg_sleep(1.5)");
-    // Another secret, another place, another shard, a shard that is not there, too short, too long.
-    for wrong in
-        [flip(7), flip(3), flip(0), [&[0x7f], &key[1..]].concat(), key[..7].to_vec(), [&key[..], &[0]].concat()]
-    {
+    let elsewhere = [&key[..4], &[key[4] ^ 0x7f], &key[5..]].concat();
+    // Another secret, another process, another shard, a shard that is not there, too short, too long.
+    for wrong in [flip(7), flip(3), flip(4), elsewhere, key[..7].to_vec(), [&key[..], &[0]].concat()] {
         cancel(world.gateway.port, &wrong);
     }
     assert_eq!(session.outcome(), None, "a wrong key has stopped the statement");
@@ -178,4 +179,27 @@ fn ended(world: &World) {
     sleep(SETTLE);
     cancel(world.gateway.port, &key);
     assert!(sessions.iter_mut().all(|s| s.outcome().is_none()), "an old key has stopped a new session's statement");
+}
+
+/// A client finds itself by it: in functions, in the server's views, in its own notifications.
+fn process_id(world: &World) {
+    let mut session = Session::open(world);
+    let key = session.wire.key.clone();
+    let process_id = u32::from_be_bytes([key[0], key[1], key[2], key[3]]);
+    session.wire.query("select pg_backend_pid()");
+    assert_eq!(session.wire.rows(), [[Some(process_id.to_string().into_bytes())]]);
+    session.wire.query("select count(*) from pg_stat_activity where pid = pg_backend_pid() and state = 'active'");
+    assert_eq!(session.wire.rows(), [[Some(b"1".to_vec())]]);
+    session.wire.query("listen me; notify me, 'hello'");
+    let messages = session.wire.until_ready();
+    let told = messages.iter().find(|message| message.kind == b'A').expect("a notification");
+    assert_eq!(told.body[..4], key[..4], "{told:?}");
+    let mut other = Session::open(world);
+    session.starts(SLEEP);
+    other.wire.query(&format!("select pg_cancel_backend({process_id})"));
+    assert_eq!(other.wire.rows(), [[Some(b"t".to_vec())]]);
+    assert_eq!(session.outcome().as_deref(), Some("57014"), "as knex cancels");
+    other.wire.query(&format!("select pg_terminate_backend({process_id})"));
+    assert_eq!(other.wire.rows(), [[Some(b"t".to_vec())]]);
+    assert!(session.wire.is_ended());
 }

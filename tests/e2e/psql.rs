@@ -176,5 +176,8 @@ fn bind_and_gexec(world: &World) {
 
 fn application_name(world: &World) {
     let own = "select application_name from pg_stat_activity where pid = pg_backend_pid()";
-    world.psql(&world.through("dba"), &[own]).must_succeed().must_print("via wireward: psql");
+    world.psql(&world.through("dba"), &[own]).must_succeed().must_print("psql");
+    let mut nameless = world.tool(&world.through("dba"), "psql", &["-XAtqc", own]);
+    nameless.env("PGOPTIONS", "-c application_name=x").env("PGAPPNAME", "tool");
+    Shown::of(nameless).must_succeed().must_print("tool");
 }

@@ -315,4 +315,48 @@ def psycopg2_survives_errors_and_copies():
     connection.close()
 
 
+@case
+def texts_and_values_come_and_go_in_other_encodings():
+    rows = [("latin1", "Müller"), ("latin9", "5 €"), ("win1251", "Привет"), ("koi8r", "Привет"), ("win866", "Привет")]
+    rows += [("euc_jp", "日本"), ("euc_kr", "한국"), ("euc_cn", "中国"), ("utf8", "ünï")]
+    for encoding, value in rows:
+        for role in ("dba", "analyst"):
+            with psycopg.connect(dbname="shop", client_encoding=encoding, **login(role)) as connection:
+                literal = psycopg.ClientCursor(connection).execute("select %s, 1", (value,)).fetchone()
+                assert literal == (value, 1), (encoding, role, literal)
+                assert connection.execute("select %s::text", (value,)).fetchone() == (value,), (encoding, role)
+        with connect() as connection:
+            connection.execute(f"set client_encoding to {encoding}")
+            assert psycopg.ClientCursor(connection).execute("select %s", (value,)).fetchone() == (value,), encoding
+        connection = psycopg2.connect(dbname="shop", **login("dba"))
+        connection.set_client_encoding(encoding)
+        cursor = connection.cursor()
+        cursor.execute("select %s", (value,))
+        assert cursor.fetchone() == (value,), encoding
+        connection.close()
+
+
+@case
+def a_client_is_known_by_the_servers_process_id():
+    with connect(autocommit=True) as connection:
+        assert connection.execute("select pg_backend_pid()").fetchone() == (connection.info.backend_pid,)
+        connection.execute("listen own")
+        connection.execute("notify own, 'hello'")
+        for notify in connection.notifies(timeout=5, stop_after=1):
+            assert (notify.pid, notify.payload) == (connection.info.backend_pid, "hello"), notify
+        with connect(autocommit=True) as other:
+            ended = other.execute("select pg_terminate_backend(%s)", (connection.info.backend_pid,))
+            assert ended.fetchone() == (True,)
+        raises("57P01", lambda: connection.execute("select 1"))
+
+
+@case
+def settings_in_options_are_as_they_were_set():
+    options = "-c jit=off -c work_mem=9MB -c app.tenant=a\\ b -c default_transaction_isolation=serializable"
+    with connect(options=options, application_name="a tool") as connection:
+        names = ("jit", "work_mem", "app.tenant", "transaction_isolation", "application_name")
+        values = [connection.execute(f"show {name}").fetchone()[0] for name in names]
+    assert values == ["off", "9MB", "a b", "serializable", "a tool"], values
+
+
 main()

@@ -34,6 +34,8 @@ pub(super) struct RawResource {
     #[serde(default)]
     role: Option<String>,
     #[serde(default)]
+    application_name: ApplicationName,
+    #[serde(default)]
     tls: Option<String>,
     #[serde(default)]
     tls_ca: Option<PathBuf>,
@@ -48,6 +50,17 @@ pub(super) struct RawResource {
 enum OneOrMore {
     One(String),
     More(Vec<String>),
+}
+
+/// What upstream sessions are called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ApplicationName {
+    /// As their clients say, so that what they set reads back.
+    #[default]
+    Client,
+    /// By who is behind them, too.
+    Identity,
 }
 
 fn credential<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Source, D::Error> {
@@ -75,6 +88,7 @@ pub struct Resource {
     pub allow_cleartext: bool,
     /// Role that the upstream session is pinned to.
     pub role: Option<String>,
+    pub application_name: ApplicationName,
     pub tls: Option<UpstreamTls>,
     /// Where its clients without a token are sent, before the listener's.
     pub oauth_issuer: Option<String>,
@@ -120,6 +134,7 @@ pub(super) fn check(raw: RawResource, directory: &Path) -> Result<Resource, Stri
         user: raw.user,
         credential: raw.credential.relative_to(directory),
         role: raw.role,
+        application_name: raw.application_name,
         tls,
         oauth_issuer: raw.oauth_issuer,
     })

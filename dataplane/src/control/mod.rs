@@ -300,6 +300,7 @@ impl Control {
                 allow_md5: guarded.config.allow_md5,
                 allow_cleartext: guarded.config.allow_cleartext,
                 role: guarded.config.role.clone(),
+                application_name: guarded.config.application_name,
                 target: endpoint.target,
                 tls: endpoint.ways.iter().map(|way| way.tls.is_some()).collect(),
                 order,

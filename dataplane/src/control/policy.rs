@@ -43,6 +43,7 @@ pub struct Decision {
     defers: bool,
     ends_others: bool,
     leaves_traces: bool,
+    leaves_utf8: bool,
     /// No literal of the text matters to the verdict or the masks.
     pub literals_are_plain: bool,
     copy: Option<CopyShape>,
@@ -112,6 +113,7 @@ impl Subject {
             defers: statements.iter().any(|s| defers(s, judgement.mask_unsourced)),
             ends_others: statements.iter().any(ends_others),
             leaves_traces: statements.iter().any(leaves_traces),
+            leaves_utf8: statements.iter().any(leaves_utf8),
             literals_are_plain: !statements.is_empty()
                 && statements.iter().all(|s| s.literals_are_plain && s.copy.is_none()),
             judgement,
@@ -151,6 +153,7 @@ impl Decision {
             defers: self.defers,
             ends_others: self.ends_others,
             leaves_traces: self.leaves_traces,
+            leaves_utf8: self.leaves_utf8,
             view,
             text: (text.len() <= TEXT_KEPT_BYTES_MAX).then(|| text.into()),
             copy: self.copy.zip(masks).map(|(shape, masks)| CopyPlan {
@@ -217,6 +220,13 @@ fn ends_others(statement: &Statement) -> bool {
 fn leaves_traces(statement: &Statement) -> bool {
     let deep = [Effect::Call, Effect::Dynamic, Effect::File, Effect::Admin, Effect::Opaque];
     deep.iter().any(|e| statement.effects.has(*e))
+}
+
+/// It sets another encoding for what comes behind it.
+fn leaves_utf8(statement: &Statement) -> bool {
+    let is_other = |value: &String| !judge::is_utf8(value);
+    let encodings = statement.settings.iter().filter(|setting| setting.name.eq_ignore_ascii_case("client_encoding"));
+    encodings.filter_map(|setting| setting.value.as_ref()).any(is_other)
 }
 
 /// A text that the server's own grammar refuses is refused in the server's words; all else in ours, with rule and policy.

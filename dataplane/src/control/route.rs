@@ -223,6 +223,7 @@ mod tests {
             allow_md5: false,
             allow_cleartext: false,
             role: None,
+            application_name: Default::default(),
             tls: None,
             oauth_issuer: None,
         }

@@ -31,6 +31,8 @@ pub struct Plan {
     pub ends_others: bool,
     /// It may leave something in the upstream's session that a reset does not undo.
     pub leaves_traces: bool,
+    /// What comes behind it is read in another encoding.
+    pub leaves_utf8: bool,
     /// What to mask in a COPY … TO STDOUT.
     pub copy: Option<CopyPlan>,
     /// Of which view (policy and catalogue) it was made: see [`Judge::view`].

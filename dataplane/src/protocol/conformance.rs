@@ -345,6 +345,7 @@ mod tests {
             allow_md5: false,
             allow_cleartext: true,
             role: None,
+            application_name: Default::default(),
             target: Target::Any,
             tls: vec![false],
             order: vec![0],

@@ -1,6 +1,8 @@
 //! The upstream's login with the credential that the client never sees; then the client is let in. An address that will not
 //! do is left for the next ([`super::attempts`]).
 
+use policy_compiler::judge::is_utf8;
+
 use super::attempts::Miss;
 use super::lease::Lease;
 use super::{DialStep, Output, Secured, Session, State};
@@ -10,6 +12,7 @@ use crate::fault::{Fault, Side};
 use crate::protocol::postgres::framer::{self, Framed};
 use crate::protocol::postgres::handshake::{self, Login, Progress};
 use crate::protocol::postgres::responder::Report;
+use crate::protocol::postgres::wire::u32_at;
 
 /// Why nothing goes on at an address.
 pub(super) enum Stop {
@@ -208,8 +211,14 @@ impl Session {
     pub(super) fn let_in(&mut self, lease: Box<Lease>, cx: &mut Cx<'_>) {
         let State::Dialing(dialing) = &self.state else { return };
         let mut welcome = Vec::new();
+        // The server's own number: it stands in pg_stat_activity and in notifications, and clients give it to functions.
+        let process_id = lease.cancel_key.and_then(|key| u32_at(&key, 0));
+        self.cancel_key.process_id = process_id.unwrap_or_default();
         handshake::welcome(&mut welcome, &dialing.startup, &lease.parameters, self.cancel_key);
         self.relay.replies.insert_unrecorded(&welcome);
+        if !dialing.startup.parameter("client_encoding").is_none_or(is_utf8) {
+            self.relay.dissector.begin_foreign();
+        }
         self.upstream_key = lease.cancel_key;
         let pid = lease.cancel_key.and_then(|key| key.first_chunk().copied()).map(u32::from_be_bytes);
         self.relay.dissector.set_upstream(pid, dialing.admission.upstream.role.as_deref());

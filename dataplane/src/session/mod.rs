@@ -30,6 +30,7 @@ use ring::Kind;
 
 use crate::address::Peer;
 use crate::buffer::Slot;
+use crate::config::ApplicationName;
 use crate::control::credential::Secret;
 use crate::control::identity::Identity;
 use crate::datapath::lane::Lane;
@@ -180,6 +181,7 @@ pub struct Upstream {
     pub allow_md5: bool,
     pub allow_cleartext: bool,
     pub role: Option<String>,
+    pub application_name: ApplicationName,
     pub target: Target,
     /// By address: it is reached by TLS only.
     pub tls: Vec<bool>,
@@ -320,9 +322,10 @@ pub struct Session {
     started_unix_ns: u64,
 }
 
-/// Authority to cancel what a session runs: minted by us, no number of the upstream's.
+/// Authority to cancel what a session runs. The secret is minted by us: the upstream's own is never shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CancelKey {
+    /// The upstream's, once it is logged in to; 0 if it has given none.
     pub process_id: u32,
     /// The first 4 bytes on protocol 3.0, all on 3.2.
     pub secret: [u8; 32],

@@ -66,7 +66,7 @@ impl<I: SecureIo> Shard<I> {
             auth: self.control.challenges().auth(listener),
             surplus,
         };
-        let session = Session::new(id, settings, peer, self.cancel_key(index), self.now.unix_ns);
+        let session = Session::new(id, settings, peer, self.cancel_key(), self.now.unix_ns);
         self.entries[index as usize] = Some(Box::new(Entry::new(session, client, listener)));
         self.census.tell(self.number, self.sessions());
         self.attach(client, index, End::Client);
@@ -88,11 +88,13 @@ impl<I: SecureIo> Shard<I> {
         (!is_refused).then_some(surplus)
     }
 
-    /// The process id carries shard and place, so that a cancel finds its way; the secret is the authority.
-    fn cancel_key(&mut self, index: u32) -> CancelKey {
+    /// The process id will be the upstream's own. The secret is the authority: its first bits name the shard, so that a cancel
+    /// finds its way, and all others are random.
+    fn cancel_key(&mut self) -> CancelKey {
         let mut secret = [0; 32];
         (self.random)(&mut secret);
-        CancelKey { process_id: u32::from(self.number & 0x7f) << 24 | index & 0x00ff_ffff, secret }
+        secret[0] = secret[0] & !self.shard_bits() | self.number;
+        CancelKey { process_id: 0, secret }
     }
 
     pub(super) fn attach(&mut self, conn: Conn, index: u32, end: End) {

@@ -14,7 +14,8 @@ use crate::protocol::postgres::handshake::CancelRequest;
 use crate::session::Input;
 use crate::session::cancel::Grant;
 
-/// Wrong keys that an address may try in a second: 2^32 secrets would take it years.
+/// Wrong keys that an address may try in a second: the 2^25 secrets of a process would take it a month, and its statement is
+/// over by then.
 const GUESSES_MAX: u8 = 10;
 const BUCKETS: usize = 256;
 /// How long a session is not cancelled again.
@@ -44,11 +45,17 @@ impl Guesses {
 }
 
 impl<I: SecureIo> Shard<I> {
-    /// A client of ours wants somebody cancelled: asks the shard that the process id names.
+    /// The bits of a secret's first byte that name a shard: no more of them than there are shards to be named, so that of the 32
+    /// that protocol 3.0 has at least 25 are random.
+    pub(super) fn shard_bits(&self) -> u8 {
+        (self.siblings.len().next_power_of_two() - 1) as u8
+    }
+
+    /// A client of ours wants somebody cancelled: asks the shard that the secret names.
     pub(super) fn want_cancel(&mut self, index: u32, request: CancelRequest) {
         let Some(entry) = self.entries[index as usize].as_ref() else { return };
         let (session, peer, shard) = (entry.session.id(), entry.session.peer().origin(), self.number);
-        let target = (request.process_id >> 24) as u8;
+        let target = request.secret.first().map_or(self.number, |first| first & self.shard_bits());
         let ask = Ask { request, peer, shard, session, index };
         if target == self.number {
             let leave = self.leave(&ask);
@@ -77,14 +84,23 @@ impl<I: SecureIo> Shard<I> {
         self.feed(index, Input::MayCancel(grant));
     }
 
+    /// The place of the session that was given this key. Servers apart may give the same process id: the secret decides.
+    fn named(&self, request: &CancelRequest) -> Option<usize> {
+        let places = self.backends.range((request.process_id, 0)..=(request.process_id, u32::MAX));
+        let is_named = |index: &usize| {
+            let entry = self.entries.get(*index).and_then(Option::as_deref);
+            entry.is_some_and(|entry| request.names(entry.session.cancel_key()))
+        };
+        places.map(|(_, index)| *index as usize).find(is_named)
+    }
+
     fn leave(&mut self, ask: &Ask) -> Option<Leave> {
         let now = self.now;
         if *self.guesses.bucket(ask.peer, now) >= GUESSES_MAX {
             return None;
         }
-        let index = (ask.request.process_id & 0x00ff_ffff) as usize;
-        let entry = self.entries.get_mut(index).and_then(Option::as_deref_mut);
-        let Some(entry) = entry.filter(|e| ask.request.names(e.session.cancel_key())) else {
+        let index = self.named(&ask.request);
+        let Some(entry) = index.and_then(|index| self.entries[index].as_deref_mut()) else {
             *self.guesses.bucket(ask.peer, now) += 1;
             return None;
         };

@@ -156,6 +156,7 @@ impl<I: SecureIo> Shard<I> {
             self.stalled.push(index);
         }
         let is_let_in = !was_relaying && entry.session.is_relaying();
+        let process_id = entry.session.cancel_key().process_id;
         if let Some(view) = &entry.view
             && view.masks.stale.take()
         {
@@ -166,6 +167,7 @@ impl<I: SecureIo> Shard<I> {
             self.timer(Kind::Drain, DRAIN_MAX, index, id);
         }
         if is_let_in {
+            self.backends.insert((process_id, index));
             self.start_lease(index);
         }
         self.perform(index);
@@ -360,6 +362,7 @@ impl<I: SecureIo> Shard<I> {
             return;
         }
         entry.session.release(&mut self.slab);
+        self.backends.remove(&(entry.session.cancel_key().process_id, index));
         self.counters
             .tls_sessions_open
             .set(self.counters.tls_sessions_open.get() - u64::from(entry.session.is_secured()));

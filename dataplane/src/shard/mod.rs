@@ -17,7 +17,7 @@ pub mod spawn;
 pub mod timers;
 mod upstream;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -190,6 +190,8 @@ pub struct Shard<I> {
     recorder_seen_unix_ns: u64,
     entries: Vec<Option<Box<Entry>>>,
     free: Vec<u32>,
+    /// Process id at the upstream and place of each session that has one: what cancels name.
+    backends: BTreeSet<(u32, u32)>,
     /// Which session a connection belongs to, and which end of it.
     connections: Vec<Option<(u32, End)>>,
     timers: Timers,
@@ -274,6 +276,7 @@ impl<I: SecureIo> Shard<I> {
             recorder_seen_unix_ns: 0,
             entries: Vec::new(),
             free: Vec::new(),
+            backends: BTreeSet::new(),
             connections: Vec::new(),
             timers: Timers::default(),
             plans: PlanCache::new(limits.plans_max),

@@ -42,8 +42,10 @@ impl Canceller {
         match self.plan.key {
             Key::Right => {}
             Key::WrongSecret => key[7] ^= 1,
-            Key::NoShard => key[0] = 0x7f,
-            Key::OtherShard => key[0] ^= 1,
+            Key::WrongProcess => key[3] ^= 1,
+            // The first bits of the secret name the shard.
+            Key::NoShard => key[4] ^= 0x7f,
+            Key::OtherShard => key[4] ^= 1,
         }
         handshake::cancel_request(key, &mut line.out);
         let target = self.target.borrow();

@@ -272,6 +272,7 @@ fn guarded(generation: Generation) -> (Resource, Secret, Snapshot) {
         allow_md5: false,
         allow_cleartext: true,
         role: None,
+        application_name: Default::default(),
         tls: None,
         oauth_issuer: None,
     };

@@ -71,9 +71,10 @@ pub struct Cancel {
 pub enum Key {
     Right,
     WrongSecret,
+    WrongProcess,
     /// It names a shard that there is not.
     NoShard,
-    /// It names another shard's session in the same place.
+    /// It names the session of another shard.
     OtherShard,
 }
 
@@ -266,12 +267,13 @@ fn generations(random: &mut Random, reloads: usize) -> Vec<Generation> {
 }
 
 fn cancel(random: &mut Random, shards: usize, clients: usize) -> Cancel {
-    let keys = [Key::Right, Key::Right, Key::Right, Key::WrongSecret, Key::NoShard, Key::OtherShard];
+    let wrong = [Key::WrongSecret, Key::WrongProcess, Key::NoShard, Key::OtherShard];
+    let is_right = random.below(2) == 0;
     let whens = [When::AtOnce, When::Running, When::Running, When::Running, When::Idle, When::Idle, When::Gone];
     Cancel {
         target: random.below(clients) as u32,
         shard: random.below(shards),
-        key: keys[random.below(keys.len())],
+        key: if is_right { Key::Right } else { wrong[random.below(wrong.len())] },
         when: whens[random.below(whens.len())],
     }
 }

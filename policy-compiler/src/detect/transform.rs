@@ -80,11 +80,16 @@ fn keep_last4(value: &mut [u8]) {
     }
 }
 
-/// Where the last four characters that are no separators begin.
+/// Where the last four characters that are no separators begin. Where it is not known what a character is, none is kept that
+/// has a byte outside ASCII, nor what is before it.
 fn kept_from(value: &[u8]) -> usize {
     let begins = |b: &u8| !is_separator(*b) && b & 0xC0 != 0x80;
     let mut first_bytes = value.iter().enumerate().rev().filter(|(_, b)| begins(b)).map(|(at, _)| at);
-    first_bytes.nth(KEPT_CHARACTERS - 1).unwrap_or(value.len())
+    let from = first_bytes.nth(KEPT_CHARACTERS - 1).unwrap_or(value.len());
+    match std::str::from_utf8(value) {
+        Ok(_) => from,
+        Err(_) => from.max(value.iter().rposition(|b| !b.is_ascii()).map_or(0, |at| at + 1)),
+    }
 }
 
 fn is_separator(byte: u8) -> bool {
@@ -121,6 +126,21 @@ mod tests {
         apply(transform, key, &mut bytes);
         assert_eq!(bytes.len(), value.len(), "{value}");
         String::from_utf8(bytes).unwrap_or_else(|_| panic!("{transform:?} of {value} is no UTF-8"))
+    }
+
+    #[test]
+    fn last4_keeps_no_character_whose_end_is_not_known() {
+        for (value, expected) in [
+            (&b"M\xfcllermeister"[..], &b"*********ster"[..]),
+            (b"meister M\xfcller", b"******* **ller"),
+            (b"meister Str\xe4h", b"******* ****h"),
+            (b"gro\xdfmeister\xe4\xf6", b"*************"),
+            (b"abcdefgh\xa4\xa2\xa4\xa4", b"************"),
+        ] {
+            let mut bytes = value.to_vec();
+            apply(Transform::Last4, &KEY, &mut bytes);
+            assert_eq!(bytes, expected, "{}", String::from_utf8_lossy(value));
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod complaint;
 mod copy;
 mod depth;
 mod expressions;
+pub mod foreign;
 mod from;
 mod functions;
 mod guards;
@@ -85,7 +86,10 @@ pub fn analyse_bytes(text: &[u8], server: Server<'_>, budget: Budget) -> Result<
         return Err(AnalyseError::TooLong { bytes: text.len(), max: TEXT_BYTES_MAX });
     }
     match std::str::from_utf8(text) {
-        Ok(text) => analyse_for(text, server, budget),
+        Ok(text) => {
+            let analyse = |text: &str| analyse_for(text, server, budget);
+            foreign::guarded(text, analyse(text), analyse)
+        }
         Err(_) => Err(AnalyseError::Encoding("the text is not UTF-8; set client_encoding to UTF8")),
     }
 }

@@ -115,6 +115,8 @@ pub struct Dissector {
     pub(super) renewed: bool,
     /// Something may be left at the upstream that a reset does not undo.
     pub(super) is_stained: bool,
+    /// Every text so far was read in UTF-8 by the server. From the first other encoding on names are judged for all of them.
+    pub(super) is_utf8: bool,
 }
 
 impl Dissector {
@@ -144,7 +146,13 @@ impl Dissector {
             pipeline: 0,
             renewed: false,
             is_stained: false,
+            is_utf8: true,
         }
+    }
+
+    /// The session begins in another encoding than UTF-8.
+    pub fn begin_foreign(&mut self) {
+        self.is_utf8 = false;
     }
 
     pub fn shared(&self) -> &Shared {

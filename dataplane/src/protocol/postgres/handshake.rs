@@ -2,7 +2,7 @@
 //! token of one and the credential of the other cannot be mixed.
 //! Source: <https://www.postgresql.org/docs/18/protocol-flow.html#PROTOCOL-FLOW-START-UP>.
 
-use policy_compiler::judge::hides_catalog;
+use policy_compiler::judge::refusal;
 use postgres_protocol::authentication::md5_hash;
 
 use super::responder::{Report, ready_for_query};
@@ -11,6 +11,7 @@ use super::wire::{
     CANCEL_REQUEST, GSSENC_REQUEST, HEAD_BYTES, PROTOCOL_3_0, PROTOCOL_3_2, SSL_REQUEST, backend, cstr_at, fields,
     frontend, message, put_cstr, u32_at, untagged,
 };
+use crate::config::ApplicationName;
 use crate::control::credential::Secret;
 use crate::fault::{Fault, Side};
 use crate::session::attempts::Traits;
@@ -98,24 +99,15 @@ pub struct Startup {
     version: u32,
     /// How it wants to give its token, if it says so: for us, and never passed on.
     auth: Option<String>,
+    /// The last `options`: the server takes no notice of others.
+    options: Option<String>,
+    /// What it sets, in the order of the server: first what stands in `options`, then the parameters. The last of a name counts.
     parameters: Vec<(String, String)>,
+    /// It asks for a replication connection, with this.
+    replication: Option<String>,
     /// `_pq_.` options, of which we know none.
     unknown_options: Vec<String>,
 }
-
-/// Settings that a client may bring (design 6), in lower case.
-const ALLOWED: [&str; 10] = [
-    "application_name",
-    "client_encoding",
-    "datestyle",
-    "extra_float_digits",
-    "idle_in_transaction_session_timeout",
-    "intervalstyle",
-    "lock_timeout",
-    "search_path",
-    "statement_timeout",
-    "timezone",
-];
 
 /// The startup option that chooses how the token is given.
 const AUTH: &str = "wireward.auth";
@@ -147,21 +139,11 @@ impl Startup {
         match name {
             "user" => once(&mut self.user),
             "database" => once(&mut self.database),
-            "options" => options(value).and_then(|set| set.into_iter().try_for_each(|(n, v)| self.set(n, v))),
+            "options" => Ok(self.options = Some(value.to_owned())),
+            "replication" => Ok(self.replication = Some(value.to_owned()).filter(|value| !is_off(value))),
             _ if name.starts_with("_pq_.") => Ok(self.unknown_options.push(name.to_owned())),
-            _ => self.set(name.to_owned(), value.to_owned()),
+            _ => Ok(self.parameters.push((name.to_owned(), value.to_owned()))),
         }
-    }
-
-    fn set(&mut self, name: String, value: String) -> Result<(), Fault> {
-        const TWICE: Fault = Fault::Protocol(Side::Client, "the startup message names a parameter twice");
-        let is_auth = name.eq_ignore_ascii_case(AUTH);
-        match is_auth {
-            true if self.auth.is_none() => self.auth = Some(value),
-            false if self.parameter(&name).is_none() => self.parameters.push((name, value)),
-            _ => return Err(TWICE),
-        }
-        Ok(())
     }
 
     /// How the client gives its token: as it wishes, else as the listener has it.
@@ -176,11 +158,18 @@ impl Startup {
         if self.database.is_empty() {
             self.database.clone_from(&self.user);
         }
+        let mut set = self.options.as_deref().map_or(Ok(Vec::new()), options)?;
+        set.append(&mut self.parameters);
+        let is_auth = |(name, _): &(String, String)| name.eq_ignore_ascii_case(AUTH);
+        self.auth = set.iter().rfind(|set| is_auth(set)).map(|(_, value)| value.clone());
+        set.retain(|set| !is_auth(set));
+        self.parameters = set;
         Ok(self)
     }
 
+    /// What counts of a name.
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
+        self.parameters.iter().rfind(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }
 
     /// Says which version we speak, if the client asked for a newer one or for options that we do not know.
@@ -202,43 +191,50 @@ impl Startup {
 
     /// Forgets parameters of these names, in whatever case, also those that came inside `options`.
     pub fn ignore(&mut self, names: &[String]) {
-        self.parameters.retain(|(name, _)| !names.iter().any(|ignored| ignored.eq_ignore_ascii_case(name)));
+        let is_ignored = |name: &str| names.iter().any(|ignored| ignored.eq_ignore_ascii_case(name));
+        self.parameters.retain(|(name, _)| !is_ignored(name));
+        self.replication.take_if(|_| is_ignored("replication"));
     }
 
     /// # Errors
-    /// The refusal, ready to send: a parameter that is not allowed, by name.
+    /// The refusal, ready to send: a setting that SET would refuse too, by name.
     pub fn check(&self) -> Result<(), OwnedReport> {
         if let Some(auth) = self.auth.as_deref().filter(|auth| Auth::named(auth).is_none()) {
             let text = format!("{AUTH} = \"{auth}\" is unknown; it can be \"password\" or \"oauth\"");
             return Err(OwnedReport::new("22023", text));
         }
-        for (name, value) in &self.parameters {
-            let lower = name.to_ascii_lowercase();
-            if lower == "replication" {
-                return Err(OwnedReport::new("28000", "replication connections are not allowed".into()));
+        if self.replication.is_some() {
+            return Err(OwnedReport::new("28000", "replication connections are not allowed".into()));
+        }
+        for (name, _) in &self.parameters {
+            if !may_be_a_setting(name) {
+                let text = format!("unrecognized configuration parameter \"{name}\"");
+                return Err(OwnedReport::new("42704", text));
             }
-            if !ALLOWED.contains(&lower.as_str()) {
-                let text = format!(
-                    "the startup parameter \"{name}\" is not allowed; set it after connecting, if at all, or have the operator list it in limits.ignore_startup_parameters"
-                );
-                return Err(OwnedReport::new("0A000", text));
-            }
-            if lower == "client_encoding" && !is_utf8(value) {
-                let text = format!("client_encoding \"{value}\" is not allowed; use UTF8 (PGCLIENTENCODING=UTF8)");
-                return Err(OwnedReport::new("0A000", text));
-            }
-            if lower == "search_path" && hides_catalog(value) {
-                let text = format!("search_path \"{value}\" is not allowed: it names pg_catalog after another schema");
-                return Err(OwnedReport::new("0A000", text));
+            if let Some(why) = self.parameter(name).and_then(|value| refusal(name, value)) {
+                return Err(OwnedReport::new("42501", why));
             }
         }
         Ok(())
     }
 }
 
-fn is_utf8(encoding: &str) -> bool {
-    let plain: String = encoding.chars().filter(char::is_ascii_alphanumeric).collect();
-    matches!(plain.to_ascii_lowercase().as_str(), "utf8" | "unicode")
+/// A name inside `options` is a setting to the server; as a parameter of our own startup message it could be more. Names that
+/// begin as our own do are ours.
+fn may_be_a_setting(name: &str) -> bool {
+    const MORE: [&str; 4] = ["user", "database", "options", "replication"];
+    let lower = name.to_ascii_lowercase();
+    !lower.is_empty()
+        && !MORE.contains(&lower.as_str())
+        && !lower.starts_with("_pq_.")
+        && !lower.starts_with("wireward.")
+}
+
+/// As the server reads a Boolean: prefixes count.
+fn is_off(value: &str) -> bool {
+    let value = value.to_ascii_lowercase();
+    let is_start_of = |word: &str| !value.is_empty() && word.starts_with(&value);
+    is_start_of("false") || is_start_of("no") || value.len() > 1 && is_start_of("off") || value == "0"
 }
 
 /// A FATAL error with a text of its own.
@@ -290,7 +286,7 @@ fn split_options(text: &str) -> Vec<String> {
                 word.get_or_insert_default();
                 escaped = true;
             }
-            _ if c.is_ascii_whitespace() => words.extend(word.take()),
+            _ if c.is_ascii_whitespace() || c == '\x0b' => words.extend(word.take()),
             _ => word.get_or_insert_default().push(c),
         }
     }
@@ -359,6 +355,8 @@ pub struct Login {
     binding: Option<Vec<u8>>,
     scram: Option<Scram>,
     authenticated: bool,
+    /// What the server will say of its transactions is the client's own wish.
+    brings_read_only: bool,
     ready: Ready,
 }
 
@@ -367,7 +365,8 @@ impl Login {
     pub fn start(admission: &Admission, client: &Startup, binding: Option<Vec<u8>>, out: &mut Vec<u8>) -> Self {
         startup(admission, client, out);
         let upstream = admission.upstream.clone();
-        Self { upstream, binding, scram: None, authenticated: false, ready: Ready::default() }
+        let brings_read_only = client.parameter("default_transaction_read_only").is_some();
+        Self { upstream, binding, scram: None, authenticated: false, brings_read_only, ready: Ready::default() }
     }
 
     /// Takes one message of the upstream and writes what answers it.
@@ -378,7 +377,7 @@ impl Login {
         let body = &frame[HEAD_BYTES..];
         match frame[0] {
             backend::AUTHENTICATION => self.authenticate(body, answer).map(|()| Progress::More),
-            backend::ERROR => Ok(refusal(body)),
+            backend::ERROR => Ok(refused(body)),
             backend::PARAMETER_STATUS if self.authenticated => {
                 if self.ready.parameters.len() + frame.len() > PARAMETERS_BYTES_MAX {
                     return Err(Fault::Protocol(Side::Upstream, "the upstream reports more than 64 KiB of parameters"));
@@ -396,7 +395,13 @@ impl Login {
                 Ok(Progress::More)
             }
             backend::NOTICE | backend::NEGOTIATE_PROTOCOL_VERSION => Ok(Progress::More),
-            backend::READY_FOR_QUERY if self.authenticated => Ok(Progress::Ready(std::mem::take(&mut self.ready))),
+            backend::READY_FOR_QUERY if self.authenticated => {
+                let mut ready = std::mem::take(&mut self.ready);
+                if self.brings_read_only {
+                    ready.traits.default_transaction_read_only = ready.traits.in_hot_standby;
+                }
+                Ok(Progress::Ready(ready))
+            }
             _ => Err(Fault::Protocol(Side::Upstream, "an unexpected message came in the upstream's login")),
         }
     }
@@ -463,6 +468,9 @@ impl Login {
     }
 }
 
+/// What is said once, by us.
+const OURS: [&str; 3] = ["application_name", "client_encoding", "standard_conforming_strings"];
+
 /// Our startup message to the upstream. What is pinned is pinned here, so that RESET and DISCARD come back to it.
 pub fn startup(admission: &Admission, client: &Startup, out: &mut Vec<u8>) {
     let upstream = &admission.upstream;
@@ -474,14 +482,14 @@ pub fn startup(admission: &Admission, client: &Startup, out: &mut Vec<u8>) {
         };
         put("user", &upstream.user);
         put("database", &upstream.database);
-        put("application_name", &application_name(&admission.identity.subject, client));
-        put("client_encoding", "UTF8");
+        put("application_name", &application_name(admission, client));
+        put("client_encoding", client.parameter("client_encoding").unwrap_or("UTF8"));
         put("standard_conforming_strings", "on");
         if let Some(role) = &upstream.role {
             put("role", role);
         }
         for (name, value) in &client.parameters {
-            if !["application_name", "client_encoding"].contains(&name.to_ascii_lowercase().as_str()) {
+            if !OURS.iter().any(|ours| ours.eq_ignore_ascii_case(name)) {
                 put(name, value);
             }
         }
@@ -496,31 +504,36 @@ fn password(answer: &mut Vec<u8>, bytes: &[u8]) {
     });
 }
 
-/// `identity via wireward: <the client's>`, so that pg_stat_activity shows who it is. The server cuts it at 63 bytes.
-fn application_name(subject: &str, startup: &Startup) -> String {
-    match startup.parameter("application_name") {
-        Some(name) if !name.is_empty() => format!("{subject} via wireward: {name}"),
+/// What the client calls itself, so that it reads back what it has set; or `identity via wireward: <the client's>` where
+/// pg_stat_activity is to show who it is. The server cuts it at 63 bytes.
+fn application_name(admission: &Admission, startup: &Startup) -> String {
+    let subject = &admission.identity.subject;
+    match (startup.parameter("application_name"), admission.upstream.application_name) {
+        (Some(name), ApplicationName::Client) => name.to_owned(),
+        (Some(name), ApplicationName::Identity) if !name.is_empty() => format!("{subject} via wireward: {name}"),
         _ => format!("{subject} via wireward"),
     }
 }
 
 /// Why the upstream refused the login, as far as it is the client's business: no word of accounts or passwords.
-fn refusal(body: &[u8]) -> Progress {
+fn refused(body: &[u8]) -> Progress {
     let field = |wanted| {
         let text = fields(body).find(|(code, _)| *code == wanted).map(|(_, text)| text).unwrap_or_default();
         String::from_utf8_lossy(text).into_owned()
     };
     let sqlstate = field(b'C');
     // Too many connections, starting up or shutting down, settings that it does not take.
-    let tells = ["53", "57", "22", "42"].iter().any(|class| sqlstate.starts_with(class));
+    let tells = ["53", "57", "22", "42", "55"].iter().any(|class| sqlstate.starts_with(class));
     let text = match tells {
         true => format!("wireward: the upstream refused the session: {}", field(b'M')),
         false => "wireward: the upstream refused the gateway's login; the operator has to look at the resource's \
                   credential, database and address"
             .to_owned(),
     };
+    let hint = Some(field(b'H')).filter(|hint| tells && !hint.is_empty());
     let mut report = Vec::new();
-    Report::fatal(if tells { &sqlstate } else { "08004" }, &text).write(&mut report);
+    Report { hint: hint.as_deref(), ..Report::fatal(if tells { &sqlstate } else { "08004" }, &text) }
+        .write(&mut report);
     // admin_shutdown, crash_shutdown, cannot_connect_now.
     let is_away = ["57P01", "57P02", "57P03"].contains(&sqlstate.as_str());
     Progress::Refused { report, is_away, is_full: sqlstate == "53300" }

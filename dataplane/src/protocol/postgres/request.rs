@@ -1,7 +1,10 @@
 //! Messages of the client: the closed table, the state machine of the extended protocol, and refusals in their right place.
 //! Source: <https://www.postgresql.org/docs/18/protocol-flow.html>.
 
+use std::borrow::Cow;
 use std::rc::Rc;
+
+use policy_compiler::statement::postgres::foreign;
 
 use super::dissector::{CopyIn, Dissector, GuardDue, Skip, Wall};
 use super::function_call;
@@ -208,13 +211,15 @@ impl Dissector {
         judge: &mut dyn Judge,
         scratch: &mut Scratch,
     ) -> Result<Rc<Plan>, Step> {
-        let Judged::Plan(plan) = judge.judge(text) else { return Err(Step::Wait) };
+        let text = if self.is_utf8 { Cow::Borrowed(text) } else { foreign::letters(text) };
+        let Judged::Plan(plan) = judge.judge(&text) else { return Err(Step::Wait) };
         scratch.verdicts.push(plan.clone());
         self.described = None;
         match plan.verdict {
             Verdict::Deny => Err(self.refuse(plan, asking, scratch)),
             _ => {
                 self.is_stained |= plan.leaves_traces;
+                self.is_utf8 &= !plan.leaves_utf8;
                 Ok(plan)
             }
         }

@@ -128,6 +128,7 @@ pub fn denied(rule: &str, report: Report<'_>, view: u64) -> Plan {
         defers: false,
         ends_others: false,
         leaves_traces: false,
+        leaves_utf8: false,
         copy: None,
         view,
         text: None,
@@ -162,7 +163,8 @@ pub const GUARD_FAILS: &[u8] = b"22012";
 /// path of a session may leave pg_catalog to the server, who then searches it first, or name it first.
 pub const SETTINGS_HOLD: &str = "select 1 operator(pg_catalog./) (case when \
     pg_catalog.current_setting('standard_conforming_strings') operator(pg_catalog.=) 'on' \
-    and pg_catalog.current_setting('client_encoding') operator(pg_catalog.=) 'UTF8' \
+    and pg_catalog.current_setting('client_encoding') operator(pg_catalog.<>) \
+    all (array['BIG5', 'GB18030', 'GBK', 'JOHAB', 'SHIFT_JIS_2004', 'SJIS', 'UHC']) \
     and ($1 is null or pg_catalog.current_setting('role') operator(pg_catalog.=) $1) \
     and 'pg_catalog' operator(pg_catalog.=) (select s.s from pg_catalog.unnest(pg_catalog.current_schemas(true)) s \
     where not s.s operator(pg_catalog.~) '^pg_temp_' limit 1) then 1 else 0 end)";

@@ -1,5 +1,7 @@
 //! Messages of the upstream: matched against what is owed, masked in place, swallowed where we asked.
 
+use policy_compiler::judge::is_ascii_safe;
+
 use super::dissector::{CopyIn, Dissector, GuardDue, REPLY_BYTES_MAX, Skip};
 use super::names::{Made, NameId};
 use super::request::COPY_DISTURBED;
@@ -16,8 +18,8 @@ const MALFORMED_FAULT: Fault = Fault::Protocol(Side::Upstream, "a message of the
 const MALFORMED: Step = Step::End(MALFORMED_FAULT);
 const UNPINNED: Step = Step::End(Fault::Protocol(
     Side::Upstream,
-    "the upstream changed a setting that wireward pins (standard_conforming_strings, client_encoding, role, or pg_catalog's \
-     place in search_path)",
+    "the upstream changed a setting that wireward pins (standard_conforming_strings, role, pg_catalog's place in search_path, \
+     or client_encoding to one that is not safe)",
 ));
 /// A row leaves whole or not at all where a mask needs all of a value, or makes the row shorter.
 const ROW_TOO_LONG: &str = "a row to be masked is longer than limits.row_bytes_max, and a mask of it (null, hash, last4, \
@@ -463,7 +465,12 @@ impl Dissector {
         self.is_stained = true;
         match name {
             b"standard_conforming_strings" if value != b"on" => return UNPINNED,
-            b"client_encoding" if value != b"UTF8" => return UNPINNED,
+            b"client_encoding" if value != b"UTF8" => {
+                self.is_utf8 = false;
+                if !std::str::from_utf8(value).is_ok_and(is_ascii_safe) {
+                    return UNPINNED;
+                }
+            }
             _ => {}
         }
         if self.masks.active {

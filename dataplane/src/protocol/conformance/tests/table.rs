@@ -43,6 +43,7 @@ impl Judge for Table {
             defers: false,
             ends_others: false,
             leaves_traces: false,
+            leaves_utf8: false,
             copy: copied.then_some(copy),
         }))
     }
