@@ -78,7 +78,7 @@ def received(role, run):
             run(connection)
         except psycopg.Error as error:
             assert not connection.broken, error
-    return bytes(tap.received)
+    return tap.in_clear()
 
 
 def hides(name, run):

@@ -35,11 +35,13 @@ def login(role, port=None):
             "user": os.environ["SERVER_USER"],
             "password": os.environ["SERVER_PASSWORD"],
         }
+    # In clear through a tap: what is encrypted would hide every leak from it.
+    way = {"port": port, "sslmode": "disable"} if port else {"port": int(os.environ["GATEWAY_PORT"])}
     return {
         "host": "127.0.0.1",
-        "port": port or int(os.environ["GATEWAY_PORT"]),
         "user": os.environ["GATEWAY_USER"],
         "password": os.environ[f"{role.upper()}_TOKEN"],
+        **way,
     }
 
 
@@ -67,6 +69,11 @@ class Tap:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def in_clear(self):
+        """What the client got, if it began without encryption: else nothing could be found in it."""
+        assert self.received[:1] == b"R", bytes(self.received[:20])
+        return bytes(self.received)
 
     def _accept(self):
         while True:
