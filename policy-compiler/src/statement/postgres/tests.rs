@@ -342,3 +342,30 @@ fn time_of_one_analysis() {
         println!("{} bytes: {:?} an analysis, bound {}", sql.len(), started.elapsed() / 2000, depth::bound(sql));
     }
 }
+
+#[test]
+fn what_is_called_is_named_unless_it_has_no_name() {
+    for (sql, called, unnamed) in [
+        (
+            "select similarity(a, 'b'), public.purge(1), similarity('c', 'd') from t",
+            &["similarity", "public.purge"][..],
+            false,
+        ),
+        ("select lower(a), nextval('s'), pg_notify('a', 'b') from t", &[], false),
+        ("select similarity(a, 'b') from t where a operator(public.%) 'b'", &["similarity"], true),
+        ("select * from t tablesample public.mine (1)", &[], true),
+        ("insert into t select f(1)", &["f"], false),
+    ] {
+        let statement = one(sql);
+        let names = statement.called.iter().map(|called| match &called.schema {
+            Some(schema) => format!("{schema}.{}", called.name),
+            None => called.name.clone(),
+        });
+        assert_eq!(
+            (names.collect::<Vec<_>>(), statement.calls_unnamed),
+            (called.iter().map(|c| (*c).to_owned()).collect(), unnamed),
+            "{sql}"
+        );
+        assert_eq!(statement.effects.has(Effect::Call), unnamed || !called.is_empty(), "{sql}");
+    }
+}
