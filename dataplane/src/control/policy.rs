@@ -224,9 +224,12 @@ fn leaves_traces(statement: &Statement) -> bool {
 
 /// It sets another encoding for what comes behind it.
 fn leaves_utf8(statement: &Statement) -> bool {
-    let is_other = |value: &String| !judge::is_utf8(value);
-    let encodings = statement.settings.iter().filter(|setting| setting.name.eq_ignore_ascii_case("client_encoding"));
-    encodings.filter_map(|setting| setting.value.as_ref()).any(is_other)
+    let mut encodings = statement.settings.iter().filter(|setting| setting.name.eq_ignore_ascii_case("client_encoding"));
+    encodings.any(|setting| match &setting.value {
+        NewValue::Default => false,
+        NewValue::Is(value) => !judge::is_utf8(value),
+        NewValue::Any => true,
+    })
 }
 
 /// A text that the server's own grammar refuses is refused in the server's words; all else in ours, with rule and policy.
