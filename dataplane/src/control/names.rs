@@ -74,6 +74,10 @@ impl judge::Catalogue for Names<'_> {
         self.snapshot.named(schema, name).all(|(_, relation)| relation.columns.iter().any(|(_, n)| n == column))
     }
 
+    fn type_of(&self, schema: Option<&str>, name: &str, column: &str) -> Option<u32> {
+        self.snapshot.type_of(schema, name, column)
+    }
+
     fn schema_of(&self, name: &str) -> Option<String> {
         Some(self.only(None, name)?.schema.clone())
     }
@@ -135,6 +139,10 @@ impl judge::Catalogue for OwnNames<'_> {
 
     fn has_column(&self, schema: Option<&str>, name: &str, column: &str) -> bool {
         self.borrowed().has_column(schema, name, column)
+    }
+
+    fn type_of(&self, schema: Option<&str>, name: &str, column: &str) -> Option<u32> {
+        self.borrowed().type_of(schema, name, column)
     }
 
     fn schema_of(&self, name: &str) -> Option<String> {
