@@ -114,8 +114,7 @@ impl<'a> Reading<'a> {
             Some(_) => built_in("default-deny"),
             None if self.acts_by_masked(statement).is_some() => built_in(self.acts_by_masked(statement)?),
             None if self.keeps_masked(statement) => built_in("masked-source"),
-            None if self.copies_in_binary(statement) => built_in("binary-copy"),
-            None => None,
+            None => self.copies_untakeable(statement).and_then(built_in),
         }
     }
 
@@ -293,10 +292,14 @@ impl<'a> Reading<'a> {
     }
 
     /// Whether the statement copies rows out in a format that no mask can be applied to.
-    fn copies_in_binary(&self, statement: &Statement) -> bool {
-        let Some(copy) = &statement.copy else { return false };
-        let masked = || self.masks().next().is_some() || self.policy.detects.iter().any(|d| self.concerns(&d.scope));
-        copy.direction == CopyDirection::ToClient && copy.format == CopyFormat::Binary && masked()
+    fn copies_untakeable(&self, statement: &Statement) -> Option<&'static str> {
+        let copy = statement.copy.as_ref().filter(|copy| copy.direction == CopyDirection::ToClient)?;
+        let masked = self.masks().next().is_some() || self.policy.detects.iter().any(|d| self.concerns(&d.scope));
+        match (&copy.unmodelled, copy.format) {
+            (Some(_), _) if masked => Some("copy-option"),
+            (None, CopyFormat::Binary) if self.unsourced(statement) => Some("binary-copy"),
+            _ => None,
+        }
     }
 
     fn writes_settings(&self, statement: &Statement) -> bool {

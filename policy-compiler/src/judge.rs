@@ -54,6 +54,11 @@ pub trait Catalogue {
         Vec::new()
     }
 
+    /// The type of a column, if each relation that may be meant has it and all agree; of a domain the type beneath.
+    fn type_of(&self, _schema: Option<&str>, _name: &str, _column: &str) -> Option<u32> {
+        None
+    }
+
     /// The schema in which the session's search_path finds an unqualified relation, if that is known for sure.
     ///
     /// While it is `None`, a rule for `audit.log` concerns every unqualified `log`, and a grant on `public.*` none.
@@ -100,7 +105,7 @@ pub enum Action {
 pub struct Judgement {
     pub action: Action,
     /// The deciding rule's name. Without a rule: `grant` for what is allowed; `default-deny`, `unparsable`,
-    /// `pinned-setting`, `opaque`, `masked-source`, `masked-shape` or `binary-copy` for what is denied.
+    /// `pinned-setting`, `opaque`, `masked-source`, `masked-shape`, `copy-option` or `binary-copy` for what is denied.
     pub rule: String,
     /// In the user's words: `DELETE on customers is not granted to role analyst`.
     pub reason: String,
@@ -116,6 +121,9 @@ pub struct Judgement {
     pub unsourced_harmless: Vec<bool>,
     /// Only if some statement copies out what may be masked for the subject.
     pub copy_masks: Option<CopyMasks>,
+    /// The type OID of each field that a COPY … TO STDOUT sends, 0 where it is not known. Empty if the text does not tell
+    /// how many there are, or copies twice.
+    pub copy_types: Vec<u32>,
 }
 
 /// What to do with the fields of COPY … TO STDOUT.
@@ -181,7 +189,7 @@ impl Case<'_> {
             .or_else(|| self.ungranted(statement))
             .or_else(|| self.lets_masked_values_act(statement))
             .or_else(|| self.copies_masked_values(statement))
-            .or_else(|| self.copies_out_in_binary(statement))
+            .or_else(|| self.copies_out_unmasked(statement))
     }
 
     fn unreachable(&self) -> Denial {
@@ -201,6 +209,7 @@ impl Case<'_> {
             mask_unsourced: analysis.statements.iter().any(|statement| self.masks_unsourced(statement)),
             unsourced_harmless: self.harmless_columns(analysis),
             copy_masks: self.copy_masks(analysis),
+            copy_types: self.copy_types(analysis),
         }
     }
 }
@@ -237,6 +246,7 @@ impl Denial {
             mask_unsourced: false,
             unsourced_harmless: Vec::new(),
             copy_masks: None,
+            copy_types: Vec::new(),
         }
     }
 }

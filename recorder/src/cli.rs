@@ -125,7 +125,7 @@ fn print_table(sessions: &[Session], refused_counted: u64, out: &mut dyn Write) 
     let head =
         ["SESSION", "STARTED", "SUBJECT", "ACTOR", "ROLES", "RESOURCE", "STATEMENTS", "BLOCKED", "DURATION", "STATE"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
-    rows.extend(sessions.iter().map(|session| row(session).to_vec()));
+    rows.extend(sessions.iter().map(|session| narrow(row(session).to_vec())));
     if sessions.iter().all(|session| session.actors.is_empty()) {
         rows.iter_mut().for_each(|row| _ = row.remove(ACTOR));
     }
@@ -138,6 +138,29 @@ fn print_table(sessions: &[Session], refused_counted: u64, out: &mut dyn Write) 
     match refused_counted {
         0 => Ok(()),
         count => writeln!(out, "{count} more refused logins were counted and not recorded one by one: replay s_0"),
+    }
+}
+
+/// A cell shows no more, since names come from tokens and clients; the last one, which widens no other, says why a login was
+/// refused. `--json` has all of them whole.
+const CELL_CHARACTERS_MAX: usize = 40;
+const LAST_CELL_CHARACTERS_MAX: usize = 160;
+
+fn narrow(mut row: Vec<String>) -> Vec<String> {
+    let last = row.len() - 1;
+    for (column, cell) in row.iter_mut().enumerate() {
+        cut(cell, if column == last { LAST_CELL_CHARACTERS_MAX } else { CELL_CHARACTERS_MAX });
+    }
+    row
+}
+
+/// What is too long keeps its beginning and its end.
+fn cut(cell: &mut String, characters_max: usize) {
+    let count = cell.chars().count();
+    if count > characters_max {
+        let tail = characters_max / 3;
+        let head = cell.chars().take(characters_max - 1 - tail);
+        *cell = head.chain(['…']).chain(cell.chars().skip(count - tail)).collect();
     }
 }
 
@@ -190,5 +213,39 @@ fn exit_code(directory: &Path, result: io::Result<u8>) -> u8 {
             eprintln!("{}: {error}", directory.display());
             FAILED
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_widens_the_table_and_json_has_it_whole() {
+        let long = format!("spiffe://acme.example/{}/nightly", "x".repeat(40_000));
+        let session = |id: &str, subject: &str| Session {
+            session: id.to_owned(),
+            started_unix_ns: 0,
+            last_unix_ns: 0,
+            subject: subject.to_owned(),
+            actors: vec![long.clone()],
+            roles: vec![long.clone()],
+            resource: long.clone(),
+            protocol: "postgres".to_owned(),
+            statements: 0,
+            blocked: 0,
+            closed: Some(long.clone()),
+            open: serde_json::Value::Null,
+            refused: None,
+        };
+        let sessions = [session("s_1", &long), session("s_2", "ann")];
+        let mut out = Vec::new();
+        print_table(&sessions, 0, &mut out).expect("a table");
+        let table = String::from_utf8(out).expect("text");
+        assert!(table.lines().all(|line| line.chars().count() < 450), "{table}");
+        assert!(table.contains("spiffe://acme.example/xxxx…xxxxx/nightly  "), "{table}");
+        let mut out = Vec::new();
+        print_json(&sessions, 0, &mut out).expect("lines");
+        assert!(String::from_utf8(out).expect("text").contains(&long));
     }
 }

@@ -40,8 +40,45 @@ COPIES = {
     "a star that names a column": """copy (select (select item from (select (select s.* from
         (select reverse(ssn) as item from vault.customers) s)) x) from orders limit 1) to stdout""",
     "a row's function written as a column": "copy (select c.record_out from vault.customers c) to stdout",
+    "a marker for NULL that takes the delimiter with it": r"""copy (select null::text, ssn, null::text, 'pad', 'q'
+        from vault.customers) to stdout (null '\', delimiter ',')""",
+    "the same in the old syntax": r"""copy (select null::text, ssn, null::text, 'pad', 'q'
+        from vault.customers) to stdout delimiter ',' null '\'""",
+    "a marker for NULL that ends in an escape": r"""copy (select null::text, ssn, null::text, 'pad', 'q'
+        from vault.customers) to stdout (null 'x\')""",
+    "a marker for NULL that is a star": """copy (select null::text, ssn, null::text, 'pad', 'q'
+        from vault.customers) to stdout (delimiter *, null *)""",
+    "a marker for NULL that opens a quote": """copy (select null::text, ssn, null::text, 'pad', 'q'
+        from vault.customers) to stdout (format csv, null '"')""",
+    "a quote that is a letter": """copy (select 'aq', ssn, 'qa' from vault.customers) to stdout (format csv, quote 'q')""",
+    "an escape that is the delimiter": """copy (select 'a,"', ssn, '"' from vault.customers)
+        to stdout (format csv, escape ',')""",
+    "quotes in values behind an escape": r"""copy (select 'a"\', ssn, '\"' from vault.customers)
+        to stdout (format csv, escape '\')""",
+    "an escape at the end of a bare value": r"""copy (select 'a\', ssn, 'b\' from vault.customers)
+        to stdout (format csv, escape '\')""",
+    "escapes in values": r"""copy (select E'a\\', E'\\\t', ssn, E'\t\\' from vault.customers) to stdout""",
+    "a header that is none": """copy (select ssn from vault.customers) to stdout (format csv, header false)""",
+    "a header twice": """copy (select ssn from vault.customers) to stdout (header, header off)""",
     "a computed column": "set search_path = public, vault; copy (select c.computed from vault.customers c) to stdout",
 }
+
+# What no detector may miss however COPY writes it.
+NOTED = {
+    "a delimiter in an address": "copy (select 'ben.private@example.net') to stdout (delimiter '@')",
+    "a delimiter in a number": "copy (select '123-45-6789') to stdout (delimiter '-')",
+    "a quote in an address": "copy (select 'ben.private@example.net') to stdout (format csv, quote '@')",
+    "an escape in an address": "copy (select 'ben.private@example.net') to stdout (format csv, escape '@', force_quote *)",
+    "an address between quotes": """copy (select '"ben.private@example.net"') to stdout (format csv)""",
+    "an address behind an escape": r"copy (select E'\\ben.private@example.net\t') to stdout",
+    "an address in binary": "copy (select 7::int8, 'ben.private@example.net'::text) to stdout (format binary)",
+    "an array in binary": "copy (select array['ben.private@example.net', '123-45-6789']) to stdout (format binary)",
+    "a large row in binary": """copy (select 7, repeat('x, "', 20000) || ' ben.private@example.net ') to stdout (format binary)""",
+    "a large row of quotes": """copy (select repeat('x, "', 20000) || ' ben.private@example.net ' || repeat('y', 9000))
+        to stdout csv""",
+    "a large row of escapes": r"copy (select repeat(E'\t\\', 20000) || ' ben.private@example.net ') to stdout",
+}
+NOTES = (b"private", b"example.net", b"123", b"6789")
 
 LAUNDRY = """insert into orders (customer_id, item, amount, placed_at, status)
     select 1, {value}, 1, now(), 'washed' from {source}"""
@@ -110,6 +147,60 @@ for name, text in ROWS.items():
         hides(name + " in binary", lambda connection, text=text: connection.execute(text, binary=True))
 for name, text in COPIES.items():
     hides(name, copying(text))
+
+
+def detects(name, text):
+    def check():
+        seen = received("analyst", copying(text))
+        for value in NOTES:
+            assert value not in seen, seen[-400:]
+
+    check.__name__ = "detected_is_" + name.replace(" ", "_")
+    case(check)
+
+
+for name, text in NOTED.items():
+    detects(name, text)
+
+HONEST = [
+    "copy orders to stdout",
+    "copy orders to stdout (format binary)",
+    "copy binary orders to stdout",
+    "copy (select count(*), sum(amount) from orders) to stdout (format binary)",
+    "copy orders to stdout (format csv, header, delimiter ';', null 'NULL', force_quote *)",
+    "copy (select id, item from orders order by id limit 3) to stdout with csv header quote ''''",
+    "copy (select item from orders order by id limit 3) to stdout (delimiter '|', null '')",
+]
+
+
+@case
+def an_honest_copy_gives_what_it_gives_directly():
+    for text in HONEST:
+        seen = []
+        for role in ("direct", "analyst"):
+            with psycopg.connect(dbname="shop", **login(role)) as connection:
+                with connection.cursor() as cursor, cursor.copy(text) as copy:
+                    seen.append(b"".join(bytes(part) for part in copy))
+        assert seen[0] == seen[1], text
+
+
+@case
+def a_refused_option_of_copy_is_named_with_the_remedy_and_refused_to_nobody_without_masks():
+    for text, words in (
+        (r"copy orders to stdout (null '\')", "NULL"),
+        ("copy orders to stdout (delimiter '@')", "DELIMITER '@'"),
+        ("copy orders to stdout (encoding 'latin1')", "ENCODING latin1"),
+    ):
+        with psycopg.connect(dbname="shop", **login("analyst")) as connection:
+            try:
+                connection.execute(text)
+                raise AssertionError(f"{text} ran")
+            except psycopg.errors.InsufficientPrivilege as error:
+                assert words in error.diag.message_detail and error.diag.message_hint, error
+        with psycopg.connect(dbname="shop", **login("dba")) as connection:
+            with connection.cursor() as cursor, cursor.copy(text) as copy:
+                assert sum(len(part) for part in copy) > 1000, text
+
 
 
 def refused(name, text):

@@ -85,6 +85,12 @@ fn spoiled_claims(world: &World) {
         ("exp null", with(|claims| claims["exp"] = Value::Null)),
         ("exp as an array", with(|claims| claims["exp"] = json!([9_999_999_999u64]))),
         ("no exp", without("exp")),
+        ("exp in the year 31,000,000", with(|claims| claims["exp"] = json!(978_307_200_000_000_u64))),
+        ("exp in two days", with(|claims| claims["exp"] = json!(now + 2 * 86_400))),
+        ("iat tomorrow", with(|claims| claims["iat"] = json!(now + 86_400))),
+        ("iat as a string", with(|claims| claims["iat"] = json!("now"))),
+        ("nbf without end", with(|claims| claims["nbf"] = json!(1e300))),
+        ("events", with(|claims| claims["events"] = json!({"http://schemas.openid.net/event/backchannel-logout": {}}))),
         ("nbf in an hour", with(|claims| claims["nbf"] = json!(now + 3600))),
         ("nbf as a string", with(|claims| claims["nbf"] = json!("x"))),
         ("aud of another service", with(|claims| claims["aud"] = json!("payroll"))),
@@ -136,6 +142,14 @@ fn spoiled_headers(world: &World) {
         let header = json!({"alg": name, "typ": "JWT", "kid": "demo-1"});
         must_be_refused(world, &format!("alg {name:?}, no signature"), &compact(&header, &claims, |_| String::new()));
         must_be_refused(world, &format!("alg {name:?}, good signature"), &compact(&header, &claims, honestly));
+    }
+    for name in ["logout+jwt", "application/logout+jwt", "dpop+jwt", "secevent+jwt", "JOSE", ""] {
+        let header = json!({"alg": "ES256", "typ": name, "kid": "demo-1"});
+        must_be_refused(world, &format!("typ {name:?}"), &compact(&header, &claims, honestly));
+    }
+    for name in ["jwt", "at+jwt", "application/at+jwt"] {
+        let header = json!({"alg": "ES256", "typ": name, "kid": "demo-1"});
+        assert!(try_token(world, &compact(&header, &claims, honestly)).is_ok(), "typ {name:?} is an identity's");
     }
     let other = Issuer::new().expect("a second issuer");
     let embedded = json!({"alg": "ES256", "kid": "demo-1", "jwk": other.jwks()["keys"][0]});

@@ -198,40 +198,26 @@ fn cursors(world: &World) {
     }
 }
 
-/// A COPY says no types, so that numbers are covered as strings are: their fields are text to whoever reads them.
+/// A COPY says no types, but the catalogue does: its fields are masked as the columns of a result are.
 fn copies(world: &World) {
     let raw = raw(world);
     let select = format!("select {} from masked order by id", names());
     for source in [format!("({select})"), format!("masked ({})", names())] {
-        for (options, delimiter, null) in [("", '\t', "\\N"), ("(format csv, delimiter '|')", '|', "")] {
+        for (options, delimiter, null) in [
+            ("", '\t', "\\N"),
+            ("(delimiter ';', null 'NULL')", ';', "NULL"),
+            ("(format csv, delimiter '|')", '|', ""),
+            ("(format csv, delimiter '|', header, null 'NA', escape '!')", '|', "NA"),
+        ] {
             let shown = world.psql(&world.through("analyst"), &[&format!("copy {source} to stdout {options}")]);
             let lines = shown.must_succeed().out;
-            assert_eq!(lines.lines().count(), ROWS, "{options}: {lines}");
-            for (raw, line) in raw.iter().zip(lines.lines()) {
-                let fields: Vec<&str> = line.split(delimiter).collect();
-                assert_eq!(fields.len(), raw.len(), "{options}: {line}");
-                for (((action, number), raw), seen) in columns().into_iter().zip(raw).zip(fields) {
-                    let what = format!("copy {options}: {action} on {}: {raw:?} became {seen:?}", TYPES[number].0);
-                    check_field(&what, action, raw.as_deref(), seen, null);
-                }
-            }
+            let heads = usize::from(options.contains("header"));
+            assert!(heads == 0 || lines.lines().next() == Some(&names().replace(", ", "|")), "{lines}");
+            let value = |field: &str| (field != null).then(|| field.trim_matches('"').as_bytes().to_vec());
+            let lines = lines.lines().skip(heads);
+            let rows: Vec<Row> = lines.map(|line| line.split(delimiter).map(value).collect()).collect();
+            check_rows(&format!("copy {source} {options}"), &raw, &rows);
         }
-    }
-}
-
-fn check_field(what: &str, action: &str, raw: Option<&[u8]>, seen: &str, null: &str) {
-    let Some(raw) = raw else { return assert_eq!(seen, null, "{what}") };
-    let quoted = |text: &str| text.len() >= 2 && text.starts_with('"') && text.ends_with('"');
-    let inner = if quoted(seen) { &seen[1..seen.len() - 1] } else { seen };
-    let text = String::from_utf8_lossy(raw);
-    assert!(text.is_empty() || !seen.contains(&*text), "{what}");
-    match action {
-        // One byte has no room for the two of \N.
-        "null" if null.len() > raw.len() => assert!(inner.is_empty() || inner == "*", "{what}"),
-        "null" => assert_eq!(seen, null, "{what}"),
-        "redact" => assert!(inner.bytes().all(|byte| byte == b'*'), "{what}"),
-        "hash" => assert!(inner.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7')), "{what}"),
-        _ => assert!(inner.bytes().filter(|byte| byte.is_ascii_alphanumeric()).count() <= 4, "{what}"),
     }
 }
 

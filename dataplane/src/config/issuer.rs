@@ -37,6 +37,9 @@ pub(super) struct RawIssuer {
     name_claim: ClaimPath,
     #[serde(default = "default_leeway_s")]
     leeway_s: u64,
+    token_types: Option<Vec<String>>,
+    #[serde(default = "default_token_lifetime_max_s")]
+    token_lifetime_max_s: u64,
     #[serde(default = "default_oauth_scope")]
     oauth_scope: String,
     #[serde(default)]
@@ -73,6 +76,9 @@ fn default_name_claim() -> ClaimPath {
 fn default_leeway_s() -> u64 {
     60
 }
+fn default_token_lifetime_max_s() -> u64 {
+    86_400
+}
 fn default_oauth_scope() -> String {
     "openid".to_owned()
 }
@@ -92,6 +98,10 @@ pub struct Issuer {
     pub roles: Vec<RoleRule>,
     /// Seconds of clock difference that `exp` and `nbf` are given.
     pub leeway_s: u64,
+    /// Values of the header's `typ` that are taken for an identity; a token without one is too.
+    pub token_types: Vec<String>,
+    /// How many seconds from now a token may expire at most, before the leeway.
+    pub token_lifetime_max_s: u64,
     /// Scopes that clients without a token are told to ask for; may be empty.
     pub oauth_scope: String,
 }
@@ -220,6 +230,8 @@ fn check(raw: RawIssuer, directory: &Path) -> Result<Issuer, String> {
     let named = |why: String| format!("issuer {label}: {why}");
     algorithms(&raw.algorithms).map_err(named)?;
     scope(&raw.oauth_scope).map_err(named)?;
+    lifetime(raw.token_lifetime_max_s).map_err(named)?;
+    let token_types = token_types(&raw).map_err(named)?;
     let issuer = Issuer {
         keys: keys(&raw, directory).map_err(named)?,
         roles: raw.role.into_iter().map(role_rule).collect::<Result<_, _>>().map_err(named)?,
@@ -230,6 +242,8 @@ fn check(raw: RawIssuer, directory: &Path) -> Result<Issuer, String> {
         roles_claim: raw.roles_claim,
         name_claim: raw.name_claim,
         leeway_s: raw.leeway_s,
+        token_types,
+        token_lifetime_max_s: raw.token_lifetime_max_s,
         oauth_scope: raw.oauth_scope,
     };
     match challenge(Some(&issuer)).len() {
@@ -246,6 +260,29 @@ fn scope(text: &str) -> Result<(), String> {
     match text.is_empty() || text.split(' ').all(|word| !word.is_empty() && word.bytes().all(is_plain)) {
         true => Ok(()),
         false => Err("oauth_scope must be words with one blank between them, without quotes and backslashes".into()),
+    }
+}
+
+/// Types of tokens that stand for something else than who somebody is.
+const OTHER_TYPES: [&str; 3] = ["logout+jwt", "dpop+jwt", "secevent+jwt"];
+
+/// ID tokens and most access tokens say `JWT` or nothing, access tokens by RFC 9068 `at+jwt`, JWT-SVIDs also `JOSE`.
+fn token_types(raw: &RawIssuer) -> Result<Vec<String>, String> {
+    let Some(named) = &raw.token_types else {
+        let svid = raw.trust_domain.is_some().then_some("JOSE");
+        return Ok(["JWT", "at+jwt"].into_iter().chain(svid).map(str::to_owned).collect());
+    };
+    match named.iter().find(|name| name.is_empty() || OTHER_TYPES.iter().any(|other| name.eq_ignore_ascii_case(other)))
+    {
+        Some(name) => Err(format!("token_types: `{name}` is never an identity; use \"JWT\" or \"at+jwt\"")),
+        None => Ok(named.clone()),
+    }
+}
+
+fn lifetime(seconds: u64) -> Result<(), String> {
+    match seconds {
+        60..=31_536_000 => Ok(()),
+        _ => Err("token_lifetime_max_s is 60 to 31536000 (a year)".into()),
     }
 }
 
@@ -363,6 +400,10 @@ mod tests {
             ("oauth_scope = 'a\"b'", "without quotes"),
             ("oauth_scope = 'a\\b'", "without quotes"),
             ("oauth_scope = 'ä'", "without quotes"),
+            ("token_types = ['logout+jwt']", "never an identity"),
+            ("token_types = ['']", "never an identity"),
+            ("token_lifetime_max_s = 59", "60 to"),
+            ("token_lifetime_max_s = 31536001", "60 to"),
             ("unknown = 1", "unknown field"),
         ] {
             let complaint = read(&format!("{SOUND}{lines}")).expect_err(lines);

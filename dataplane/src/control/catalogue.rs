@@ -53,6 +53,8 @@ pub(super) struct Relation {
     definition: Option<String>,
     /// (number, name), in order of number.
     pub columns: Vec<(u16, String)>,
+    /// Type OIDs of the columns, in the same order; of a domain the type beneath.
+    pub types: Vec<u32>,
     /// Generated columns, with those that they are computed from.
     pub generated: BTreeMap<u16, Sources>,
 }
@@ -76,8 +78,9 @@ const RELATIONS: &str = "SELECT c.oid, n.nspname::text, c.relname::text, \
      CASE WHEN c.relkind IN ('v', 'm') THEN pg_catalog.pg_get_viewdef(c.oid) END \
      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
      WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 't')";
-const COLUMNS: &str = "SELECT attrelid, attnum, attname::text, attgenerated <> '' FROM pg_catalog.pg_attribute \
+const COLUMNS: &str = "SELECT attrelid, attnum, attname::text, attgenerated <> '', atttypid FROM pg_catalog.pg_attribute \
      WHERE attnum > 0 AND NOT attisdropped ORDER BY attrelid, attnum";
+const DOMAINS: &str = "SELECT oid, typbasetype FROM pg_catalog.pg_type WHERE typtype = 'd'";
 const INHERITS: &str = "SELECT inhrelid, inhparent FROM pg_catalog.pg_inherits";
 const READS: &str = "SELECT DISTINCT r.ev_class, d.refobjid FROM pg_catalog.pg_depend d \
      JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass \
@@ -100,6 +103,9 @@ const CALLS: &str = "SELECT DISTINCT r.ev_class FROM pg_catalog.pg_depend d \
      JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid \
      JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass \
      AND d.refclassid = 'pg_catalog.pg_proc'::regclass AND n.nspname NOT IN ('pg_catalog', 'information_schema')";
+
+/// The OID of the type `text`.
+const TEXT: u32 = 25;
 
 impl Snapshot {
     /// Reads the catalogue over a connection of its own.
@@ -129,10 +135,13 @@ impl Snapshot {
             let relation = Relation { schema: row.get(1), name, definition: row.get(3), ..Relation::default() };
             snapshot.relations.insert(oid, relation);
         }
+        let domains = client.query(DOMAINS, &[]).await?;
+        let domains: HashMap<u32, u32> = domains.iter().map(|r| (r.get(0), r.get(1))).collect();
         for row in client.query(COLUMNS, &[]).await? {
             if let Some(relation) = snapshot.relations.get_mut(&row.get(0)) {
                 let number = row.get::<_, i16>(1) as u16;
                 relation.columns.push((number, row.get(2)));
+                relation.types.push(beneath(&domains, row.get(4)));
                 relation.generated.extend(row.get::<_, bool>(3).then(|| (number, Sources::default())));
             }
         }
@@ -201,13 +210,14 @@ impl Snapshot {
         }
     }
 
-    /// A catalogue of plain tables in schema `public`, for tests and the simulator: (OID, name, columns numbered from 1).
+    /// A catalogue of plain tables of text in schema `public`, for tests and the simulator: (OID, name, columns numbered from 1).
     pub fn of(tables: &[(u32, &str, &[&str])]) -> Self {
         let mut snapshot = Self::default();
         for (oid, name, columns) in tables {
+            let types = vec![TEXT; columns.len()];
             let columns = (1..).zip(columns.iter().map(|c| (*c).to_owned())).collect();
             let relation =
-                Relation { schema: "public".into(), name: (*name).to_owned(), columns, ..Relation::default() };
+                Relation { schema: "public".into(), name: (*name).to_owned(), columns, types, ..Relation::default() };
             snapshot.by_name.entry((*name).to_owned()).or_default().push(*oid);
             snapshot.relations.insert(*oid, relation);
         }
@@ -257,6 +267,16 @@ impl Snapshot {
         self.relations.get(&oid)?.columns.iter().find(|(_, n)| n == name).map(|(number, _)| *number)
     }
 
+    /// The type of a column in each relation of the name, if they all have it and agree.
+    pub(super) fn type_of(&self, schema: Option<&str>, name: &str, column: &str) -> Option<u32> {
+        let mut types = self.named(schema, name).map(|(_, relation)| {
+            let place = relation.columns.iter().position(|(_, n)| n == column)?;
+            relation.types.get(place).copied()
+        });
+        let first = types.next()??;
+        types.all(|other| other == Some(first)).then_some(first)
+    }
+
     /// The relations of this name that a view reads.
     pub(super) fn bases<'a>(&'a self, view: u32, name: &'a str) -> impl Iterator<Item = u32> + 'a {
         self.named(None, name).map(|(oid, _)| oid).filter(move |oid| self.reads.contains(&(view, *oid)))
@@ -288,6 +308,19 @@ impl Relation {
         let analysis = postgres::analyse_for(self.definition.as_deref()?, server, Budget::ANALYSER).ok()?;
         analysis.statements.into_iter().next()
     }
+}
+
+/// The type that a domain is of, through domains over domains.
+fn beneath(domains: &HashMap<u32, u32>, type_oid: u32) -> u32 {
+    let mut type_oid = type_oid;
+    // Two reads of a changing catalogue need not agree: no circle may keep us.
+    for _ in 0..=domains.len() {
+        match domains.get(&type_oid) {
+            Some(below) => type_oid = *below,
+            None => return type_oid,
+        }
+    }
+    0
 }
 
 async fn version(client: &Client) -> Result<Version, String> {

@@ -114,6 +114,7 @@ impl Verifier {
         if !is_allowed(string(&jwt.header, "alg")?, &issuer.settings) {
             return Err("the token's algorithm is not allowed".into());
         }
+        claims::check_type(&jwt.header, &issuer.settings)?;
         let keys = issuer.keys(now).map_err(|none| match none {
             NoKeys::Yet => Refusal::UntilFetched(number),
             NoKeys::Reachable => Refusal::For(UNREACHABLE),

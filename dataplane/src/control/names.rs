@@ -102,6 +102,10 @@ impl judge::Catalogue for Names<'_> {
         self.snapshot.added.schemas_of_function(name)
     }
 
+    fn type_of(&self, schema: Option<&str>, name: &str, column: &str) -> Option<u32> {
+        self.snapshot.type_of(schema, name, column)
+    }
+
     fn schema_of(&self, name: &str) -> Option<String> {
         let all = self.snapshot.meant(None, name);
         let (_, first) = all.first()?;
@@ -186,6 +190,10 @@ impl judge::Catalogue for OwnNames<'_> {
 
     fn schemas_of_function(&self, name: &str) -> Vec<String> {
         self.borrowed().schemas_of_function(name)
+    }
+
+    fn type_of(&self, schema: Option<&str>, name: &str, column: &str) -> Option<u32> {
+        self.borrowed().type_of(schema, name, column)
     }
 
     fn schema_of(&self, name: &str) -> Option<String> {

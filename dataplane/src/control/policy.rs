@@ -6,7 +6,7 @@ use std::sync::Arc;
 use policy_compiler::artifact::{MaskAction, Masks, Policy, RoleSet};
 use policy_compiler::detect::transform::HashKey;
 use policy_compiler::detect::{Kind, KindSet};
-use policy_compiler::judge::{self, Action, Judgement};
+use policy_compiler::judge::{self, Action, CopyMasks, Judgement};
 use policy_compiler::statement::postgres::{self, Budget};
 use policy_compiler::statement::{AnalyseError, Analysis, Copy, CopyDirection, CopyFormat, Dropped, Effect, Named, NewValue, Statement};
 
@@ -52,17 +52,35 @@ pub struct Decision {
 }
 
 /// How the rows of a COPY are split into fields.
+#[derive(PartialEq)]
 struct CopyShape {
+    binary: bool,
     csv: bool,
     delimiter: u8,
     quote: u8,
     escape: u8,
+    null: Box<[u8]>,
+    header: bool,
 }
 
 impl CopyShape {
     fn of(copy: &Copy) -> Self {
-        let csv = copy.format == CopyFormat::Csv;
-        Self { csv, delimiter: copy.delimiter, quote: copy.quote, escape: copy.escape }
+        let (binary, csv) = (copy.format == CopyFormat::Binary, copy.format == CopyFormat::Csv);
+        let null = copy.null.as_bytes().into();
+        Self {
+            binary,
+            csv,
+            delimiter: copy.delimiter,
+            quote: copy.quote,
+            escape: copy.escape,
+            null,
+            header: copy.header,
+        }
+    }
+
+    fn plan(self, masks: Option<CopyMasks>, types: Vec<u32>) -> CopyPlan {
+        let Self { binary, csv, delimiter, quote, escape, null, header } = self;
+        CopyPlan { masks, types: types.into(), binary, csv, delimiter, quote, escape, null, header }
     }
 }
 
@@ -118,7 +136,7 @@ impl Subject {
                 && statements.iter().all(|s| s.literals_are_plain && s.copy.is_none()),
             judgement,
             // One plan serves the text, and several copies may differ in their fields: then rows are starred whole.
-            copy: if let [copy] = copies[..] { Some(CopyShape::of(copy)) } else { None },
+            copy: shared_shape(&copies),
             position,
         }
     }
@@ -140,7 +158,7 @@ impl Decision {
             Action::Hold | Action::Deny => Verdict::Deny,
         };
         let refusal = (verdict == Verdict::Deny).then(|| refusal(&judgement, self.position, policy).into_boxed_slice());
-        let masks = judgement.copy_masks;
+        let (masks, types) = (judgement.copy_masks, judgement.copy_types);
         Plan {
             verdict,
             rule: judgement.rule.into(),
@@ -156,15 +174,16 @@ impl Decision {
             leaves_utf8: self.leaves_utf8,
             view,
             text: (text.len() <= TEXT_KEPT_BYTES_MAX).then(|| text.into()),
-            copy: self.copy.zip(masks).map(|(shape, masks)| CopyPlan {
-                masks,
-                csv: shape.csv,
-                delimiter: shape.delimiter,
-                quote: shape.quote,
-                escape: shape.escape,
-            }),
+            copy: self.copy.map(|shape| shape.plan(masks, types)),
         }
     }
+}
+
+/// The layout of all copies of a text, if they have one.
+fn shared_shape(copies: &[&Copy]) -> Option<CopyShape> {
+    let mut shapes = copies.iter().map(|copy| CopyShape::of(copy));
+    let first = shapes.next()?;
+    shapes.all(|shape| shape == first).then_some(first)
 }
 
 /// A cursor that would make a refused statement run it instead of failing, or a name of our own questions.
@@ -271,7 +290,7 @@ mod tests {
     use policy_compiler::policy::Source;
 
     use super::*;
-    use crate::datapath::mask::CopyOut;
+    use crate::datapath::mask::{Copied, CopyOut};
 
     const POLICY: &str = r#"
         [[role]]
@@ -294,13 +313,15 @@ mod tests {
         let roles = policy.role_named("analyst").expect("the role is there");
         let subject = Subject::new(policy.clone(), roles, "shop".into(), snapshot);
         let fields = Some(row.split(['\t', ',']).count());
-        let copy = CopyOut {
-            plan: Some(Rc::new(subject.decide(text.as_bytes()).into_plan(&policy, 0, text.as_bytes()))),
-            fields,
+        let plan = subject.decide(text.as_bytes()).into_plan(&policy, 0, text.as_bytes());
+        let (mut row, mut aside) = (row.as_bytes().to_vec(), Vec::new());
+        let view = subject.mask_view(HashKey::new([1; 32]));
+        let seen = match CopyOut::new(Some(Rc::new(plan)), fields, false).mask(&view, &mut row, &mut aside) {
+            Copied::Here(bytes) => row[..bytes].to_vec(),
+            Copied::Aside => aside,
+            Copied::Malformed => panic!("{text} is malformed"),
         };
-        let mut row = row.as_bytes().to_vec();
-        let bytes = copy.mask(&subject.mask_view(HashKey::new([1; 32])), &mut row);
-        String::from_utf8(row[..bytes].to_vec()).expect("masks keep UTF-8")
+        String::from_utf8(seen).expect("masks keep UTF-8")
     }
 
     #[test]
@@ -328,9 +349,12 @@ mod tests {
                 "copy (select (select note from (select (case when true then note else note end)::text \
                  from (select name as note from people) z) s) from items) to stdout",
                 "Ada\n",
-                "***\n",
+                "\\N\n",
             ),
-            ("copy (select p.computed from people p) to stdout", "Ada\n", "***\n"),
+            ("copy (select p.computed from people p) to stdout", "Ada\n", "\\N\n"),
+            ("copy people to stdout (header)", "id\tname\n", "id\tname\n"),
+            ("copy people (name) to stdout (null '', delimiter '|')", "\n", "\n"),
+            ("copy people to stdout; copy people to stdout", "7\tAda\n", "7\t\\N\n"),
             ("copy items to stdout", "7\tAda\n", "7\tAda\n"),
             ("copy people to stdout (format csv); copy people to stdout", "7\tAda\n", "*\t***\n"),
             ("copy items to stdout (delimiter '|'); copy people to stdout", "7\tAda\n", "*\t***\n"),

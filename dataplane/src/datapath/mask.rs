@@ -13,6 +13,7 @@ use policy_compiler::detect::transform::{self, HashKey, Transform};
 use policy_compiler::detect::{self, Kind, KindSet, Match};
 use policy_compiler::judge::CopyMasks;
 
+use super::copy_text;
 use super::stream::TextStream;
 use super::verdict::{CopyPlan, Plan};
 use crate::protocol::postgres::wire::{HEAD_BYTES, fields, u16_at, u32_at};
@@ -83,6 +84,13 @@ impl MaskView {
         }
     }
 
+    /// What becomes of a field of a COPY: as of a column of the same type. One whose type is not known may be a number.
+    pub(super) fn copied(&self, copy: &CopyPlan, index: usize) -> Act {
+        let type_oid = copy.types.get(index).copied().unwrap_or(0);
+        let column = Column { relation: 0, number: 0, type_oid, binary: false };
+        copy.mask(index).map_or_else(|| self.content(&column), |action| whole(action, &column))
+    }
+
     fn content(&self, column: &Column) -> Act {
         match self.detect.is_some() && may_hold_text(column.type_oid) {
             true => Act::Detect { json: matches!(column.type_oid, oid::JSON | oid::JSONB) },
@@ -119,6 +127,11 @@ impl DetectView {
         }
         // Text that is no cell cannot be NULL: it is starred.
         transform::apply(transform(self.actions[kind as usize]).unwrap_or(Transform::Redact), key, value);
+    }
+
+    /// Some match asks for a cell to be NULL, which must be known before it leaves.
+    fn nulls_any(&self) -> bool {
+        Kind::ALL.into_iter().any(|kind| self.nulls(kind))
     }
 
     /// A match of this kind asks for the whole cell to be NULL.
@@ -170,7 +183,7 @@ impl Act {
             Self::Pass | Self::Shape | Self::Whole(Transform::Redact) => true,
             // Whether a value is NULL stands before it, and a pseudonym or its last characters need all of it.
             Self::Null | Self::Whole(_) => false,
-            Self::Detect { .. } => view.detect.as_ref().is_none_or(|d| !Kind::ALL.into_iter().any(|k| d.nulls(k))),
+            Self::Detect { .. } => !view.detect.as_ref().is_some_and(DetectView::nulls_any),
         }
     }
 }
@@ -267,35 +280,56 @@ impl RowPlan {
         if usize::from(u16_at(frame, HEAD_BYTES)?) != self.acts.len() {
             return None;
         }
-        let (mut read, mut write) = (HEAD_BYTES + 2, HEAD_BYTES + 2);
-        for act in &self.acts {
-            let length = u32_at(frame, read)? as i32;
-            let bytes = usize::try_from(length).ok().or((length == -1).then_some(0))?;
-            let (from, to) = (read + 4, read + 4 + bytes);
-            let value = frame.get_mut(from..to)?;
-            let null = length == -1 || view.cell(*act, value);
-            if null {
-                frame[write..write + 4].copy_from_slice(&(-1i32).to_be_bytes());
-                write += 4;
-            } else {
-                if read != write {
-                    frame.copy_within(read..to, write);
-                }
-                write += 4 + bytes;
-            }
-            read = to;
-        }
-        if read != frame.len() {
-            return None;
-        }
+        let write = view.values(self.acts.iter().copied(), frame, HEAD_BYTES + 2)?;
         frame[1..HEAD_BYTES].copy_from_slice(&(write as u32 - 1).to_be_bytes());
         Some(write)
     }
 }
 
 impl MaskView {
+    /// Masks values that stand behind each other from `at` to the end, each with its length before it, in place. Where they
+    /// end then; `None` if they are malformed.
+    fn values(&self, acts: impl Iterator<Item = Act>, row: &mut [u8], at: usize) -> Option<usize> {
+        let (mut read, mut write) = (at, at);
+        for act in acts {
+            let length = u32_at(row, read)? as i32;
+            let bytes = usize::try_from(length).ok().or((length == -1).then_some(0))?;
+            let (from, to) = (read + 4, read + 4 + bytes);
+            let value = row.get_mut(from..to)?;
+            let null = length == -1 || self.cell(act, value);
+            if null {
+                row[write..write + 4].copy_from_slice(&(-1i32).to_be_bytes());
+                write += 4;
+            } else {
+                if read != write {
+                    row.copy_within(read..to, write);
+                }
+                write += 4 + bytes;
+            }
+            read = to;
+        }
+        (read == row.len()).then_some(write)
+    }
+
+    /// Masks a message of a COPY in binary format in place: its head, a row, both, or its end. How long it is then.
+    fn binary_row(&self, copy: &CopyPlan, fields: Option<usize>, row: &mut [u8], is_first: bool) -> Option<usize> {
+        let at = match is_first {
+            true if row.starts_with(BINARY_SIGNATURE) => (u32_at(row, 15)? as usize).checked_add(19)?,
+            true => return None,
+            false => 0,
+        };
+        if at == row.len() {
+            return Some(at);
+        }
+        match usize::from(u16_at(row, at)?) {
+            BINARY_END => (at + 2 == row.len()).then_some(row.len()),
+            count if fields == Some(count) => self.values((0..count).map(|i| self.copied(copy, i)), row, at + 2),
+            _ => None,
+        }
+    }
+
     /// Masks one value in place. True if it shall be NULL.
-    fn cell(&self, act: Act, value: &mut [u8]) -> bool {
+    pub(super) fn cell(&self, act: Act, value: &mut [u8]) -> bool {
         match act {
             Act::Pass => false,
             Act::Null => true,
@@ -318,51 +352,137 @@ impl MaskView {
 /// A COPY … TO STDOUT in text or csv that is passing.
 #[derive(Debug)]
 pub struct CopyOut {
-    pub plan: Option<Rc<Plan>>,
+    plan: Option<Rc<Plan>>,
     /// How many fields a row has, by the upstream's word. If the plan knows another number, its places are not theirs.
-    pub fields: Option<usize>,
+    fields: Option<usize>,
+    is_binary: bool,
+    /// The next row has the names of the columns, or begins a COPY in binary format.
+    header_due: bool,
+}
+
+/// How a COPY in binary format begins; flags and the length of an extension follow. Source: "Binary Format" of the manual on COPY.
+const BINARY_SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
+
+/// Stands in the place of a row's count of fields behind the last row.
+const BINARY_END: usize = 0xffff;
+
+/// What to do with each row of a COPY.
+enum Rows<'a> {
+    Pass,
+    /// We are not sure which statement runs, or what a row looks like: nothing but its shape passes.
+    Shape,
+    Fields(&'a CopyPlan),
+}
+
+/// A row of a COPY that is masked.
+pub enum Copied {
+    /// In place, to so many bytes.
+    Here(usize),
+    /// It has grown, by markers for NULL, and stands at the end of the bytes given.
+    Aside,
+    Malformed,
+}
+
+/// How to treat a row that is larger than a slot.
+pub enum LargeCopy {
+    Alike(Act),
+    Detect(Rc<Plan>),
+    /// A field must be looked at as a whole.
+    Whole,
 }
 
 impl CopyOut {
-    /// Masks one CopyData body in place (the server sends a row in each); its new length.
-    pub fn mask(&self, view: &MaskView, row: &mut [u8]) -> usize {
-        let bytes = match self.fields_to_mask() {
-            Ok(copy) => super::copy_text::mask_fields(view, copy, row),
-            Err(Act::Shape) => {
-                redact_all(row);
-                return row.len();
-            }
-            Err(_) => row.len(),
-        };
-        view.scrub(&mut row[..bytes]);
-        bytes
+    pub fn new(plan: Option<Rc<Plan>>, fields: Option<usize>, is_binary: bool) -> Self {
+        let header_due = is_binary || plan.as_ref().and_then(|plan| plan.copy.as_ref()).is_some_and(|copy| copy.header);
+        Self { plan, fields, is_binary, header_due }
     }
 
-    /// How to treat a row while it passes; `None` if its fields must be looked at, which needs all of it.
-    pub fn streams(&self) -> Option<Act> {
-        self.fields_to_mask().err()
+    /// Masks one CopyData body (the server sends a row in each); one that would grow goes to the end of `aside`.
+    pub fn mask(&mut self, view: &MaskView, row: &mut [u8], aside: &mut Vec<u8>) -> Copied {
+        let is_header = std::mem::take(&mut self.header_due);
+        let copy = match self.rows(view) {
+            Rows::Pass => return Copied::Here(row.len()),
+            Rows::Shape => {
+                redact_all(row);
+                return Copied::Here(row.len());
+            }
+            Rows::Fields(copy) if copy.binary => {
+                let masked = view.binary_row(copy, self.fields, row, is_header);
+                return masked.map_or(Copied::Malformed, Copied::Here);
+            }
+            Rows::Fields(copy) => copy,
+        };
+        if let (true, Some(detect)) = (is_header || copy.detects_only(), &view.detect)
+            && copy_text::is_surely_clean(copy, detect.kinds, row)
+        {
+            return Copied::Here(row.len());
+        }
+        let from = aside.len();
+        let fields = copy_text::Fields { view, copy, is_header }.write(row, aside);
+        let bytes = aside.len() - from;
+        if self.fields.is_some_and(|announced| announced.max(1) != fields) {
+            redact_all(row);
+            aside.truncate(from);
+            return Copied::Here(row.len());
+        }
+        let Some(place) = row.get_mut(..bytes) else { return Copied::Aside };
+        place.copy_from_slice(&aside[from..]);
+        aside.truncate(from);
+        Copied::Here(bytes)
+    }
+
+    pub fn large(&self, view: &MaskView) -> LargeCopy {
+        let nulls = || view.detect.as_ref().is_some_and(DetectView::nulls_any);
+        match (self.rows(view), &self.plan) {
+            (Rows::Pass, _) => LargeCopy::Alike(Act::Pass),
+            (Rows::Shape, _) => LargeCopy::Alike(Act::Shape),
+            (Rows::Fields(copy), Some(plan)) if copy.detects_only() && !copy.binary && !self.header_due && !nulls() => {
+                LargeCopy::Detect(plan.clone())
+            }
+            _ => LargeCopy::Whole,
+        }
+    }
+
+    /// Rows in binary format can be taken apart, if they are in one.
+    pub fn is_understood(&self, view: &MaskView) -> bool {
+        !self.is_binary || !matches!(self.rows(view), Rows::Shape)
     }
 
     /// No mask is on a field: only detectors look through the rows.
-    pub fn detects_only(&self) -> bool {
-        matches!(self.fields_to_mask(), Err(Act::Detect { .. }))
+    pub fn detects_only(&self, view: &MaskView) -> bool {
+        matches!(self.rows(view), Rows::Fields(copy) if copy.detects_only())
     }
 
-    /// The plan of the fields, or how to treat the row as one text.
-    fn fields_to_mask(&self) -> Result<&CopyPlan, Act> {
-        let copy = self.plan.as_deref().map(|p| (&p.copy, p.mask_unsourced));
-        match copy {
+    fn rows(&self, view: &MaskView) -> Rows<'_> {
+        let Some(plan) = self.plan.as_deref() else { return Rows::Shape };
+        match &plan.copy {
+            None if plan.mask_unsourced || view.detect.is_some() => Rows::Shape,
+            None => Rows::Pass,
+            Some(copy) if copy.binary != self.is_binary => Rows::Shape,
             // The upstream sends other fields than the plan knows.
-            Some((Some(CopyPlan { masks: CopyMasks::Columns(masks), .. }), _)) if self.fields != Some(masks.len()) => {
-                Err(Act::Shape)
+            Some(CopyPlan { masks: Some(CopyMasks::Columns(masks)), .. }) if self.fields != Some(masks.len()) => {
+                Rows::Shape
             }
-            Some((Some(CopyPlan { masks: CopyMasks::Columns(masks), .. }), _)) if masks.iter().all(Option::is_none) => {
-                Err(Act::Detect { json: false })
-            }
-            Some((Some(copy), _)) => Ok(copy),
-            Some((None, false)) => Err(Act::Detect { json: false }),
-            // We are not sure which statement runs: nothing but the shape of the row passes.
-            _ => Err(Act::Shape),
+            Some(CopyPlan { types, .. }) if !types.is_empty() && self.fields != Some(types.len()) => Rows::Shape,
+            Some(copy) if copy.detects_only() && view.detect.is_none() => Rows::Pass,
+            Some(copy) => Rows::Fields(copy),
+        }
+    }
+}
+
+impl CopyPlan {
+    fn detects_only(&self) -> bool {
+        match &self.masks {
+            None => true,
+            Some(CopyMasks::Columns(masks)) => masks.iter().all(Option::is_none),
+            Some(CopyMasks::All(_)) => false,
+        }
+    }
+
+    fn mask(&self, index: usize) -> Option<MaskAction> {
+        match self.masks.as_ref()? {
+            CopyMasks::All(action) => Some(*action),
+            CopyMasks::Columns(actions) => actions.get(index).copied().unwrap_or(Some(MaskAction::Redact)),
         }
     }
 }

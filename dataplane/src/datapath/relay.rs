@@ -5,7 +5,7 @@
 
 mod large;
 
-use ring::{Flags, Kind};
+use ring::{Flags, Kind, Receipt};
 
 use super::counters::Counters;
 use super::lane::Lane;
@@ -14,9 +14,10 @@ use super::verdict::{Judge, Plan};
 use crate::buffer::{Gathered, Slab};
 use crate::fault::{Fault, Side};
 use crate::protocol::postgres::framer::Framed;
+use crate::protocol::postgres::redact;
 use crate::protocol::postgres::wire::frontend::PASSWORD;
 use crate::protocol::{Dissector, Scratch, Step};
-use large::Recording;
+use large::{Pieces, Recording};
 
 /// Frames that one pump handles before it records what it has, so that a burst's verdicts stay within the ring's reserve.
 const RUN_FRAMES_MAX: usize = 256;
@@ -65,6 +66,10 @@ pub struct Relay<D> {
     pub dissector: D,
     /// A gathered reply that leaves as the ring takes it.
     recording: Option<Box<Recording>>,
+    /// A request that is recorded in pieces.
+    pieces: Pieces,
+    /// A request had a secret, and not all is answered: errors may quote it.
+    has_asked_secret: bool,
     /// The policy's identity, first 8 bytes: stands in every verdict record.
     pub epoch: [u8; 8],
     /// Executions that the client has asked for: what an auditor counts.
@@ -75,12 +80,24 @@ pub struct Relay<D> {
 
 impl<D: Dissector> Relay<D> {
     pub fn new(session: u64, requests: Lane, replies: Lane, dissector: D, epoch: [u8; 8]) -> Self {
-        Self { session, requests, replies, dissector, recording: None, epoch, statements: 0, refused: 0 }
+        Self {
+            session,
+            requests,
+            replies,
+            dissector,
+            recording: None,
+            pieces: Pieces::default(),
+            has_asked_secret: false,
+            epoch,
+            statements: 0,
+            refused: 0,
+        }
     }
 
     /// Moves everything that can be moved, in both directions.
     pub fn pump(&mut self, cx: &mut Cx<'_>) -> Flow {
         let flow = self.pump_both(cx);
+        self.has_asked_secret &= self.dissector.is_owing() || self.requests.is_held();
         self.requests.settle(cx.slab);
         self.replies.settle(cx.slab);
         flow
@@ -194,11 +211,18 @@ impl<D: Dissector> Relay<D> {
         cx.counters.rows_scanned.add(std::mem::take(&mut cx.scratch.scanned_rows));
         if run > 0 {
             let note = self.note(direction, Flags::WHOLE, cx);
+            let mut has_secret = self.has_asked_secret;
             let lane = self.lane(direction);
-            let Some(receipt) = cx.tap.record(note, &[&lane.window(cx.slab)[..run]]) else {
+            let window = &lane.window(cx.slab)[..run];
+            let recorded = match direction {
+                Direction::ToUpstream => record_asked(cx.tap, cx.scratch, note, window, &mut has_secret),
+                Direction::ToClient => record_answered(cx.tap, &mut cx.scratch.recorded, note, window, has_secret),
+            };
+            let Some(receipt) = recorded else {
                 return not_recorded(cx);
             };
             lane.clear(cx.slab, run, receipt);
+            self.has_asked_secret = has_secret;
         }
         self.record_verdicts(verdicts, cx)
     }
@@ -235,7 +259,7 @@ impl<D: Dissector> Relay<D> {
         if direction == Direction::ToUpstream && dropped > 0 {
             let note = self.note(direction, Flags::WHOLE, cx);
             let frame = &self.requests.window(cx.slab)[..bytes];
-            if cx.tap.record(note, &[frame]).is_none() {
+            if record_asked(cx.tap, cx.scratch, note, frame, &mut self.has_asked_secret).is_none() {
                 return not_recorded(cx);
             }
         }
@@ -252,7 +276,7 @@ impl<D: Dissector> Relay<D> {
         if direction == Direction::ToClient || matches!(fault, Fault::Gone(_)) {
             return Flow::End(fault);
         }
-        let (flags, bytes) = match bytes {
+        let (flags, length) = match bytes {
             0 => (Flags::BEGIN, self.requests.window_bytes().min(LAST_WORDS_BYTES_MAX)),
             whole => (Flags::WHOLE, whole),
         };
@@ -260,10 +284,13 @@ impl<D: Dissector> Relay<D> {
         let window = self.requests.window(cx.slab);
         let kept = match window.first() {
             Some(&PASSWORD) => 1,
-            _ => bytes,
+            _ => length,
         };
-        let recorded = cx.tap.record(note, &[&window[..kept]]).is_some();
-        let stopped = match recorded {
+        let recorded = match bytes {
+            0 => self.pieces.record(cx.tap, cx.scratch, note, &window[..kept]),
+            _ => record_asked(cx.tap, cx.scratch, note, &window[..kept], &mut self.has_asked_secret),
+        };
+        let stopped = match recorded.is_some() {
             true => self.record_verdicts(cx.scratch.verdicts.len(), cx),
             false => not_recorded(cx),
         };
@@ -282,7 +309,8 @@ impl<D: Dissector> Relay<D> {
             to_upstream.clear();
         }
         if !to_client.is_empty() {
-            let Some(receipt) = cx.tap.record(note, &[to_client]) else {
+            let has_secret = self.has_asked_secret;
+            let Some(receipt) = record_answered(cx.tap, &mut cx.scratch.recorded, note, to_client, has_secret) else {
                 return Some(Flow::End(Fault::NotRecorded));
             };
             self.replies.insert(to_client, receipt);
@@ -304,6 +332,41 @@ enum Outcome {
     Empty,
     Partial { tag: u8, bytes: usize },
     Step { step: Step, bytes: usize },
+}
+
+/// Records whole messages of the client, their secrets starred.
+fn record_asked(
+    tap: &mut dyn Evidence,
+    scratch: &mut Scratch,
+    note: Note,
+    messages: &[u8],
+    has_secret: &mut bool,
+) -> Option<Receipt> {
+    if !redact::may_hold_secret(messages) {
+        return tap.record(note, &[messages]);
+    }
+    scratch.recorded.clear();
+    scratch.recorded.extend_from_slice(messages);
+    redact::run(&mut scratch.recorded);
+    *has_secret |= scratch.recorded != messages;
+    tap.record(note, &[&scratch.recorded])
+}
+
+/// Records whole messages to the client; errors without what they may quote, where a secret was asked.
+fn record_answered(
+    tap: &mut dyn Evidence,
+    recorded: &mut Vec<u8>,
+    note: Note,
+    messages: &[u8],
+    has_secret: bool,
+) -> Option<Receipt> {
+    if !has_secret {
+        return tap.record(note, &[messages]);
+    }
+    recorded.clear();
+    recorded.extend_from_slice(messages);
+    redact::reports(recorded);
+    tap.record(note, &[recorded])
 }
 
 /// The session ends; its verdicts must not stand in the record of the next one.

@@ -96,13 +96,30 @@ pub enum Verdict {
     Deny = 3,
 }
 
-#[derive(Debug)]
+/// How the rows of a COPY … TO STDOUT are split into fields, and what to mask in them.
+#[derive(Debug, Default)]
 pub struct CopyPlan {
-    pub masks: CopyMasks,
+    /// `None`: no field is masked for where it comes from; detectors still look at them.
+    pub masks: Option<CopyMasks>,
+    /// The type OID of each field, 0 where it is not known. Empty if none is.
+    pub types: Box<[u32]>,
+    /// In binary format the rest means nothing.
+    pub binary: bool,
     pub csv: bool,
     pub delimiter: u8,
     pub quote: u8,
     pub escape: u8,
+    /// What stands for NULL.
+    pub null: Box<[u8]>,
+    /// The first row has the names of the columns.
+    pub header: bool,
+}
+
+impl CopyPlan {
+    /// Of a COPY without options, from which nothing is masked by column.
+    pub fn text() -> Self {
+        Self { delimiter: b'\t', quote: b'"', escape: b'"', null: (*b"\\N").into(), ..Self::default() }
+    }
 }
 
 /// What a session learns when it asks for the plan of a text.

@@ -45,6 +45,8 @@ pub struct Scratch {
     pub before: Vec<u8>,
     /// Bytes of our own that leave in the other direction.
     pub back: Vec<u8>,
+    /// Messages as they are recorded, where that is not how they came.
+    pub recorded: Vec<u8>,
     /// Verdicts given on the way, for the record.
     pub verdicts: Vec<Rc<Plan>>,
     /// Rows that went through masks, to be counted, and those that only detectors looked through.
@@ -52,7 +54,17 @@ pub struct Scratch {
     pub scanned_rows: u64,
 }
 
+/// Rows up to a slot leave the scratch as large as it is.
+const SCRATCH_KEPT_BYTES_MAX: usize = 256 * 1024;
+
 impl Scratch {
+    /// What one large row took is not kept.
+    pub fn shrink(&mut self) {
+        if self.before.is_empty() && self.before.capacity() > SCRATCH_KEPT_BYTES_MAX {
+            self.before = Vec::new();
+        }
+    }
+
     /// A row is looked at, by detectors alone or under masks.
     pub fn count_row(&mut self, detectors_alone: bool) {
         *if detectors_alone { &mut self.scanned_rows } else { &mut self.masked_rows } += 1;
@@ -64,6 +76,8 @@ pub trait Dissector {
     fn frame(&self, window: &[u8]) -> postgres::framer::Framed;
     /// Whether a message of the client with this tag asks for something to be run.
     fn is_execution(tag: u8) -> bool;
+    /// Whether answers of the upstream are due.
+    fn is_owing(&self) -> bool;
     /// A whole frame from the client.
     fn request(&mut self, frame: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step;
     /// The head of a frame from the client that is larger than a slot.

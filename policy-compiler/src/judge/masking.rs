@@ -52,10 +52,17 @@ impl Case<'_> {
         Some(denial)
     }
 
-    /// Denies COPY … TO STDOUT in binary to whoever has any mask: its rows are not taken apart.
-    pub(super) fn copies_out_in_binary(&self, statement: &Statement) -> Option<Denial> {
-        let is_binary = statement.copy.as_ref().is_some_and(|copy| copy.format == CopyFormat::Binary);
-        if !is_binary || !is_copy_out(statement) || self.first_mask().or_else(|| self.first_detect()).is_none() {
+    /// Denies COPY … TO STDOUT where something may have to be masked and its rows cannot be taken apart for that.
+    pub(super) fn copies_out_unmasked(&self, statement: &Statement) -> Option<Denial> {
+        let copy = statement.copy.as_ref().filter(|_| is_copy_out(statement))?;
+        self.first_mask().or_else(|| self.first_detect())?;
+        if let Some(unmodelled) = &copy.unmodelled {
+            let reason = format!("a COPY with {} cannot be masked field by field", unmodelled.what);
+            let mut denial = Denial::new("copy-option", reason);
+            denial.hint = Some(unmodelled.remedy.clone());
+            return Some(denial);
+        }
+        if copy.format != CopyFormat::Binary || !self.masks_unsourced(statement) {
             return None;
         }
         let mut denial = Denial::new("binary-copy", "a COPY in binary format cannot be masked".to_owned());
@@ -78,6 +85,45 @@ impl Case<'_> {
             None => self.masks_of_output(statement),
         };
         Some(columns.map_or(CopyMasks::All(MaskAction::Null), CopyMasks::Columns))
+    }
+
+    /// The type OIDs of the fields of the text's only COPY, 0 where one is not known; empty if not even their number is.
+    pub(super) fn copy_types(&self, analysis: &Analysis) -> Vec<u32> {
+        let mut copies = analysis.statements.iter().filter(|statement| is_copy_out(statement));
+        let (Some(statement), None) = (copies.next(), copies.next()) else { return Vec::new() };
+        self.types_of_copy(statement).unwrap_or_default()
+    }
+
+    fn types_of_copy(&self, statement: &Statement) -> Option<Vec<u32>> {
+        let copy = statement.copy.as_ref()?;
+        if let Some((schema, name)) = &copy.table {
+            let relation = Resolved::of(self.catalogue, schema.as_deref(), name);
+            let listed = || (!copy.columns.is_empty()).then(|| copy.columns.clone());
+            let columns = listed().or_else(|| self.catalogue.copied_columns(relation.schema(), name))?;
+            return Some(self.types_of(&relation, &columns));
+        }
+        let mut types = Vec::new();
+        for column in &statement.output {
+            match column {
+                // It may stand for several columns.
+                Output::Unknown => return None,
+                Output::Computed(_) | Output::Rows | Output::Column { relation: None, .. } => types.push(0),
+                Output::Column { relation: Some(name), name: column } => {
+                    types.push(self.catalogue.type_of(None, name, column).unwrap_or(0));
+                }
+                Output::All { schema, relation } => {
+                    let relation = Resolved::of(self.catalogue, schema.as_deref(), relation);
+                    let columns = self.catalogue.columns(relation.schema(), relation.name)?;
+                    types.extend(self.types_of(&relation, &columns));
+                }
+            }
+        }
+        Some(types)
+    }
+
+    fn types_of(&self, relation: &Resolved<'_>, columns: &[String]) -> Vec<u32> {
+        let type_of = |column: &String| self.catalogue.type_of(relation.schema(), relation.name, column);
+        columns.iter().map(|column| type_of(column).unwrap_or(0)).collect()
     }
 
     fn masks_of_table(&self, copy: &Copy, schema: Option<&str>, name: &str) -> Option<Vec<Option<MaskAction>>> {

@@ -29,13 +29,14 @@ pub fn detect_kinds() -> [&'static str; Kind::ALL.len()] {
 pub const ROLES_MAX: usize = 128;
 
 /// The verdict names that no rule may take.
-pub const RESERVED_NAMES: [&str; 8] = [
+pub const RESERVED_NAMES: [&str; 9] = [
     "grant",
     "default-deny",
     "unparsable",
     "pinned-setting",
     "opaque",
     "masked-source",
+    "copy-option",
     "binary-copy",
     "reserved-name",
 ];

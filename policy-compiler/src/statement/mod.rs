@@ -266,6 +266,15 @@ pub struct Copy {
     pub escape: u8,
     pub null: String,
     pub header: bool,
+    /// What about the form of its rows masking cannot follow exactly; who is masked may not run it.
+    pub unmodelled: Option<Unmodelled>,
+}
+
+/// An option, and what to do instead, both in the user's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unmodelled {
+    pub what: String,
+    pub remedy: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,6 +9,24 @@ use crate::config::issuer::{Condition, Issuer, Test};
 /// Actors behind each other that a token may name.
 const ACTORS_MAX: usize = 8;
 
+/// The year 10,000: no clock of ours tells later times.
+const TIME_UNIX_S_MAX: u64 = 253_402_300_800;
+
+/// Whether a token of this explicit type (RFC 8725 section 3.11) is taken for an identity. Types are media types: `application/`
+/// may be left out, and case does not count (RFC 7515 section 4.1.9).
+///
+/// # Errors
+/// It is not.
+pub fn check_type(header: &Object, settings: &Issuer) -> Result<(), &'static str> {
+    let Some(written) = string(header, "typ")? else { return Ok(()) };
+    let lower = written.to_ascii_lowercase();
+    let bare = lower.strip_prefix("application/").unwrap_or(&lower);
+    match settings.token_types.iter().any(|taken| taken.eq_ignore_ascii_case(bare)) {
+        true => Ok(()),
+        false => Err("the token is of a type (typ) that is no identity here: give an ID token or access token"),
+    }
+}
+
 /// Checks the claims by their issuer's settings.
 ///
 /// # Errors
@@ -22,7 +40,18 @@ pub fn check(claims: &Object, settings: &Issuer, now_unix_s: u64) -> Result<Iden
     if time(claims, "nbf")?.is_some_and(|nbf| now_unix_s.saturating_add(leeway) < nbf) {
         return Err("the token is not valid yet (nbf)");
     }
-    time(claims, "iat")?;
+    if expires > now_unix_s.saturating_add(settings.token_lifetime_max_s).saturating_add(leeway) {
+        return Err(
+            "the token lives for longer than this gateway takes (token_lifetime_max_s): get one that expires sooner",
+        );
+    }
+    if time(claims, "iat")?.is_some_and(|iat| now_unix_s.saturating_add(leeway) < iat) {
+        return Err("the token was issued in the future (iat): the clocks differ");
+    }
+    // Logout and security event tokens (OpenID Connect Back-Channel Logout, RFC 8417) have the same issuer and audience.
+    if claims.contains_key("events") {
+        return Err("the token tells of an event and is nobody's identity (events)");
+    }
     if !audiences(claims)?.contains(&settings.audience.as_str()) {
         return Err("the token is for another audience (aud)");
     }
@@ -108,8 +137,8 @@ fn time(claims: &Object, name: &'static str) -> Result<Option<u64>, &'static str
         None => Ok(None),
         // RFC 7519 allows fractions; a string, a negative or an endless number is none of its times.
         Some(Value::Number(n)) => match (n.as_u64(), n.as_f64()) {
-            (Some(seconds), _) if seconds < 1 << 53 => Ok(Some(seconds)),
-            (None, Some(seconds)) if seconds >= 0.0 && seconds < 9e15 => Ok(Some(seconds as u64)),
+            (Some(seconds), _) if seconds < TIME_UNIX_S_MAX => Ok(Some(seconds)),
+            (None, Some(seconds)) if seconds >= 0.0 && seconds < TIME_UNIX_S_MAX as f64 => Ok(Some(seconds as u64)),
             _ => Err("a time in the token is out of range"),
         },
         Some(_) => Err("a time in the token is not a number"),
@@ -226,6 +255,56 @@ mod tests {
             ("ann", false),
         ] {
             assert_eq!(check(&token(json!({"sub": subject})), &settings, 1_000).is_ok(), counts, "{subject}");
+        }
+    }
+
+    #[test]
+    fn only_types_of_tokens_that_are_identities_count() {
+        let (https, spiffe) = ("issuer = 'https://i'", "trust_domain = 'acme.test'");
+        let only = "issuer = 'https://i'\ntoken_types = ['at+jwt']";
+        for (lines, header, counts) in [
+            (https, json!({}), true),
+            (https, json!({"typ": "JWT"}), true),
+            (https, json!({"typ": "jwt"}), true),
+            (https, json!({"typ": "at+jwt"}), true),
+            (https, json!({"typ": "application/at+JWT"}), true),
+            (https, json!({"typ": "logout+jwt"}), false),
+            (https, json!({"typ": "dpop+jwt"}), false),
+            (https, json!({"typ": "secevent+jwt"}), false),
+            (https, json!({"typ": "JOSE"}), false),
+            (https, json!({"typ": ""}), false),
+            (https, json!({"typ": "application/"}), false),
+            (https, json!({"typ": null}), false),
+            (https, json!({"typ": ["JWT"]}), false),
+            (spiffe, json!({"typ": "JOSE"}), true),
+            (only, json!({"typ": "at+jwt"}), true),
+            (only, json!({"typ": "JWT"}), false),
+        ] {
+            let header = header.as_object().expect("an object");
+            assert_eq!(check_type(header, &settings(lines)).is_ok(), counts, "{lines}: {header:?}");
+        }
+    }
+
+    #[test]
+    fn times_are_of_this_age_and_events_are_nobody() {
+        let https = "issuer = 'https://i'";
+        let short = "issuer = 'https://i'\ntoken_lifetime_max_s = 600";
+        for (lines, claims, counts) in [
+            (https, json!({"exp": 1_000 + 86_400 + 60}), true),
+            (https, json!({"exp": 1_000 + 86_400 + 61}), false),
+            (https, json!({"exp": 978_307_200_000_000_u64}), false),
+            (short, json!({"exp": 1_660}), true),
+            (short, json!({"exp": 1_661}), false),
+            (https, json!({"iat": 1_060}), true),
+            (https, json!({"iat": 1_061}), false),
+            (https, json!({"iat": -1}), false),
+            (https, json!({"iat": 1e300}), false),
+            (https, json!({"iat": "1000"}), false),
+            (https, json!({"nbf": 253_402_300_800_u64}), false),
+            (https, json!({"nbf": 1e18}), false),
+            (https, json!({"events": {"http://schemas.openid.net/event/backchannel-logout": {}}}), false),
+        ] {
+            assert_eq!(check(&token(claims.clone()), &settings(lines), 1_000).is_ok(), counts, "{lines}: {claims}");
         }
     }
 

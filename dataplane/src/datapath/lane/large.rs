@@ -83,6 +83,11 @@ impl Lane {
         self.collected.as_ref().is_some_and(|c| c.bytes.len() == c.need)
     }
 
+    /// A frame is under way that is recorded as it comes.
+    pub fn is_held(&self) -> bool {
+        self.collecting() || self.streaming() > 0
+    }
+
     /// Moves what has come into the gathered frame; returns the frame when it is whole.
     pub fn gather(&mut self, slab: &mut Slab) -> Option<Box<Collected>> {
         let collected = self.collected.as_mut()?;

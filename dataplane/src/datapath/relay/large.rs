@@ -1,12 +1,15 @@
 //! Frames larger than a slot: passed on as they come, masked while they pass, or gathered whole within the shard's budget.
 
-use ring::Flags;
+use ring::{Flags, Receipt};
 
 use super::{Cx, Direction, Flow, LAST_WORDS_BYTES_MAX, Relay};
 use crate::buffer::SLOT_BYTES;
 use crate::datapath::lane::{Collected, Passage};
+use crate::datapath::tap::{Evidence, Note};
 use crate::fault::Fault;
-use crate::protocol::{Dissector, Large, Step};
+use crate::protocol::postgres::redact;
+use crate::protocol::postgres::wire::HEAD_BYTES;
+use crate::protocol::{Dissector, Large, Scratch, Step};
 
 /// Bytes of a gathered frame that one record holds.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -16,6 +19,30 @@ const CHUNK_BYTES: usize = 64 * 1024;
 pub(super) struct Recording {
     frame: Collected,
     recorded: usize,
+}
+
+/// A request that is recorded as it comes: from the first mark of a secret on, nothing of it is shown.
+#[derive(Debug, Default)]
+pub(super) struct Pieces(redact::Pieces);
+
+impl Pieces {
+    pub fn has_secret(&self) -> bool {
+        self.0.is_starred()
+    }
+
+    pub fn record(
+        &mut self,
+        tap: &mut dyn Evidence,
+        scratch: &mut Scratch,
+        note: Note,
+        piece: &[u8],
+    ) -> Option<Receipt> {
+        let from = self.0.starred_from(piece, note.flags.contains(Flags::BEGIN));
+        if from >= piece.len() {
+            return tap.record(note, &[piece]);
+        }
+        record_starred(tap, scratch, note, piece, from)
+    }
 }
 
 impl<D: Dissector> Relay<D> {
@@ -84,10 +111,12 @@ impl<D: Dissector> Relay<D> {
             Passage::AsItIs | Passage::Discarded => come,
         };
         let note = self.note(direction, piece(is_first, n == left), cx);
-        let lane = self.lane(direction);
-        let Some(receipt) = cx.tap.record(note, &[&lane.window(cx.slab)[..n]]) else {
-            return Some(Flow::End(Fault::NotRecorded));
+        let recorded = match direction {
+            Direction::ToUpstream => self.record_piece(n, note, cx),
+            Direction::ToClient => cx.tap.record(note, &[&self.replies.window(cx.slab)[..n]]),
         };
+        let Some(receipt) = recorded else { return Some(Flow::End(Fault::NotRecorded)) };
+        let lane = self.lane(direction);
         lane.streamed(cx.slab, n, receipt);
         if direction == Direction::ToUpstream && passage == Passage::Discarded && n == left {
             self.dissector.discarded(cx.judge, cx.scratch);
@@ -115,11 +144,7 @@ impl<D: Dissector> Relay<D> {
             return Some(Flow::Idle);
         }
         let mut frame = lane.gather(cx.slab)?;
-        let step = match direction {
-            Direction::ToUpstream => self.dissector.request(&frame.bytes, cx.judge, cx.scratch),
-            Direction::ToClient => self.dissector.response(&mut frame.bytes, cx.scratch),
-        };
-        self.count(direction, frame.bytes[0], step, cx.counters);
+        let step = self.look_at(direction, &mut frame, cx);
         if let Some(stopped) = self.record_verdicts(cx.scratch.verdicts.len(), cx) {
             return Some(stopped);
         }
@@ -130,6 +155,10 @@ impl<D: Dissector> Relay<D> {
                 self.lane(direction).hold(true);
                 let stopped = self.speak(direction, cx);
                 return stopped.or(Some(Flow::Idle));
+            }
+            // Something of ours leaves instead; it may be as large.
+            Step::Drop if direction == Direction::ToClient && !cx.scratch.before.is_empty() => {
+                frame.bytes = std::mem::take(&mut cx.scratch.before);
             }
             Step::Drop => return self.speak(direction, cx),
             Step::Shrink(bytes) => frame.bytes.truncate(bytes),
@@ -142,6 +171,16 @@ impl<D: Dissector> Relay<D> {
         None
     }
 
+    fn look_at(&mut self, direction: Direction, frame: &mut Collected, cx: &mut Cx<'_>) -> Step {
+        let step = match direction {
+            Direction::ToUpstream => self.dissector.request(&frame.bytes, cx.judge, cx.scratch),
+            Direction::ToClient => self.dissector.response(&mut frame.bytes, cx.scratch),
+        };
+        cx.scratch.shrink();
+        self.count(direction, frame.bytes[0], step, cx.counters);
+        step
+    }
+
     fn record_typed(&mut self, cx: &mut Cx<'_>) -> Option<Flow> {
         let (begun, left) = self.requests.collected_of()?;
         let n = left.min(self.requests.window_bytes());
@@ -152,10 +191,16 @@ impl<D: Dissector> Relay<D> {
             return Some(Flow::RingFull);
         }
         let note = self.note(Direction::ToUpstream, piece(!begun, n == left), cx);
-        match cx.tap.record(note, &[&self.requests.window(cx.slab)[..n]]) {
+        match self.record_piece(n, note, cx) {
             Some(_) => None,
             None => Some(Flow::End(Fault::NotRecorded)),
         }
+    }
+
+    fn record_piece(&mut self, n: usize, note: Note, cx: &mut Cx<'_>) -> Option<Receipt> {
+        let recorded = self.pieces.record(cx.tap, cx.scratch, note, &self.requests.window(cx.slab)[..n]);
+        self.has_asked_secret |= self.pieces.has_secret();
+        recorded
     }
 
     /// A gathered reply leaves in pieces, each after its record.
@@ -171,7 +216,13 @@ impl<D: Dissector> Relay<D> {
         }
         let note = self.note(Direction::ToClient, piece(from == 0, to == whole), cx);
         let bytes = &recording.frame.bytes[from..to];
-        let Some(receipt) = cx.tap.record(note, &[bytes]) else { return Some(Flow::End(Fault::NotRecorded)) };
+        let quotes_secret = self.has_asked_secret && redact::is_report(recording.frame.bytes[0]);
+        let recorded = match (quotes_secret, from) {
+            (false, _) => cx.tap.record(note, &[bytes]),
+            (true, 0) => record_starred(cx.tap, cx.scratch, note, bytes, HEAD_BYTES),
+            (true, _) => record_starred(cx.tap, cx.scratch, note, bytes, 0),
+        };
+        let Some(receipt) = recorded else { return Some(Flow::End(Fault::NotRecorded)) };
         self.replies.insert(bytes, receipt);
         match &mut self.recording {
             Some(recording) if to < whole => recording.recorded = to,
@@ -179,6 +230,20 @@ impl<D: Dissector> Relay<D> {
         }
         Some(Flow::Idle)
     }
+}
+
+/// Ends of texts stay, so that what stands before can be read.
+fn record_starred(
+    tap: &mut dyn Evidence,
+    scratch: &mut Scratch,
+    note: Note,
+    bytes: &[u8],
+    from: usize,
+) -> Option<Receipt> {
+    scratch.recorded.clear();
+    scratch.recorded.extend_from_slice(bytes);
+    scratch.recorded.iter_mut().skip(from).filter(|byte| **byte != 0).for_each(|byte| *byte = b'*');
+    tap.record(note, &[&scratch.recorded])
 }
 
 /// The flags of one record of several that hold a frame.

@@ -1,9 +1,12 @@
 use hashbrown::HashMap;
 use policy_compiler::artifact::MaskAction;
+use policy_compiler::detect::transform::{self, Transform};
 use policy_compiler::detect::{Kind, KindSet};
+use policy_compiler::judge::CopyMasks;
 
 use super::*;
-use crate::datapath::mask::Column;
+use crate::datapath::copy_text::Fields;
+use crate::datapath::mask::{Column, Copied, CopyOut};
 use crate::io::sim::Random;
 
 /// What the detectors look for, whole, in part, and touching; and what only looks alike.
@@ -199,6 +202,253 @@ fn copy_data_is_streamed_as_it_is_masked_whole() {
         let rows = RowPlan::default();
         let (out, _) = streamed(frame, &rows, &raw, |_| 1 + random.below(9_000)).expect("any data is sound");
         assert!(out == expected, "round {round}");
+    }
+}
+
+/// Layouts of COPY, of fields of the types of [`COPIED`].
+fn layouts() -> [CopyPlan; 5] {
+    let text = || CopyPlan { types: COPIED.into(), ..CopyPlan::text() };
+    let csv = || CopyPlan { csv: true, delimiter: b',', null: Box::default(), ..text() };
+    [
+        text(),
+        CopyPlan { delimiter: b'|', null: (*b"NULL").into(), ..text() },
+        csv(),
+        CopyPlan { delimiter: b';', escape: b'\\', null: (*b"\\N").into(), ..csv() },
+        CopyPlan { quote: b'\'', escape: b'\'', ..csv() },
+    ]
+}
+
+const COPIED: [u32; 4] = [TEXT, INT4, 0, JSON];
+
+/// What the server makes of one byte of a value (`CopyAttributeOutText`, `CopyAttributeOutCSV`), written from its source.
+fn server_writes(copy: &CopyPlan, byte: u8) -> Vec<u8> {
+    match (copy.csv, byte) {
+        (true, b) if b == copy.quote || b == copy.escape => vec![copy.escape, b],
+        (true, b) => vec![b],
+        (false, 8) => b"\\b".to_vec(),
+        (false, 9) => b"\\t".to_vec(),
+        (false, 10) => b"\\n".to_vec(),
+        (false, 11) => b"\\v".to_vec(),
+        (false, 12) => b"\\f".to_vec(),
+        (false, 13) => b"\\r".to_vec(),
+        (false, b) if b == b'\\' || b == copy.delimiter => vec![b'\\', b],
+        (false, b) => vec![b],
+    }
+}
+
+/// One line of the server's, each byte written by `write` (its number in the value, the raw byte). Whether a value is quoted
+/// depends on what it is.
+fn server_line(copy: &CopyPlan, values: &[Option<Vec<u8>>], write: impl Fn(usize, usize, u8) -> Vec<u8>) -> Vec<u8> {
+    let fields = values.iter().enumerate().map(|(field, value)| {
+        let Some(value) = value else { return copy.null.to_vec() };
+        let special = |b: &u8| [copy.delimiter, copy.quote, b'\n', b'\r'].contains(b);
+        let quoted = copy.csv && (*value == *copy.null || value.iter().any(special));
+        let written = value.iter().enumerate().flat_map(|(at, byte)| match copy.csv && !quoted {
+            true => write(field, at, *byte)[..].iter().rev().take(1).copied().collect(),
+            false => write(field, at, *byte),
+        });
+        let written: Vec<u8> = written.collect();
+        if quoted { [&[copy.quote], &written[..], &[copy.quote]].concat() } else { written }
+    });
+    let mut line = fields.collect::<Vec<_>>().join(&copy.delimiter);
+    line.push(b'\n');
+    line
+}
+
+fn copied_values(random: &mut Random) -> Vec<Option<Vec<u8>>> {
+    let odd = [&b"\\"[..], b"\t", b"\n", b"\r", b"|", b",", b";", b"\"", b"'", b"\\N", b"\x08\x0b\x0c", b"", b" "];
+    let value = |random: &mut Random| {
+        let mut value = Vec::new();
+        for _ in 0..random.below(6) {
+            value.extend_from_slice(odd[random.below(odd.len())]);
+            let bytes = [3, 40, 700, 5_000][random.below(4)];
+            value.extend(tangle(random, bytes));
+        }
+        (!random.per_mille(100)).then_some(value)
+    };
+    COPIED
+        .iter()
+        .map(|type_oid| if *type_oid == INT4 { Some(b"4111111111111111".to_vec()) } else { value(random) })
+        .collect()
+}
+
+#[test]
+fn detectors_see_what_a_field_of_copy_means_whole_or_in_pieces() {
+    let mut random = Random::new(13);
+    let columns = COPIED.map(|type_oid| (1, type_oid));
+    for round in 0..200 {
+        let view = Rc::new(view(ACTIONS[round % 3]));
+        for copy in layouts() {
+            let values = copied_values(&mut random);
+            let expected = masked(&view, &columns, &values);
+            let line = server_line(&copy, &values, |_, _, byte| server_writes(&copy, byte));
+            let is = |field: usize, at: usize| expected[field].as_ref().map_or(0, |value| value[at]);
+            let whole = server_line(&copy, &values, |field, at, _| server_writes(&copy, is(field, at)));
+            let same_size = server_line(&copy, &values, |field, at, was| {
+                let mut unit = server_writes(&copy, was);
+                if was != is(field, at) {
+                    unit.fill(b'*');
+                    unit[0] = is(field, at);
+                }
+                unit
+            });
+            let mut aside = Vec::new();
+            let fields = Fields { view: &view, copy: &copy, is_header: false }.write(&line, &mut aside);
+            let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            assert_eq!(fields, COPIED.len(), "round {round}: {}", shown(&line));
+            assert!(
+                aside == whole,
+                "round {round}: {}\n became {}\n not {}",
+                shown(&line),
+                shown(&aside),
+                shown(&whole)
+            );
+            let raw = [&b"d\0\0\0\0"[..], &line].concat();
+            let plan = Rc::new(Plan { copy: Some(copy), ..plan_of_nothing() });
+            let frame = StreamedFrame::copy_text(view.clone(), raw.len(), plan);
+            let cut_max = [300, 1_500, 9_000][random.below(3)];
+            let (out, held) = streamed(frame, &RowPlan::default(), &raw, |_| 1 + random.below(cut_max)).expect("sound");
+            assert!(out[5..] == same_size, "round {round}: {}\n streamed as {}", shown(&line), shown(&out[5..]));
+            assert!(held <= 2 * WIDTH_BYTES_MAX + 2, "round {round}: {held} bytes were held back");
+        }
+    }
+}
+
+fn plan_of_nothing() -> Plan {
+    Plan {
+        verdict: crate::datapath::verdict::Verdict::Allow,
+        rule: "grant".into(),
+        refusal: None,
+        mask_unsourced: false,
+        harmless: Box::default(),
+        touches_names: false,
+        leaves_traces: false,
+        copy: None,
+        view: 0,
+        text: None,
+    }
+}
+
+const DATE: u32 = 1082;
+const TEXT_ARRAY: u32 = 1009;
+
+/// Of a field of a layout: its type, its mask, how it comes and what is seen. `#` stands for the pseudonym of `a<tab>b`.
+const FIELDS: &[(usize, u32, MaskAction, &str, &str)] = &[
+    (0, TEXT, MaskAction::Redact, "a\\tb\\\\", "****"),
+    (0, TEXT, MaskAction::Last4, "a\\\\123-45-6789", "*****-**-6789"),
+    (0, TEXT, MaskAction::Last4, "1234567\\\\\\t\\n9", "*******\\\\\\t\\n9"),
+    (0, TEXT, MaskAction::Hash, "a\\tb", "#"),
+    (2, TEXT, MaskAction::Hash, "a\tb", "#"),
+    (0, TEXT, MaskAction::Null, "", "\\N"),
+    (0, TEXT, MaskAction::Null, "x", "\\N"),
+    (0, TEXT, MaskAction::Redact, "\\N", "\\N"),
+    (0, TEXT, MaskAction::Redact, "\\\\N", "**"),
+    (0, DATE, MaskAction::Last4, "1970-01-01", "\\N"),
+    (0, INT4, MaskAction::Last4, "123451007", "\\N"),
+    (0, INT4, MaskAction::Redact, "7", "\\N"),
+    (0, TEXT_ARRAY, MaskAction::Last4, "{101-11-1007}", "\\N"),
+    (0, 0, MaskAction::Redact, "of a type that is not known", "\\N"),
+    (1, TEXT, MaskAction::Redact, "a\\|b", "***"),
+    (1, INT4, MaskAction::Redact, "7", "NULL"),
+    (2, TEXT, MaskAction::Redact, "\"a\"\"b,\nc\"", "\"******\""),
+    (2, TEXT, MaskAction::Redact, "", ""),
+    (2, TEXT, MaskAction::Redact, "\"\"", "\"\""),
+    (2, DATE, MaskAction::Last4, "1970-01-01", ""),
+    (2, INT4, MaskAction::Null, "\"7\"", ""),
+    (2, TEXT, MaskAction::Last4, "\"12345678\"\"\"", "\"*****678\"\"\""),
+    (3, TEXT, MaskAction::Last4, "\"12345678\\\"\"", "\"*****678\\\"\""),
+    (3, TEXT, MaskAction::Redact, "a\\b", "***"),
+    (3, TEXT, MaskAction::Redact, "\\N", "\\N"),
+    (4, TEXT, MaskAction::Redact, "'it''s'", "'****'"),
+];
+
+#[test]
+fn fields_of_copy_are_masked_by_what_they_mean_and_by_their_type() {
+    let view = MaskView { detect: None, ..view(MaskAction::Redact) };
+    let mut pseudonym = b"a\tb".to_vec();
+    transform::apply(Transform::Hash, &view.key, &mut pseudonym);
+    for (layout, type_oid, action, field, seen) in FIELDS {
+        let mut copy = layouts().into_iter().nth(*layout).expect("a layout");
+        copy.masks = Some(CopyMasks::Columns(vec![None, Some(*action), None]));
+        copy.types = [TEXT, *type_oid, TEXT].into();
+        let d = char::from(copy.delimiter);
+        let line = format!("kept{d}{field}{d}kept\n");
+        let mut aside = Vec::new();
+        Fields { view: &view, copy: &copy, is_header: false }.write(line.as_bytes(), &mut aside);
+        let seen = seen.replace('#', &String::from_utf8_lossy(&pseudonym));
+        assert_eq!(String::from_utf8_lossy(&aside), format!("kept{d}{seen}{d}kept\n"), "{action:?} of {line}");
+    }
+}
+
+#[test]
+fn a_row_of_copy_that_is_not_as_announced_is_starred_and_one_that_grows_goes_aside() {
+    let view = view(MaskAction::Redact);
+    let masks = |masks: &[Option<MaskAction>]| Some(CopyMasks::Columns(masks.to_vec()));
+    let null = Some(MaskAction::Null);
+    let number = CopyPlan { masks: masks(&[null, None]), types: [INT4, TEXT].into(), ..CopyPlan::text() };
+    let headed = CopyPlan { masks: masks(&[null, None]), types: [INT4, TEXT].into(), header: true, ..CopyPlan::text() };
+    let detects = CopyPlan { masks: None, types: Box::default(), ..CopyPlan::text() };
+    for (copy, fields, rows) in [
+        (number, 2, &[("7\tx\n", "\\N\tx\n"), ("77\tx\n", "\\N\tx\n"), ("7\tx\ty\n", "*\t*\t*\n"), ("7\n", "*\n")][..]),
+        (headed, 2, &[("id\tname\n", "id\tname\n"), ("id\tname\n", "\\N\tname\n")]),
+        (
+            detects,
+            2,
+            &[
+                ("7\tann@example.com\n", "7\t***************\n"),
+                ("a\\\\\tx\n", "a\\\\\tx\n"),
+                ("ann@example.com\n", "***************\n"),
+            ],
+        ),
+    ] {
+        let plan = Plan { copy: Some(copy), mask_unsourced: true, ..plan_of_nothing() };
+        let mut out = CopyOut::new(Some(Rc::new(plan)), Some(fields), false);
+        for (row, seen) in rows {
+            let mut row = row.as_bytes().to_vec();
+            let mut aside = b"before".to_vec();
+            let shown = match out.mask(&view, &mut row, &mut aside) {
+                Copied::Here(bytes) => row[..bytes].to_vec(),
+                Copied::Aside => aside[6..].to_vec(),
+                Copied::Malformed => panic!("{seen} is malformed"),
+            };
+            assert_eq!(String::from_utf8_lossy(&shown), *seen);
+            assert!(aside.starts_with(b"before"));
+        }
+    }
+}
+
+#[test]
+fn copy_in_binary_is_looked_through_by_type_or_not_at_all() {
+    let head = [&b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\x02"[..], b"xx"].concat();
+    let row = |text: &[u8]| [&b"\0\x02\0\0\0\x08"[..], b"a@bc.net", &(text.len() as u32).to_be_bytes(), text].concat();
+    let (raw, starred) = (row(b"to ann@example.com"), row(b"to ***************"));
+    let nulled = [&raw[..14], &[255; 4]].concat();
+    let joined = |row: &[u8]| [&head[..], row].concat();
+    type Messages = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+    let rows: [(MaskAction, Messages); 6] = [
+        (MaskAction::Redact, vec![(joined(&raw), Some(joined(&starred))), (raw.clone(), Some(starred.clone()))]),
+        (MaskAction::Redact, vec![(head.clone(), Some(head.clone())), (vec![255, 255], Some(vec![255, 255]))]),
+        (MaskAction::Null, vec![(joined(&raw), Some(joined(&nulled)))]),
+        (MaskAction::Redact, vec![(raw.clone(), None)]),
+        (MaskAction::Redact, vec![(head.clone(), Some(head.clone())), (raw[..30].to_vec(), None)]),
+        (MaskAction::Redact, vec![(head.clone(), Some(head.clone())), (b"\0\x01\0\0\0\0".to_vec(), None)]),
+    ];
+    for (action, messages) in rows {
+        let copy = CopyPlan { types: [20, TEXT].into(), binary: true, ..CopyPlan::text() };
+        let plan = Rc::new(Plan { copy: Some(copy), ..plan_of_nothing() });
+        let mut out = CopyOut::new(Some(plan.clone()), Some(2), true);
+        assert!(out.is_understood(&view(action)));
+        for (mut message, seen) in messages {
+            let shown = match out.mask(&view(action), &mut message, &mut Vec::new()) {
+                Copied::Here(bytes) => Some(message[..bytes].to_vec()),
+                _ => None,
+            };
+            assert_eq!(shown, seen);
+        }
+        assert!(!CopyOut::new(Some(plan), Some(3), true).is_understood(&view(action)), "other fields");
+        assert!(!CopyOut::new(None, Some(2), true).is_understood(&view(action)), "another statement");
+        let text = Rc::new(Plan { copy: Some(CopyPlan::text()), ..plan_of_nothing() });
+        assert!(!CopyOut::new(Some(text), Some(2), true).is_understood(&view(action)), "another format");
     }
 }
 

@@ -222,6 +222,10 @@ impl protocol::Dissector for Dissector {
         matches!(tag, frontend::QUERY | frontend::EXECUTE | frontend::FUNCTION_CALL)
     }
 
+    fn is_owing(&self) -> bool {
+        !self.replies.is_empty()
+    }
+
     fn request(&mut self, frame: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {
         self.on_request(frame, judge, scratch)
     }

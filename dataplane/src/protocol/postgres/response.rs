@@ -7,7 +7,7 @@ use super::names::{Made, NameId};
 use super::request::COPY_DISTURBED;
 use super::responder;
 use super::wire::{HEAD_BYTES, backend, cstr_at, fields, u16_at, u32_at};
-use crate::datapath::mask::{self, Column, CopyOut, MaskView};
+use crate::datapath::mask::{self, Column, Copied, CopyOut, LargeCopy, MaskView};
 use crate::datapath::replies::{Ask, Owed, Owner};
 use crate::datapath::stream::StreamedFrame;
 use crate::fault::{Fault, Side};
@@ -69,15 +69,18 @@ impl Dissector {
                 self.streamed = Some(Box::new(StreamedFrame::row(masks, bytes)));
                 Large::Mask
             }
-            backend::COPY_DATA if let Some(act) = self.copying_out.as_ref().and_then(CopyOut::streams) => {
-                self.streamed = Some(Box::new(StreamedFrame::copy_data(masks, bytes, act)));
+            backend::COPY_DATA if let Some(copy) = &self.copying_out => {
+                let streamed = match copy.large(&masks) {
+                    LargeCopy::Alike(act) => StreamedFrame::copy_data(masks, bytes, act),
+                    LargeCopy::Detect(plan) => StreamedFrame::copy_text(masks, bytes, plan),
+                    LargeCopy::Whole => return limited(self.shared.limits.row_bytes_max, ROW_TOO_LONG),
+                };
+                self.streamed = Some(Box::new(streamed));
                 Large::Mask
             }
             backend::FUNCTION_CALL_RESPONSE if called && !masks.active => Large::Stream,
             backend::FUNCTION_CALL_RESPONSE if called => limited(self.shared.limits.row_bytes_max, ROW_TOO_LONG),
-            backend::DATA_ROW | backend::COPY_DATA if in_result => {
-                limited(self.shared.limits.row_bytes_max, ROW_TOO_LONG)
-            }
+            backend::DATA_ROW if in_result => limited(self.shared.limits.row_bytes_max, ROW_TOO_LONG),
             backend::DATA_ROW | backend::COPY_DATA => unasked_large(),
             _ => limited(REPLY_BYTES_MAX, "a message of the upstream is longer than 1 MiB"),
         }
@@ -343,28 +346,41 @@ impl Dissector {
         let step = self.owes(&[Ask::Query, Ask::Execute], Step::Pass);
         let plan = self.replies.front().and_then(|owed| owed.plan.clone());
         let Some(format) = frame.get(HEAD_BYTES) else { return MALFORMED };
-        if self.masks_of_answer().active && *format != 0 {
+        let fields = u16_at(frame, HEAD_BYTES + 1).map(usize::from);
+        let copy = CopyOut::new(plan, fields, *format != 0);
+        let masks = self.masks_of_answer();
+        if masks.active && !copy.is_understood(&masks) {
             return BINARY_COPY;
         }
-        let fields = u16_at(frame, HEAD_BYTES + 1).map(usize::from);
-        self.copying_out = Some(CopyOut { plan, fields });
+        self.copying_out = Some(copy);
         step
     }
 
     fn copy_row(&mut self, frame: &mut [u8], scratch: &mut Scratch) -> Step {
-        let Some(copy) = &self.copying_out else { return UNASKED };
         let masks = self.masks_of_answer();
+        let Some(copy) = &mut self.copying_out else { return UNASKED };
         if !masks.active {
             return Step::Pass;
         }
-        scratch.count_row(copy.detects_only());
-        let body = &mut frame[HEAD_BYTES..];
-        let bytes = HEAD_BYTES + copy.mask(&masks, body);
-        if bytes == frame.len() {
-            return Step::Pass;
+        scratch.count_row(copy.detects_only(&masks));
+        let from = scratch.before.len();
+        scratch.before.extend_from_slice(&[backend::COPY_DATA, 0, 0, 0, 0]);
+        match copy.mask(&masks, &mut frame[HEAD_BYTES..], &mut scratch.before) {
+            Copied::Aside => {
+                let bytes = scratch.before.len() - from;
+                set_length(&mut scratch.before[from..], bytes);
+                Step::Drop
+            }
+            Copied::Malformed => MALFORMED,
+            Copied::Here(bytes) => {
+                scratch.before.truncate(from);
+                if HEAD_BYTES + bytes == frame.len() {
+                    return Step::Pass;
+                }
+                set_length(frame, HEAD_BYTES + bytes);
+                Step::Shrink(HEAD_BYTES + bytes)
+            }
         }
-        set_length(frame, bytes);
-        Step::Shrink(bytes)
     }
 
     fn copy_out_ended(&mut self) -> Step {

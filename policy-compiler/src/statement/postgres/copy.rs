@@ -1,6 +1,6 @@
 //! COPY: what it reads or writes, and how its bytes are laid out.
 
-use super::super::{Copy, CopyDirection, CopyFormat, Effect, Output};
+use super::super::{Copy, CopyDirection, CopyFormat, Effect, Output, Unmodelled};
 use super::lineage::{Column, Rows, Scope, Source};
 use super::names;
 use super::tree::Node;
@@ -21,14 +21,10 @@ impl Walk<'_> {
             (None, None) => Vec::new(),
         };
         self.copy_where(node);
-        match layout(node) {
-            Ok(layout) if !outside => {
-                let table = node.node("relation").map(names::relation);
-                let direction = if from { CopyDirection::FromClient } else { CopyDirection::ToClient };
-                self.out.copy = Some(Copy { direction, table, columns, ..layout });
-            }
-            Ok(_) => {}
-            Err(why) => self.opaque(&why),
+        if !outside {
+            let table = node.node("relation").map(names::relation);
+            let direction = if from { CopyDirection::FromClient } else { CopyDirection::ToClient };
+            self.out.copy = Some(Copy { direction, table, columns, ..layout(node) });
         }
         if from || outside { Vec::new() } else { rows }
     }
@@ -67,41 +63,130 @@ impl Walk<'_> {
     }
 }
 
-/// The options as the server reads them. An encoding of its own would change the bytes that masks look at.
-fn layout(node: &Node) -> Result<Copy, String> {
-    let option = |name: &str| node.list("options").filter(|o| o.text("defname") == name).last();
-    let text = |name: &str| option(name).map(argument);
-    let format = match text("format").as_deref() {
-        None | Some("text") => CopyFormat::Text,
-        Some("csv") => CopyFormat::Csv,
-        Some("binary") => CopyFormat::Binary,
-        Some(other) => return Err(format!("COPY with the format {other}; use text, csv or binary")),
-    };
-    if let Some(encoding) = text("encoding")
-        && !matches!(encoding.to_ascii_lowercase().as_str(), "utf8" | "utf-8")
-    {
-        return Err(format!("COPY with ENCODING {encoding}; use UTF8"));
-    }
+/// The options as the server reads them. What masking does not model exactly is named, for who is masked.
+fn layout(node: &Node) -> Copy {
+    let mut options = Options { node, unmodelled: None };
+    options.names();
+    let format = options.format();
+    options.encoding();
     let csv = format == CopyFormat::Csv;
-    let byte = |name: &str, default: u8| match text(name) {
-        None => Ok(default),
-        Some(value) => match value.as_bytes() {
-            [byte] => Ok(*byte),
-            _ => Err(format!("COPY with a {name} that is not one byte")),
-        },
-    };
-    let quote = byte("quote", b'"')?;
-    Ok(Copy {
-        direction: CopyDirection::ToClient,
-        format,
-        table: None,
-        columns: Vec::new(),
-        delimiter: byte("delimiter", if csv { b',' } else { b'\t' })?,
-        quote,
-        escape: byte("escape", quote)?,
-        null: text("null").unwrap_or_else(|| if csv { String::new() } else { "\\N".to_owned() }),
-        header: option("header").is_some_and(is_on),
-    })
+    let delimiter = options.byte("delimiter", if csv { b',' } else { b'\t' });
+    let quote = options.byte("quote", b'"');
+    let escape = options.byte("escape", quote);
+    let null = options.value("null").unwrap_or_else(|| if csv { String::new() } else { "\\N".to_owned() });
+    let header = options.header();
+    if csv && [quote, escape].contains(&delimiter) {
+        options.refuse("a DELIMITER that is the QUOTE or ESCAPE too", "choose different characters");
+    }
+    let special = [delimiter, quote, escape];
+    options.null(&null, if csv { &special } else { &special[..1] });
+    let unmodelled = options.unmodelled.filter(|_| format != CopyFormat::Binary);
+    let (direction, table, columns) = (CopyDirection::ToClient, None, Vec::new());
+    Copy { direction, format, table, columns, delimiter, quote, escape, null, header, unmodelled }
+}
+
+/// A row of COPY TO has the form that these give it.
+const LAYOUT: [&str; 7] = ["format", "delimiter", "null", "header", "quote", "escape", "encoding"];
+
+/// These leave its form as it is: quotes are read wherever they stand.
+const FORMLESS: [&str; 2] = ["force_quote", "freeze"];
+
+/// Room for a marker in each of 1,664 fields must not be much.
+const NULL_BYTES_MAX: usize = 64;
+
+struct Options<'a> {
+    node: &'a Node,
+    unmodelled: Option<Unmodelled>,
+}
+
+impl Options<'_> {
+    fn refuse(&mut self, what: &str, remedy: &str) {
+        self.unmodelled.get_or_insert_with(|| Unmodelled { what: what.to_owned(), remedy: remedy.to_owned() });
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Node> {
+        self.node.list("options")
+    }
+
+    /// All 15 options of PostgreSQL 15 to 18 that are not in [`LAYOUT`] or [`FORMLESS`] are of COPY FROM.
+    fn names(&mut self) {
+        let names: Vec<String> = self.all().map(|option| option.text("defname").to_owned()).collect();
+        for (i, name) in names.iter().enumerate() {
+            if names[..i].contains(name) {
+                self.refuse(&format!("{} given twice", name.to_uppercase()), "give it once");
+            }
+            if !LAYOUT.contains(&name.as_str()) && !FORMLESS.contains(&name.as_str()) {
+                self.refuse(&format!("the option {name}"), "leave it out");
+            }
+        }
+    }
+
+    /// The value of an option that is given. One that is a list cannot be told.
+    fn value(&mut self, name: &str) -> Option<String> {
+        let option = self.node.list("options").filter(|option| option.text("defname") == name).last()?;
+        if matches!(option.node("arg").map(|argument| argument.kind), Some("List" | "TypeName")) {
+            self.refuse(&format!("{} that is no string", name.to_uppercase()), "write its value as a string");
+        }
+        Some(argument(option))
+    }
+
+    fn format(&mut self) -> CopyFormat {
+        match self.value("format").as_deref() {
+            None | Some("text") => CopyFormat::Text,
+            Some("csv") => CopyFormat::Csv,
+            Some("binary") => CopyFormat::Binary,
+            Some(other) => {
+                self.refuse(&format!("FORMAT {other}"), "use text or csv");
+                CopyFormat::Text
+            }
+        }
+    }
+
+    /// An encoding of its own would change the bytes that masks look at.
+    fn encoding(&mut self) {
+        let encoding = self.value("encoding").unwrap_or_else(|| "utf8".to_owned());
+        if !matches!(encoding.to_ascii_lowercase().as_str(), "utf8" | "utf-8") {
+            self.refuse(&format!("ENCODING {encoding}"), "leave it out, or use UTF8");
+        }
+    }
+
+    fn header(&mut self) -> bool {
+        let on = self.value("header").map(|value| value.to_ascii_lowercase());
+        match on.as_deref() {
+            None | Some("false" | "off" | "0") => false,
+            Some("" | "true" | "on" | "1") => true,
+            Some(other) => {
+                self.refuse(&format!("HEADER {other}"), "use on or off");
+                true
+            }
+        }
+    }
+
+    /// Whatever is part of a value that detectors know, or that a mask writes, would split or end values.
+    fn byte(&mut self, name: &str, default: u8) -> u8 {
+        let Some(value) = self.value(name) else { return default };
+        let stands_apart = |byte: u8| {
+            byte == b'\t' && name == "delimiter"
+                || byte == b'\\' && name == "escape"
+                || byte.is_ascii_graphic() && !byte.is_ascii_alphanumeric() && !b"\\@.-+*_%".contains(&byte)
+        };
+        match value.as_bytes() {
+            [byte] if stands_apart(*byte) => *byte,
+            _ => {
+                let what = format!("{} '{}'", name.to_uppercase(), value.escape_debug());
+                self.refuse(&what, if name == "delimiter" { "use a tab, a comma, ; or |" } else { "use \" or '" });
+                value.bytes().next().unwrap_or(default)
+            }
+        }
+    }
+
+    fn null(&mut self, marker: &str, special: &[u8]) {
+        let is_special = |byte: u8| special.contains(&byte) || byte < b' ' || byte == b'\\';
+        if marker.len() > NULL_BYTES_MAX || marker != "\\N" && marker.bytes().any(is_special) {
+            let what = format!("NULL '{}'", marker.chars().take(NULL_BYTES_MAX).collect::<String>().escape_debug());
+            self.refuse(&what, "use \\N, an empty string, or a short word like NULL");
+        }
+    }
 }
 
 /// An option's argument as text; empty when it has none.
@@ -111,6 +196,7 @@ pub fn argument(option: &Node) -> String {
         "String" => argument.text("sval").to_owned(),
         "Integer" => argument.int("ival").to_string(),
         "Float" => argument.text("fval").to_owned(),
+        "AStar" => "*".to_owned(),
         "Boolean" => argument.flag("boolval").to_string(),
         "TypeName" => argument.name_parts("names").last().map_or_else(String::new, |n| (*n).to_owned()),
         _ => String::new(),

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::super::{AnalyseError, Analysis, Copy, CopyDirection, CopyFormat, Effect, EffectSet, Output, Statement};
+use super::super::{AnalyseError, Analysis, Copy, CopyDirection, CopyFormat, Effect, EffectSet, Output, Statement, Unmodelled};
 use super::server::{Server, Version};
 use super::{Budget, TEXT_BYTES_MAX, analyse, analyse_bytes, analyse_for, corpus, depth, keywords, kinds, tree};
 
@@ -138,6 +138,7 @@ fn copy_options_are_taken_over_as_the_server_reads_them() {
         escape: b'"',
         null: "\\N".to_owned(),
         header: false,
+        unmodelled: None,
     };
     assert_eq!(one("copy public.customers to stdout").copy, Some(text.clone()));
     let csv = Copy { format: CopyFormat::Csv, delimiter: b',', null: String::new(), ..text.clone() };
@@ -152,6 +153,7 @@ fn copy_options_are_taken_over_as_the_server_reads_them() {
         escape: b'\\',
         null: "NULL".to_owned(),
         header: true,
+        unmodelled: Some(Unmodelled { what: "HEADER match".to_owned(), remedy: "use on or off".to_owned() }),
         ..csv
     };
     assert_eq!(one(written).copy, Some(odd));
@@ -159,6 +161,90 @@ fn copy_options_are_taken_over_as_the_server_reads_them() {
     assert_eq!(one("copy (select 1) to stdout (format binary)").copy, Some(query));
     assert_eq!(one("copy customers to '/tmp/x'").copy, None);
     assert!(!one("copy customers to stdout (header false)").copy.expect("a copy").header);
+}
+
+/// Options after `copy customers to stdout`, and what masking says of them.
+const COPY_OPTIONS: &[(&str, Option<&str>)] = &[
+    ("", None),
+    ("csv", None),
+    ("csv header", None),
+    ("with csv header force quote *", None),
+    ("with delimiter '|'", None),
+    ("using delimiters ';'", None),
+    ("null ''", None),
+    ("with null as 'NULL'", None),
+    (
+        "(format csv, delimiter ';', quote '''', escape '!', null 'NA', header, force_quote (ssn), encoding 'UTF-8')",
+        None,
+    ),
+    ("(format csv, header off, freeze)", None),
+    ("(delimiter '\\t')", Some("DELIMITER")),
+    ("(delimiter E'\\t')", None),
+    ("(null '\\')", Some("NULL")),
+    ("(null '\\\\N')", Some("NULL")),
+    ("(null '\\N')", None),
+    ("(null 'a\\')", Some("NULL")),
+    ("null '\\'", Some("NULL")),
+    ("(delimiter ',', null 'a,b')", Some("NULL")),
+    ("(null E'a\\nb')", Some("NULL")),
+    ("(null E'\\r')", Some("NULL")),
+    ("(format csv, null '\"')", Some("NULL")),
+    ("(format csv, escape '!', null 'no!')", Some("NULL")),
+    ("(format csv, null 'a,b')", Some("NULL")),
+    ("(null '0123456789012345678901234567890123456789012345678901234567890123456789')", Some("NULL")),
+    ("(null (a, b))", Some("NULL")),
+    ("(delimiter *)", Some("DELIMITER '*'")),
+    ("(format csv, quote *)", Some("QUOTE '*'")),
+    ("(delimiter '@')", Some("DELIMITER '@'")),
+    ("delimiter '@'", Some("DELIMITER '@'")),
+    ("(delimiter '-')", Some("DELIMITER '-'")),
+    ("(delimiter '+')", Some("DELIMITER '+'")),
+    ("(delimiter ' ')", Some("DELIMITER ' '")),
+    ("(delimiter '.')", Some("DELIMITER '.'")),
+    ("(delimiter 'A')", Some("DELIMITER 'A'")),
+    ("(delimiter 7)", Some("DELIMITER '7'")),
+    ("(delimiter '\\')", Some("DELIMITER")),
+    ("(delimiter '||')", Some("DELIMITER")),
+    ("(format csv, quote '@')", Some("QUOTE '@'")),
+    ("(format csv, quote E'\\n')", Some("QUOTE")),
+    ("csv quote '@'", Some("QUOTE '@'")),
+    ("(format csv, escape '1')", Some("ESCAPE '1'")),
+    ("(format csv, escape '-')", Some("ESCAPE '-'")),
+    ("(format csv, escape '\\')", None),
+    ("(format csv, quote '\\')", Some("QUOTE")),
+    ("(format csv, quote ',')", Some("a DELIMITER that is")),
+    ("(format csv, escape ',')", Some("a DELIMITER that is")),
+    ("(delimiter ',', delimiter '@')", Some("DELIMITER given twice")),
+    ("(format csv, format text)", Some("FORMAT given twice")),
+    ("(format 'json')", Some("FORMAT json")),
+    ("(format 'CSV')", Some("FORMAT CSV")),
+    ("(\"FORMAT\" csv)", Some("the option FORMAT")),
+    ("(encoding 'LATIN1')", Some("ENCODING LATIN1")),
+    ("(header match)", Some("HEADER match")),
+    ("(header 2)", Some("HEADER 2")),
+    ("(default 'x')", Some("the option default")),
+    ("(on_error ignore)", Some("the option on_error")),
+    ("(log_verbosity verbose)", Some("the option log_verbosity")),
+    ("(reject_limit 3)", Some("the option reject_limit")),
+    ("(format csv, force_null (ssn))", Some("the option force_null")),
+    ("(format csv, force_not_null *)", Some("the option force_not_null")),
+    ("(convert_selectively (ssn))", Some("the option convert_selectively")),
+    ("(some_option_of_tomorrow)", Some("the option some_option_of_tomorrow")),
+];
+
+#[test]
+fn each_option_of_copy_is_modelled_or_said_not_to_be() {
+    for (options, says) in COPY_OPTIONS {
+        let text = format!("copy customers to stdout {options}");
+        let unmodelled = one(&text).copy.expect("a copy").unmodelled;
+        let said = unmodelled.as_ref().map(|found| found.what.as_str());
+        match says {
+            Some(says) => assert!(said.is_some_and(|said| said.starts_with(says)), "{text}: {said:?}"),
+            None => assert_eq!(said, None, "{text}"),
+        }
+        assert!(unmodelled.is_none_or(|found| !found.remedy.is_empty()), "{text}");
+        assert!(one(&text).opaque.is_none(), "{text}: who sees everything may run it");
+    }
 }
 
 #[test]

@@ -24,11 +24,11 @@ impl Judge for Table {
         let denied = text.contains("forbidden");
         let unsourced = text.contains("||") || text.contains("loread");
         let copied = text.contains("copy people");
+        let listed = text.contains("copy items");
         let mut refusal = Vec::new();
         Report::error("42501", "wireward: blocked by rule no-forbidden").write(&mut refusal);
-        let masks = vec![None, Some(MaskAction::Redact)];
-        let copy =
-            CopyPlan { masks: CopyMasks::Columns(masks), csv: false, delimiter: b'\t', quote: b'"', escape: b'"' };
+        let masks = copied.then(|| CopyMasks::Columns(vec![None, Some(MaskAction::Redact)]));
+        let copy = CopyPlan { masks, types: [25, 25].into(), ..CopyPlan::text() };
         Judged::Plan(Rc::new(Plan {
             view: self.view,
             text: None,
@@ -44,7 +44,7 @@ impl Judge for Table {
             ends_others: false,
             leaves_traces: false,
             leaves_utf8: false,
-            copy: copied.then_some(copy),
+            copy: (copied || listed).then_some(copy),
         }))
     }
 
