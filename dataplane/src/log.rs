@@ -53,6 +53,7 @@ pub const PANICKED: Kind = kind("error", "panicked", &["thread", "location"]);
 pub const CHILD_RESTARTED: Kind = kind("warn", "child_restarted", &["child", "status"]);
 pub const SHARD_RESTARTED: Kind = kind("error", "shard_restarted", &["shard"]);
 pub const SESSIONS_EVICTED: Kind = kind("warn", "sessions_evicted", &["shard", "sessions"]);
+pub const CANCEL_GUESSED: Kind = kind("warn", "cancel_guessed", &["shard", "client"]);
 pub const ACCEPT_FAILED: Kind = kind("warn", "accept_failed", &["shard", "listener"]);
 pub const UPSTREAM_UNREACHABLE: Kind = kind("warn", "upstream_unreachable", &["shard", "resource"]);
 pub const NAME_UNRESOLVED: Kind = kind("warn", "name_unresolved", &["resource", "host"]);
@@ -70,13 +71,14 @@ pub const SHELL_FALLBACK: Kind = kind("warn", "shell_fallback", &["shell"]);
 pub const RECORDER_REPORT: Kind = kind("warn", "recorder_report", &[]);
 
 /// All kinds.
-pub const KINDS: [&Kind; 21] = [
+pub const KINDS: [&Kind; 22] = [
     &STARTED,
     &FATAL,
     &PANICKED,
     &CHILD_RESTARTED,
     &SHARD_RESTARTED,
     &SESSIONS_EVICTED,
+    &CANCEL_GUESSED,
     &ACCEPT_FAILED,
     &UPSTREAM_UNREACHABLE,
     &NAME_UNRESOLVED,

@@ -240,6 +240,22 @@ pub enum Named {
     Cursor(String),
 }
 
+/// What the analysis of one text may cost at most. Counted, not timed: the same text has the same answer everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Bytes that its tree may take by a bound that is told before there is a tree (`postgres::weight`).
+    pub tree_bytes: usize,
+    /// Brackets, operators and sub-queries that may stand within each other: the library takes the square of it.
+    pub levels: usize,
+}
+
+impl Budget {
+    /// For a thread that others wait for.
+    pub const INLINE: Self = Self { tree_bytes: 3 << 19, levels: 160 };
+    /// For a thread that has time.
+    pub const ANALYSER: Self = Self { tree_bytes: 56 << 20, levels: usize::MAX };
+}
+
 /// Why a text could not be analysed. The text is then blocked under every policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AnalyseError {
@@ -247,6 +263,18 @@ pub enum AnalyseError {
     Syntax { message: String, position: Option<usize> },
     /// Longer than `max` bytes.
     TooLong { bytes: usize, max: usize },
+    /// More of `what` than a [`Budget`] allows.
+    Budget { what: &'static str, max: usize },
     /// A NUL byte, or not UTF-8.
     Encoding(&'static str),
+}
+
+impl AnalyseError {
+    /// Of a text that is not quite the one that was sent.
+    pub(super) fn without_position(self) -> Self {
+        match self {
+            Self::Syntax { message, .. } => Self::Syntax { message, position: None },
+            other => other,
+        }
+    }
 }

@@ -17,21 +17,34 @@ mod kinds;
 mod lineage;
 mod names;
 mod queries;
+mod runs;
 pub mod server;
 mod settings;
+mod tokens;
 mod tree;
 mod utility;
 mod walk;
+mod weight;
 
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
 mod tests;
 
-use super::{AnalyseError, Analysis, Effect, Statement};
+use std::borrow::Cow;
+
+use super::{AnalyseError, Analysis, Budget, Effect, Statement};
 
 /// Longest text analysed, in bytes.
 pub const TEXT_BYTES_MAX: usize = 1 << 20;
+
+/// What a text would do, whatever it costs within [`Budget::ANALYSER`].
+///
+/// # Errors
+/// As [`analyse_within`].
+pub fn analyse(text: &str) -> Result<Analysis, AnalyseError> {
+    analyse_within(text, Budget::ANALYSER)
+}
 
 /// What a text would do. It runs on the caller's thread, which needs 2 MiB of stack, when the text cannot nest deeply;
 /// else on a short-lived thread of its own with 64 MiB (about 50 µs more).
@@ -39,39 +52,70 @@ pub const TEXT_BYTES_MAX: usize = 1 << 20;
 /// # Errors
 /// See [`AnalyseError`]. A text that nests deeper than the grammar's library or [`tree::LEVELS_MAX`] bears is a
 /// `Syntax` error.
-pub fn analyse(text: &str) -> Result<Analysis, AnalyseError> {
+pub fn analyse_within(text: &str, budget: Budget) -> Result<Analysis, AnalyseError> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(AnalyseError::TooLong { bytes: text.len(), max: TEXT_BYTES_MAX });
     }
     if text.as_bytes().contains(&0) {
         return Err(AnalyseError::Encoding("the text holds a NUL byte; remove it"));
     }
-    match depth::bound(text) {
-        bound if bound <= depth::INLINE_MAX => analyse_here(text),
-        _ => depth::on_deep_stack(|| analyse_here(text)),
+    let too_large = || AnalyseError::Budget { what: weight::PARTS, max: weight::parts(budget.tree_bytes) };
+    let levels = depth::bound(text);
+    if levels > budget.levels {
+        return Err(AnalyseError::Budget { what: "levels", max: budget.levels });
+    }
+    if weight::of(text) <= budget.tree_bytes {
+        return analyse_whole(text);
+    }
+    // The middle of a list of constants says nothing, where it is proved that constants do not matter.
+    match runs::shorten(text) {
+        Cow::Owned(short) if weight::of(&short) <= budget.tree_bytes => {
+            let analysis = analyse_whole(&short).map_err(AnalyseError::without_position)?;
+            let is_plain = analysis.statements.iter().all(|statement| statement.literals_are_plain);
+            if is_plain { Ok(analysis) } else { Err(too_large()) }
+        }
+        _ => Err(too_large()),
     }
 }
 
 /// As [`analyse`], for bytes off the wire.
 ///
 /// # Errors
-/// [`AnalyseError::Encoding`] for a NUL byte or bytes that are not UTF-8, else as [`analyse`].
+/// As [`analyse_bytes_within`].
 pub fn analyse_bytes(text: &[u8]) -> Result<Analysis, AnalyseError> {
+    analyse_bytes_within(text, Budget::ANALYSER)
+}
+
+/// As [`analyse_within`], for bytes off the wire.
+///
+/// # Errors
+/// [`AnalyseError::Encoding`] for a NUL byte or bytes that are not UTF-8, else as [`analyse_within`].
+pub fn analyse_bytes_within(text: &[u8], budget: Budget) -> Result<Analysis, AnalyseError> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(AnalyseError::TooLong { bytes: text.len(), max: TEXT_BYTES_MAX });
     }
     match std::str::from_utf8(text) {
-        Ok(text) => analyse(text),
+        Ok(text) => analyse_within(text, budget),
         Err(_) => Err(AnalyseError::Encoding("the text is not UTF-8; set client_encoding to UTF8")),
+    }
+}
+
+fn analyse_whole(text: &str) -> Result<Analysis, AnalyseError> {
+    match depth::bound(text) {
+        bound if bound <= depth::INLINE_MAX => analyse_here(text),
+        _ => depth::on_deep_stack(|| analyse_here(text)),
     }
 }
 
 fn analyse_here(text: &str) -> Result<Analysis, AnalyseError> {
     let parsed = parse(text)?;
     let mut statements = Vec::with_capacity(parsed.stmts.len());
-    for raw in &parsed.stmts {
-        let Some(node) = raw.stmt.as_deref() else { continue };
-        statements.push(match tree::build(node) {
+    for raw in parsed.stmts {
+        let Some(node) = raw.stmt else { continue };
+        let tree = tree::build(&node);
+        // Both forms at once are dear, and the walk needs ours alone.
+        drop(node);
+        statements.push(match tree {
             Ok(tree) => walk::statement(&tree),
             Err(why) => refused(why),
         });
@@ -100,9 +144,10 @@ fn parse(text: &str) -> Result<pg_query::protobuf::ParseResult, AnalyseError> {
     }
 }
 
-/// Longest text, in bytes, and most places in it that are tried.
-const SOUGHT_BYTES_MAX: usize = 16 * 1024;
-const PLACES_MAX: usize = 32;
+/// Bytes that are parsed again, in all, to find the place: what is refused must not cost more than what is judged.
+const SOUGHT_BYTES_MAX: usize = 8 * 1024;
+/// What each try costs beside its bytes.
+const PLACE_BYTES: usize = 512;
 
 /// Where the grammar stumbled, in characters from 1. The library drops the place but the message names the token: it is the
 /// first of its kind up to which the text alone gives the same message.
@@ -112,15 +157,14 @@ fn stumbled_at(text: &str, message: &str) -> Option<usize> {
         return characters(text.len());
     }
     let named = message.split_once("at or near \"")?.1.strip_suffix('"')?;
-    if text.len() > SOUGHT_BYTES_MAX {
-        return None;
-    }
-    let stumbles = |at: usize| {
+    let mut left = SOUGHT_BYTES_MAX;
+    let mut stumbles = |at: usize| {
         let before = text.get(..at + named.len())?;
+        left = left.checked_sub(before.len() + PLACE_BYTES)?;
         matches!(grammar(before), Ok(Err(pg_query::Error::Parse(same))) if same == message).then_some(at)
     };
     let places = text.match_indices(named).map(|(at, _)| at).filter(|at| !is_cut(text, *at + named.len()));
-    characters(places.take(PLACES_MAX).find_map(stumbles)?)
+    characters(places.take(SOUGHT_BYTES_MAX / PLACE_BYTES).find_map(&mut stumbles)?)
 }
 
 /// The text goes on behind this place with the same word.
