@@ -2,7 +2,9 @@
 //! each. No data of a session, no token and no secret stands in it.
 
 use std::fmt::Display;
+use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -98,11 +100,16 @@ pub const KINDS: [&Kind; 22] = [
 
 static IS_JSON: AtomicBool = AtomicBool::new(false);
 static PROCESS: OnceLock<&'static str> = OnceLock::new();
+/// stderr as it was at the start: while libpg_query parses it points that descriptor to a pipe of its own, in all threads.
+static STDERR: OnceLock<File> = OnceLock::new();
 
 /// Says once what this process is and how it writes. A panic is then told by its place alone: its words may hold data.
 pub fn begin(process: &'static str, format: Format) {
     IS_JSON.store(format == Format::Json, Ordering::Relaxed);
     let _ = PROCESS.set(process);
+    if let Ok(stderr) = std::io::stderr().as_fd().try_clone_to_owned() {
+        let _ = STDERR.set(stderr.into());
+    }
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current().name().unwrap_or("without a name").to_owned();
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -120,7 +127,10 @@ pub fn tell(kind: &Kind, values: &[Value], message: impl Display) {
         false => text(process, &message.to_string()),
     };
     // One write a line: three processes share the descriptor.
-    let _ = std::io::stderr().lock().write_all(line.as_bytes());
+    let _ = match STDERR.get() {
+        Some(mut stderr) => stderr.write_all(line.as_bytes()),
+        None => std::io::stderr().lock().write_all(line.as_bytes()),
+    };
 }
 
 /// Control characters of others' words must not move a terminal's cursor or begin a line.

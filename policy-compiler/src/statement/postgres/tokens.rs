@@ -43,7 +43,8 @@ impl<'a> Tokens<'a> {
         self.text.get(at).copied().unwrap_or(0)
     }
 
-    fn skip_blanks(&mut self) {
+    /// Blanks and comments; those with an end of their own too, or not.
+    fn skip_blanks(&mut self, blocks: bool) {
         loop {
             match (self.byte(self.at), self.byte(self.at + 1)) {
                 (b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c, _) => self.at += 1,
@@ -51,7 +52,7 @@ impl<'a> Tokens<'a> {
                     let line = self.text[self.at..].iter().position(|b| matches!(b, b'\n' | b'\r'));
                     self.at = line.map_or(self.text.len(), |n| self.at + n);
                 }
-                (b'/', b'*') => self.at = self.comment_end(),
+                (b'/', b'*') if blocks => self.at = self.comment_end(),
                 _ => return,
             }
         }
@@ -109,13 +110,27 @@ impl<'a> Tokens<'a> {
     fn word(&self, from: usize) -> (Kind, usize) {
         let end = self.word_end(from);
         match (&self.text[from..end], self.byte(end)) {
-            (b"e" | b"E", b'\'') => (Kind::Other, self.quoted_end(end, true)),
+            (b"e" | b"E", b'\'') => (Kind::Other, self.parts_end(|at| self.quoted_end(at, true), end)),
             // Of bits and hexadecimal digits: a quote that is doubled is the next string's.
             (b"b" | b"B" | b"x" | b"X", b'\'') => {
-                let inside = memchr::memchr(b'\'', &self.text[end + 1..]);
-                (Kind::Other, inside.map_or(self.text.len(), |n| end + n + 2))
+                let inside = |at: usize| memchr::memchr(b'\'', &self.text[at + 1..]);
+                (Kind::Other, self.parts_end(|at| inside(at).map_or(self.text.len(), |n| at + n + 2), end))
             }
             _ => (Kind::Word, end),
+        }
+    }
+
+    /// A string goes on, read as it began, where only blanks with a line's end among them are between two quotes.
+    fn parts_end(&self, part_end: impl Fn(usize) -> usize, from: usize) -> usize {
+        let mut end = part_end(from);
+        loop {
+            let mut rest = Self { text: self.text, at: end };
+            rest.skip_blanks(false);
+            let between = &self.text[end..rest.at];
+            match rest.byte(rest.at) == b'\'' && between.iter().any(|b| matches!(b, b'\n' | b'\r')) {
+                true => end = part_end(rest.at),
+                false => return end,
+            }
         }
     }
 
@@ -144,7 +159,7 @@ impl Iterator for Tokens<'_> {
     type Item = Token;
 
     fn next(&mut self) -> Option<Token> {
-        self.skip_blanks();
+        self.skip_blanks(true);
         let from = self.at;
         let byte = *self.text.get(from)?;
         let (kind, to) = match byte {
@@ -217,9 +232,57 @@ mod tests {
     #[test]
     fn random_texts_of_risky_parts_never_hide_a_token() {
         let parts = [
-            "select", " ", "1", "'a'", "''", "'", "\"x\"", "\"", "E", "e'", "$1", "$$", "$a$", "--", "/*", "*/", "\n",
-            ".", "2.5", "1e5", "0x1f", "_", "x", "U&", "b'1'", "::", "-", "+", ",", "(", ")", "\\", "ü", "1_000", ";",
-            "'it''s'", "n'", "\\'", "/", "*", "@-", "x'f'", "u&\"", "$", "..", "1.", "\r", "\u{b}", "a$b$",
+            "select",
+            " ",
+            "1",
+            "'a'",
+            "''",
+            "'",
+            "\"x\"",
+            "\"",
+            "E",
+            "e'",
+            "$1",
+            "$$",
+            "$a$",
+            "--",
+            "/*",
+            "*/",
+            "\n",
+            ".",
+            "2.5",
+            "1e5",
+            "0x1f",
+            "_",
+            "x",
+            "U&",
+            "b'1'",
+            "::",
+            "-",
+            "+",
+            ",",
+            "(",
+            ")",
+            "\\",
+            "ü",
+            "1_000",
+            ";",
+            "'it''s'",
+            "n'",
+            "\\'",
+            "/",
+            "*",
+            "@-",
+            "x'f'",
+            "u&\"",
+            "$",
+            "..",
+            "1.",
+            "\r",
+            "\u{b}",
+            "a$b$",
+            "e'a'",
+            "\n'b\\'c'",
         ];
         let mut seed = 7u64;
         let mut random = move || {
