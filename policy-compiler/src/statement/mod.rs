@@ -247,13 +247,15 @@ pub struct Budget {
     pub tree_bytes: usize,
     /// Brackets, operators and sub-queries that may stand within each other: the library takes the square of it.
     pub levels: usize,
+    /// A text of several statements may take as much for each, one after the other.
+    pub piecemeal: bool,
 }
 
 impl Budget {
     /// For a thread that others wait for.
-    pub const INLINE: Self = Self { tree_bytes: 3 << 19, levels: 160 };
+    pub const INLINE: Self = Self { tree_bytes: 3 << 19, levels: 160, piecemeal: false };
     /// For a thread that has time.
-    pub const ANALYSER: Self = Self { tree_bytes: 56 << 20, levels: usize::MAX };
+    pub const ANALYSER: Self = Self { tree_bytes: 56 << 20, levels: usize::MAX, piecemeal: true };
 }
 
 /// Why a text could not be analysed. The text is then blocked under every policy.

@@ -16,6 +16,7 @@ mod functions;
 mod kinds;
 mod lineage;
 mod names;
+mod pieces;
 mod queries;
 mod runs;
 pub mod server;
@@ -59,15 +60,21 @@ pub fn analyse_within(text: &str, budget: Budget) -> Result<Analysis, AnalyseErr
     if text.as_bytes().contains(&0) {
         return Err(AnalyseError::Encoding("the text holds a NUL byte; remove it"));
     }
-    let too_large = || AnalyseError::Budget { what: weight::PARTS, max: weight::parts(budget.tree_bytes) };
-    let levels = depth::bound(text);
-    if levels > budget.levels {
+    if depth::bound(text) > budget.levels {
         return Err(AnalyseError::Budget { what: "levels", max: budget.levels });
     }
     if weight::of(text) <= budget.tree_bytes {
         return analyse_whole(text);
     }
-    // The middle of a list of constants says nothing, where it is proved that constants do not matter.
+    match pieces::of(text) {
+        pieces if budget.piecemeal && pieces.len() > 1 => pieces::analyse_each(text, pieces, budget),
+        _ => analyse_shortened(text, budget),
+    }
+}
+
+/// The middle of a list of constants says nothing, where it is proved that constants do not matter.
+fn analyse_shortened(text: &str, budget: Budget) -> Result<Analysis, AnalyseError> {
+    let too_large = || AnalyseError::Budget { what: weight::PARTS, max: weight::parts(budget.tree_bytes) };
     match runs::shorten(text) {
         Cow::Owned(short) if weight::of(&short) <= budget.tree_bytes => {
             let analysis = analyse_whole(&short).map_err(AnalyseError::without_position)?;

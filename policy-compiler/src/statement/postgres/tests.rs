@@ -324,10 +324,13 @@ fn what_its_tree_would_take_is_bounded_and_lists_of_constants_are_not() {
         (format!("insert into t values {row}{},{row} returning a", format!(",{row}").repeat(30_000)), "INSERT"),
         (format!("update t set a = 1 where b = any(array['x'{}])", ",'y'".repeat(200_000)), "UPDATE"),
         (format!("select '{}'", "a word, ".repeat(100_000)), "SELECT"),
+        (format!("insert into t values {row}{};", format!(",{row}").repeat(30_000)), "INSERT"),
     ] {
         let statement = one(&text);
         assert_eq!((statement.tag.as_str(), statement.opaque), (tag, None));
     }
+    let migration = analyse(&"insert into t (a, b) values (1, 'x');\n".repeat(20_000)).map(|a| a.statements.len());
+    assert_eq!(migration, Ok(20_000));
     let broken = analyse(&format!("select 1 from t where a in (1{}) from", ",1".repeat(200_000)));
     assert!(matches!(&broken, Err(AnalyseError::Syntax { position: None, .. })), "{broken:?}");
     let inline = |text: &str| analyse_within(text, Budget::INLINE);

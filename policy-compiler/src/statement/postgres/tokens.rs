@@ -18,6 +18,9 @@ pub enum Kind {
     Close,
     /// `+` or `-`.
     Sign,
+    /// `.`, `:`, `[` and the like.
+    Mark,
+    Semicolon,
     Other,
 }
 
@@ -167,8 +170,10 @@ impl Iterator for Tokens<'_> {
             b'\'' => (Kind::String, self.quoted_end(from, false)),
             b'"' => (Kind::Word, self.quoted_end(from, false)),
             b'$' => (Kind::Other, self.dollar_end(from).unwrap_or_else(|| self.digits_end(from + 1))),
-            b'.' if self.byte(from + 1) == b'.' => (Kind::Other, from + 2),
-            b'.' => (Kind::Other, self.digits_end(from + 1)),
+            b';' => (Kind::Semicolon, from + 1),
+            b':' | b'[' => (Kind::Mark, from + 1),
+            b'.' if self.byte(from + 1) == b'.' => (Kind::Mark, from + 2),
+            b'.' => (Kind::Mark, self.digits_end(from + 1)),
             b',' => (Kind::Comma, from + 1),
             b'(' => (Kind::Open, from + 1),
             b')' | b']' => (Kind::Close, from + 1),
