@@ -395,13 +395,10 @@ fn limits(raw: &RawLimits) -> Result<Limits, String> {
     // One session can hold a request and a row, so it never waits for itself alone.
     let request_bytes_max = raw.statement_bytes_max.max(raw.bind_bytes_max);
     let one_session_bytes_max = request_bytes_max.saturating_add(raw.row_bytes_max.max(dissector::REPLY_BYTES_MAX));
+    let of_subject = raw.sessions_per_subject_max as usize;
     Ok(Limits {
         max_client_conn: within("max_client_conn", raw.max_client_conn as usize, 1..=1_000_000)? as u32,
-        sessions_per_subject_max: within(
-            "sessions_per_subject_max",
-            raw.sessions_per_subject_max as usize,
-            1..=1_000_000,
-        )? as u32,
+        sessions_per_subject_max: within("sessions_per_subject_max", of_subject, 1..=1_000_000)? as u32,
         // The slab takes 128 KiB of address space for each.
         active_sessions_max: within("active_sessions_max", raw.active_sessions_max as usize, 1..=65_536)? as u32,
         login_timeout: seconds("limits.login_timeout_s", raw.login_timeout_s)?,

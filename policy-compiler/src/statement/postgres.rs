@@ -47,8 +47,8 @@ pub fn analyse(text: &str) -> Result<Analysis, AnalyseError> {
     analyse_within(text, Budget::ANALYSER)
 }
 
-/// What a text would do. It runs on the caller's thread, which needs 2 MiB of stack, when the text cannot nest deeply;
-/// else on a short-lived thread of its own with 64 MiB (about 50 µs more).
+/// What a text would do. It runs on the caller's thread, which needs 2 MiB of stack, when the text is short and cannot nest
+/// deeply; else on a short-lived thread of its own with 64 MiB (about 50 µs more).
 ///
 /// # Errors
 /// See [`AnalyseError`]. A text that nests deeper than the grammar's library or [`tree::LEVELS_MAX`] bears is a
@@ -107,9 +107,12 @@ pub fn analyse_bytes_within(text: &[u8], budget: Budget) -> Result<Analysis, Ana
     }
 }
 
+/// Longer texts have a thread of their own too: what malloc keeps for a thread goes back to the system with it, and not before.
+const SHARED_THREAD_BYTES_MAX: usize = 16 * 1024;
+
 fn analyse_whole(text: &str) -> Result<Analysis, AnalyseError> {
     match depth::bound(text) {
-        bound if bound <= depth::INLINE_MAX => analyse_here(text),
+        bound if bound <= depth::INLINE_MAX && text.len() <= SHARED_THREAD_BYTES_MAX => analyse_here(text),
         _ => depth::on_deep_stack(|| analyse_here(text)),
     }
 }

@@ -112,11 +112,10 @@ impl<D: Dissector> Relay<D> {
                 return Some(stopped);
             }
         }
-        let lane = self.lane(direction);
-        if lane.window_bytes() == 0 && !lane.is_collected() {
-            return Some(Flow::Idle);
-        }
-        let mut frame = lane.gather(cx.slab)?;
+        let mut frame = match self.lane(direction) {
+            lane if lane.window_bytes() == 0 && !lane.is_collected() => return Some(Flow::Idle),
+            lane => lane.gather(cx.slab)?,
+        };
         let step = match direction {
             Direction::ToUpstream => self.dissector.request(&frame.bytes, cx.judge, cx.scratch),
             Direction::ToClient => self.dissector.response(&mut frame.bytes, cx.scratch),
