@@ -162,6 +162,7 @@ auth_type = trust
 auth_file = {directory}/users.txt
 pool_mode = session
 max_client_conn = {20_000 if idle_port else 500}
+sessions_per_subject_max = {20_000 if idle_port else 500}
 default_pool_size = {10_000 if idle_port else 250}
 ignore_startup_parameters = extra_float_digits
 {tls}""")

@@ -183,7 +183,7 @@ def start_wireward(binary, postgres, directory, behind, active):
     servers.stop(demo, signal.SIGINT)
     home = os.path.join(directory, "wireward")
     with open(os.path.join(home, "wireward.toml"), "a", encoding="utf-8") as file:
-        file.write(f"\n[limits]\nlogin_timeout_s = 120.0\nmax_client_conn = 20000\nactive_sessions_max = {active}\nidle_upstreams_max = 16\n")
+        file.write(f"\n[limits]\nlogin_timeout_s = 120.0\nmax_client_conn = 20000\nsessions_per_subject_max = 20000\nactive_sessions_max = {active}\nidle_upstreams_max = 16\n")
         file.write("".join(resource_section(*one, home) for one in behind.items()))
     process, log = servers.start([binary, "run", "--config", os.path.join(home, "wireward.toml")], directory, "wireward", cpu=1)
     servers.wait_for(target.port, process, log)

@@ -101,6 +101,7 @@ struct RawMasking {
 #[serde(deny_unknown_fields, default)]
 struct RawLimits {
     max_client_conn: u32,
+    sessions_per_subject_max: u32,
     active_sessions_max: u32,
     login_timeout_s: f64,
     drain_timeout_s: f64,
@@ -123,6 +124,8 @@ impl Default for RawLimits {
     fn default() -> Self {
         Self {
             max_client_conn: 10_000,
+            // PostgreSQL has 97 places for all as it comes: one subject leaves some to others.
+            sessions_per_subject_max: 64,
             active_sessions_max: 256,
             login_timeout_s: 15.0,
             drain_timeout_s: 10.0,
@@ -202,6 +205,8 @@ pub struct Config {
 pub struct Limits {
     /// Client connections of all shards (pgbouncer's name).
     pub max_client_conn: u32,
+    /// Sessions of one subject, on all shards.
+    pub sessions_per_subject_max: u32,
     /// Sessions that move data at the same moment: sizes the slab.
     pub active_sessions_max: u32,
     pub login_timeout: Duration,
@@ -390,8 +395,10 @@ fn limits(raw: &RawLimits) -> Result<Limits, String> {
     // One session can hold a request and a row, so it never waits for itself alone.
     let request_bytes_max = raw.statement_bytes_max.max(raw.bind_bytes_max);
     let one_session_bytes_max = request_bytes_max.saturating_add(raw.row_bytes_max.max(dissector::REPLY_BYTES_MAX));
+    let of_subject = raw.sessions_per_subject_max as usize;
     Ok(Limits {
         max_client_conn: within("max_client_conn", raw.max_client_conn as usize, 1..=1_000_000)? as u32,
+        sessions_per_subject_max: within("sessions_per_subject_max", of_subject, 1..=1_000_000)? as u32,
         // The slab takes 128 KiB of address space for each.
         active_sessions_max: within("active_sessions_max", raw.active_sessions_max as usize, 1..=65_536)? as u32,
         login_timeout: seconds("limits.login_timeout_s", raw.login_timeout_s)?,

@@ -30,6 +30,8 @@ pub enum Fault {
     LoginTimeout,
     /// The client stands above `max_client_conn`.
     TooManyClients,
+    /// The client's subject has as many sessions as `sessions_per_subject_max`.
+    TooManyOfSubject,
     ShuttingDown,
     /// The session has outlived its token.
     TokenExpired,
@@ -43,9 +45,12 @@ impl Fault {
             Self::Gone(side) | Self::Protocol(side, _) => side,
             Self::NotAdmitted(_) | Self::NoToken | Self::LoginTimeout | Self::TokenExpired => Side::Client,
             Self::Unreachable(_) => Side::Upstream,
-            Self::Limit(_) | Self::NotRecorded | Self::TooManyClients | Self::ShuttingDown | Self::NoLongerAdmitted => {
-                Side::Wireward
-            }
+            Self::Limit(_)
+            | Self::NotRecorded
+            | Self::TooManyClients
+            | Self::TooManyOfSubject
+            | Self::ShuttingDown
+            | Self::NoLongerAdmitted => Side::Wireward,
         }
     }
 
@@ -59,7 +64,7 @@ impl Fault {
             Self::Unreachable(_) => "08001",
             Self::NotRecorded | Self::ShuttingDown | Self::NoLongerAdmitted => "57P01",
             Self::LoginTimeout => "57014",
-            Self::TooManyClients => "53300",
+            Self::TooManyClients | Self::TooManyOfSubject => "53300",
         }
     }
 
@@ -74,6 +79,10 @@ impl Fault {
             Self::LoginTimeout => "the login was not finished within login_timeout",
             Self::TooManyClients => {
                 "sorry, too many clients already; the gateway serves limits.max_client_conn at once"
+            }
+            Self::TooManyOfSubject => {
+                "too many sessions of this identity already; end one that is idle, or ask the operator to raise \
+                 limits.sessions_per_subject_max"
             }
             Self::TokenExpired => "the token has expired; connect again with a fresh one",
             Self::ShuttingDown => "the gateway is shutting down",

@@ -2,7 +2,9 @@
 //! each. No data of a session, no token and no secret stands in it.
 
 use std::fmt::Display;
+use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -53,6 +55,7 @@ pub const PANICKED: Kind = kind("error", "panicked", &["thread", "location"]);
 pub const CHILD_RESTARTED: Kind = kind("warn", "child_restarted", &["child", "status"]);
 pub const SHARD_RESTARTED: Kind = kind("error", "shard_restarted", &["shard"]);
 pub const SESSIONS_EVICTED: Kind = kind("warn", "sessions_evicted", &["shard", "sessions"]);
+pub const CANCEL_GUESSED: Kind = kind("warn", "cancel_guessed", &["shard", "client"]);
 pub const ACCEPT_FAILED: Kind = kind("warn", "accept_failed", &["shard", "listener"]);
 pub const UPSTREAM_UNREACHABLE: Kind = kind("warn", "upstream_unreachable", &["shard", "resource"]);
 pub const NAME_UNRESOLVED: Kind = kind("warn", "name_unresolved", &["resource", "host"]);
@@ -70,13 +73,14 @@ pub const SHELL_FALLBACK: Kind = kind("warn", "shell_fallback", &["shell"]);
 pub const RECORDER_REPORT: Kind = kind("warn", "recorder_report", &[]);
 
 /// All kinds.
-pub const KINDS: [&Kind; 21] = [
+pub const KINDS: [&Kind; 22] = [
     &STARTED,
     &FATAL,
     &PANICKED,
     &CHILD_RESTARTED,
     &SHARD_RESTARTED,
     &SESSIONS_EVICTED,
+    &CANCEL_GUESSED,
     &ACCEPT_FAILED,
     &UPSTREAM_UNREACHABLE,
     &NAME_UNRESOLVED,
@@ -96,11 +100,16 @@ pub const KINDS: [&Kind; 21] = [
 
 static IS_JSON: AtomicBool = AtomicBool::new(false);
 static PROCESS: OnceLock<&'static str> = OnceLock::new();
+/// stderr as it was at the start: while libpg_query parses it points that descriptor to a pipe of its own, in all threads.
+static STDERR: OnceLock<File> = OnceLock::new();
 
 /// Says once what this process is and how it writes. A panic is then told by its place alone: its words may hold data.
 pub fn begin(process: &'static str, format: Format) {
     IS_JSON.store(format == Format::Json, Ordering::Relaxed);
     let _ = PROCESS.set(process);
+    if let Ok(stderr) = std::io::stderr().as_fd().try_clone_to_owned() {
+        let _ = STDERR.set(stderr.into());
+    }
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current().name().unwrap_or("without a name").to_owned();
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -118,7 +127,10 @@ pub fn tell(kind: &Kind, values: &[Value], message: impl Display) {
         false => text(process, &message.to_string()),
     };
     // One write a line: three processes share the descriptor.
-    let _ = std::io::stderr().lock().write_all(line.as_bytes());
+    let _ = match STDERR.get() {
+        Some(mut stderr) => stderr.write_all(line.as_bytes()),
+        None => std::io::stderr().lock().write_all(line.as_bytes()),
+    };
 }
 
 /// Control characters of others' words must not move a terminal's cursor or begin a line.

@@ -352,6 +352,7 @@ fn control() -> Control {
 fn limits(idle_upstreams_max: u32) -> Limits {
     Limits {
         max_client_conn: 100,
+        sessions_per_subject_max: 100,
         active_sessions_max: 50,
         login_timeout: Duration::from_secs(30),
         drain_timeout: Duration::from_secs(1),

@@ -225,11 +225,10 @@ impl Denial {
             AnalyseError::TooLong { bytes, max } => {
                 (format!("the statement has {bytes} bytes, at most {max} are judged"), ("54000", None))
             }
-            AnalyseError::TooComplex { steps } => {
-                let reason =
-                    format!("the statement takes more than {steps} steps to judge; make it shorter or split it");
-                (reason, ("54001", None))
-            }
+            AnalyseError::Budget { what, max } => (
+                format!("the statement has too many {what}: at most {max} are judged; send it in parts"),
+                ("54000", None),
+            ),
             AnalyseError::Encoding(what) => (format!("the statement cannot be read: {what}"), ("22021", None)),
         };
         Self { rule: "unparsable".into(), reason, hint: hint.map(str::to_owned), sqlstate }

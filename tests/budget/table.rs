@@ -199,6 +199,7 @@ fn control() -> Control {
 fn limits() -> Limits {
     Limits {
         max_client_conn: 10_000,
+        sessions_per_subject_max: 10_000,
         active_sessions_max: ACTIVE_SESSIONS_MAX,
         login_timeout: Duration::from_secs(60),
         drain_timeout: Duration::from_secs(1),

@@ -13,7 +13,7 @@ use tests::issuer::NAME;
 use tests::process;
 use tests::server::{free_port, tied_to_us, wait_for_port};
 use tests::suite::{Case, run};
-use tests::wire::{Wire, frame};
+use tests::wire::{Message, Wire, frame};
 use tests::world::{World, python, script_path, wireward};
 
 /// Longer than anything here is allowed to take.
@@ -34,9 +34,19 @@ fn main() -> ExitCode {
         Case::new("mute_clients_give_their_places_to_those_that_log_in", mute_clients),
         Case::new("names_of_large_texts_are_bounded_by_prepared_bytes_max", large_names),
         Case::new("listening_to_ten_thousand_channels_costs_the_gateway_nothing", listeners),
+        Case::new("who_announces_much_and_sends_little_takes_no_room_from_others", announced),
+        Case::new("who_keeps_room_and_does_not_move_ends_while_others_wait_for_it", keepers_of_room),
+        Case::new("idle_sessions_of_one_subject_leave_places_to_others", one_subject),
+        Case::new("eight_texts_of_one_write_do_not_hold_up_another_session", eight_texts),
+        Case::new("long_texts_of_one_subject_do_not_hold_up_those_of_another", long_texts),
+        Case::new("a_long_text_costs_bounded_memory_which_comes_back", long_text_memory),
+        Case::new("health_is_told_at_once_beside_half_requests", half_requests),
         Case::new("out_of_descriptors_accepts_are_counted_and_do_not_spin", descriptors),
     ])
 }
+
+/// More sessions of one subject than a test has.
+const CROWD: &str = "sessions_per_subject_max = 10000";
 
 /// A gateway with one shard and these limits.
 fn small(world: &World, name: &str, limits: &str) -> (Place, Gateway) {
@@ -44,8 +54,12 @@ fn small(world: &World, name: &str, limits: &str) -> (Place, Gateway) {
 }
 
 fn enter(world: &World, gateway: &Gateway) -> Wire {
-    let token = world.through("dba").password;
-    Wire::login(gateway.port, NAME, "shop", token.as_bytes()).unwrap_or_else(|why| panic!("{why:?}"))
+    enter_as(world, gateway, "dba").unwrap_or_else(|why| panic!("{why:?}"))
+}
+
+fn enter_as(world: &World, gateway: &Gateway, role: &str) -> Result<Wire, Message> {
+    let login = world.through(role);
+    Wire::login(gateway.port, &login.user, "shop", login.password.as_bytes())
 }
 
 #[track_caller]
@@ -98,7 +112,10 @@ fn thousand_idle(world: &World) {
     let (place, gateway) = world.another("idle", |c| {
         let there = format!("address = \"{}\"", world.upstream.address);
         assert!(c.contains(&there), "{c}");
-        format!("{}\n[runtime]\nshards = 1\n", c.replace(&there, &format!("address = \"127.0.0.1:{port}\"")))
+        format!(
+            "{}\n[runtime]\nshards = 1\n[limits]\n{CROWD}\n",
+            c.replace(&there, &format!("address = \"127.0.0.1:{port}\""))
+        )
     });
     let idle = |_| {
         let mut wire = enter(world, &gateway);
@@ -147,7 +164,7 @@ fn half_logins(world: &World) {
 
 fn half_messages(world: &World) {
     const SESSIONS: u64 = 300;
-    let (place, gateway) = small(world, "half-messages", "active_sessions_max = 1");
+    let (place, gateway) = small(world, "half-messages", &format!("active_sessions_max = 1\n{CROWD}"));
     let mut inside = enter(world, &gateway);
     let text = |i: u64| format!("select {i} as number, '{}' as padding", "x".repeat(i as usize * 50));
     let query = |i: u64| frame(b'Q', &[text(i).as_bytes(), b"\0"].concat());
@@ -199,7 +216,7 @@ fn stalled_readers(world: &World) {
     const SESSIONS: usize = 280;
     /// Two buffers for each, and what a session holds otherwise.
     const GROWTH_BYTES_MAX: u64 = 32 << 20;
-    let (place, gateway) = small(world, "stalled", "active_sessions_max = 1");
+    let (place, gateway) = small(world, "stalled", &format!("active_sessions_max = 1\n{CROWD}"));
     let mut inside = enter(world, &gateway);
     works(&mut inside);
     let mut stalled: Vec<Wire> = (0..SESSIONS).map(|_| enter(world, &gateway)).collect();
@@ -305,4 +322,196 @@ fn descriptors(world: &World) {
     // Ten tries a second at most.
     let tries_max = begun.elapsed().as_millis() as u64 / 100 + 1;
     assert!((1..=tries_max).contains(&failures), "{failures} of {tries_max} possible accepts failed");
+}
+
+/// A message above a slot.
+fn asks_at_length(wire: &mut Wire) {
+    wire.query(&format!("select length('{}')", "x".repeat(44_000)));
+    assert_eq!(wire.rows(), [[Some(b"44000".to_vec())]]);
+}
+
+fn announced(world: &World) {
+    let (_place, gateway) = small(world, "announced", "gathered_bytes_max = 100000000");
+    let announcing: Vec<Wire> = (0..16)
+        .map(|_| {
+            let mut wire = enter(world, &gateway);
+            let bytes: u32 = (64 << 20) - 100;
+            wire.raw(&[&b"B"[..], &bytes.to_be_bytes(), &[0, 0]].concat());
+            wire
+        })
+        .collect();
+    let mut honest = enter(world, &gateway);
+    for _ in 0..10 {
+        asks_at_length(&mut honest);
+    }
+    drop(announcing);
+}
+
+fn keepers_of_room(world: &World) {
+    let (_place, gateway) = small(world, "keepers", "gathered_bytes_max = 90000000");
+    // Together they have sent all that there is room for, and go silent.
+    let mut keepers: Vec<Wire> = (0..2)
+        .map(|_| {
+            let mut wire = enter(world, &gateway);
+            let bytes: u32 = (64 << 20) - 100;
+            wire.raw(&[&b"B"[..], &bytes.to_be_bytes(), &vec![0; 45 << 20]].concat());
+            wire
+        })
+        .collect();
+    let mut honest = enter(world, &gateway);
+    let begun = Instant::now();
+    asks_at_length(&mut honest);
+    println!("a message of 44 KB waited {:?}", begun.elapsed());
+    asks_at_length(&mut honest);
+    let ended = keepers.iter_mut().find_map(|wire| wire.next()).expect("one of them is told");
+    assert_eq!(ended.sqlstate(), "54000");
+    assert!(ended.field(b'M').is_some_and(|words| words.contains("limits.gathered_bytes_max")), "{ended:?}");
+}
+
+fn one_subject(world: &World) {
+    const PLACES: usize = 3;
+    let (_place, gateway) = small(world, "one-subject", &format!("sessions_per_subject_max = {PLACES}"));
+    let agent = || enter_as(world, &gateway, "agent");
+    let mut idle: Vec<Wire> = (0..PLACES).filter_map(|_| agent().ok()).collect();
+    assert_eq!(idle.len(), PLACES);
+    let refused = agent().err().expect("the agent has its places");
+    assert_eq!(refused.sqlstate(), "53300");
+    assert!(refused.field(b'M').is_some_and(|words| words.contains("limits.sessions_per_subject_max")), "{refused:?}");
+    works(&mut enter(world, &gateway));
+    for _ in 0..3 * PLACES {
+        idle.pop();
+        until("the place of one that has gone is free", || agent().map(|wire| idle.push(wire)).is_ok());
+    }
+    assert!(agent().is_err(), "places are not made by going");
+}
+
+/// A statement of nearly so many bytes in which every name is looked for in many: what costs most to analyse.
+fn dear(bytes: usize, number: usize) -> String {
+    let columns = (0..10).map(|c| format!("1 c{c}")).collect::<Vec<_>>().join(",");
+    let tables = (0..bytes / 30).map(|t| format!("w t{t}")).collect::<Vec<_>>().join(",");
+    let head = format!("with w as (select {columns}), v as (select * from {tables}) select ");
+    let tail = format!(",{number} from {}", (0..bytes / 40).map(|v| format!("v a{v}")).collect::<Vec<_>>().join(","));
+    let names = bytes.saturating_sub(head.len() + tail.len()) / 2;
+    format!("{head}{}{tail}", vec!["q"; names.max(1)].join(","))
+}
+
+fn eight_texts(world: &World) {
+    let (_place, gateway) = small(world, "eight-texts", "");
+    let mut honest = enter(world, &gateway);
+    works(&mut honest);
+    let mut dear_one = enter(world, &gateway);
+    let texts: Vec<u8> = (0..8).flat_map(|n| frame(b'Q', &[dear(3_900, n).as_bytes(), b"\0"].concat())).collect();
+    assert!(texts.len() <= 32 << 10);
+    dear_one.raw(&texts);
+    let begun = Instant::now();
+    let mut longest = Duration::ZERO;
+    while begun.elapsed() < Duration::from_secs(3) {
+        let asked = Instant::now();
+        works(&mut honest);
+        longest = longest.max(asked.elapsed() / 20);
+    }
+    println!("beside eight dear texts of one write a known statement took {longest:?} at most");
+    assert!(longest < Duration::from_millis(500), "{longest:?}");
+    drop(dear_one);
+}
+
+fn long_texts(world: &World) {
+    let (_place, gateway) = small(world, "long-texts", "");
+    let mut honest = enter(world, &gateway);
+    let others: Vec<Wire> = (0..8)
+        .map(|n| {
+            let mut wire = enter_as(world, &gateway, "analyst").unwrap_or_else(|why| panic!("{why:?}"));
+            wire.query(&dear(30_000, n));
+            wire
+        })
+        .collect();
+    let begun = Instant::now();
+    for n in 0..5 {
+        honest.query(&format!("select {n} /* {} */", "x".repeat(5_000)));
+        assert_eq!(honest.rows().len(), 1);
+    }
+    println!("five new statements of 5 KB took {:?} beside eight of 30 KB of another subject", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    drop(others);
+}
+
+/// What is answered to a text, and the largest of what is `measured` meanwhile.
+fn ask_watched(wire: &mut Wire, text: &str, measured: impl Fn() -> u64) -> (Vec<Message>, u64) {
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            wire.query(text);
+            wire.until_ready()
+        });
+        let mut peak = 0;
+        while !asking.is_finished() {
+            peak = peak.max(measured());
+            sleep(Duration::from_millis(2));
+        }
+        (asking.join().expect("it is answered"), peak)
+    })
+}
+
+fn long_text_memory(world: &World) {
+    /// What is promised of one text, and what may stay.
+    const PEAK_BYTES_MAX: u64 = 64 << 20;
+    const STAYS_BYTES_MAX: u64 = 32 << 20;
+    const TEXT_BYTES: usize = 1_000_000;
+    let list = |part: &str| part.repeat(TEXT_BYTES / part.len());
+    let (_place, gateway) = small(world, "long-text", "");
+    let mut wire = enter(world, &gateway);
+    works(&mut wire);
+    let before = dataplane_bytes(&gateway);
+    for (text, is_judged) in [
+        (format!("select array[{}a]", list("a,")), false),
+        (format!("select 1 from orders where {} id = 0", list("id=1 or ")), false),
+        (format!("select count(*) from orders where id in ({}1)", list("123456,")), true),
+        (format!("select count(*) from orders where status in ({}'x')", list("'ab',")), true),
+        (format!("select count(*) from (values {}(1, 'a', 1.5)) v", list("(1, 'abc', 2.5),")), true),
+        (format!("select '{}'", list("a word, ")), true),
+        (format!("select array[{}id]::text is null from orders limit 0", "id,".repeat(14_500)), true),
+        (format!("select 1 from orders where false and ({} id = 0)", "id=1 or ".repeat(7_500)), true),
+        (format!("select case {} end from orders limit 0", "when id then id ".repeat(6_500)), true),
+        (list("select 1 from (select 1) o;"), true),
+    ] {
+        let begun = Instant::now();
+        let (messages, peak) = ask_watched(&mut wire, &text, || dataplane_bytes(&gateway).saturating_sub(before));
+        // What the server says to it is its own affair.
+        let refused = messages.iter().find(|message| message.kind == b'E' && message.sqlstate() == "54000");
+        println!("{}…: {:?}, {} MiB at the peak", &text[..30], begun.elapsed(), peak >> 20);
+        assert_eq!(refused.is_none(), is_judged, "{}: {refused:?}", &text[..40]);
+        if let Some(refused) = refused {
+            let words = refused.field(b'M').unwrap_or_default();
+            assert!(words.contains("too many parts"), "{refused:?}");
+        }
+        // The text itself is gathered, copied for the analyser, and sent.
+        assert!(peak <= PEAK_BYTES_MAX + 4 * text.len() as u64, "{}: {peak} bytes", &text[..40]);
+        let begun = Instant::now();
+        until("what it took is given back", || dataplane_bytes(&gateway) <= before + STAYS_BYTES_MAX);
+        assert!(begun.elapsed() < Duration::from_secs(10), "{}: {:?}", &text[..40], begun.elapsed());
+    }
+}
+
+fn half_requests(world: &World) {
+    let (place, gateway) = small(world, "half-requests", "");
+    let url = place.admin().expect("an admin listener");
+    let address = url.trim_start_matches("http://");
+    let half = |_| {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: ").expect("it reads");
+        stream
+    };
+    for _ in 0..3 {
+        let halves: Vec<TcpStream> = (0..200).map(half).collect();
+        let begun = Instant::now();
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
+        write!(stream, "GET /healthz HTTP/1.1\r\nHost: wireward\r\n\r\n").expect("it reads");
+        let mut page = String::new();
+        stream.read_to_string(&mut page).expect("it answers and closes");
+        println!("/healthz took {:?} beside 200 half requests", begun.elapsed());
+        assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        drop(halves);
+    }
+    drop(gateway);
 }

@@ -1,6 +1,7 @@
 //! The admin listener: `/healthz` and `/metrics` by HTTP, on the control thread, so that it never takes a shard's time.
 //! Whoever reaches it may read; it changes nothing, and holds no data of a session.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -14,15 +15,17 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
+use tokio::task::AbortHandle;
 
 use super::Control;
 use super::metrics::since;
 use crate::datapath::counters::Counters;
 use crate::shard::{Now, spawn};
 
-/// Connections at one moment; one more waits in the kernel.
-const CONNECTIONS_MAX: usize = 16;
+/// Connections at one moment; for one more the oldest goes. Each costs a descriptor and some kilobytes.
+const CONNECTIONS_MAX: usize = 64;
+/// For the request: whoever has one to make sends it at once, and a probe must not wait for others that do not.
+const REQUEST_TIME_MAX: Duration = Duration::from_millis(500);
 /// From the connection to the last byte of the answer.
 const TIME_MAX: Duration = Duration::from_secs(5);
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
@@ -75,14 +78,16 @@ impl Admin {
     /// When the runtime cannot take the listener.
     pub async fn serve(self: Arc<Self>, listener: TcpListener) -> std::io::Result<()> {
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let mut connections = JoinSet::new();
+        let mut connections: VecDeque<AbortHandle> = VecDeque::new();
         loop {
-            while connections.len() >= CONNECTIONS_MAX {
-                connections.join_next().await;
-            }
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    _ = connections.spawn(tokio::time::timeout(TIME_MAX, self.clone().answer_on(stream)))
+                    connections.retain(|connection| !connection.is_finished());
+                    if connections.len() >= CONNECTIONS_MAX {
+                        connections.pop_front().iter().for_each(AbortHandle::abort);
+                    }
+                    let answering = tokio::time::timeout(TIME_MAX, self.clone().answer_on(stream));
+                    connections.push_back(tokio::spawn(answering).abort_handle());
                 }
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             }
@@ -95,7 +100,10 @@ impl Admin {
             async move { Ok::<_, Infallible>(response) }
         };
         let mut http = hyper::server::conn::http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(TIME_MAX).keep_alive(false).max_buf_size(REQUEST_BYTES_MAX);
+        http.timer(TokioTimer::new())
+            .header_read_timeout(REQUEST_TIME_MAX)
+            .keep_alive(false)
+            .max_buf_size(REQUEST_BYTES_MAX);
         // A peer that breaks off is its own affair.
         let _ = http.serve_connection(TokioIo::new(stream), service_fn(answer)).await;
     }

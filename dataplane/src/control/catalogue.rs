@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use policy_compiler::artifact::{MaskAction, Masks};
 use policy_compiler::judge::SETTINGS_VIEW;
 use policy_compiler::statement::postgres::server::{Server, Version};
-use policy_compiler::statement::postgres::{self, Budget};
-use policy_compiler::statement::{ColumnUse, Output, Places, Statement};
+use policy_compiler::statement::postgres;
+use policy_compiler::statement::{Budget, ColumnUse, Output, Places, Statement};
 use tokio_postgres::Client;
 
 use super::additions::Added;

@@ -1,9 +1,15 @@
 //! What `/metrics` shows, in Prometheus' text format 0.0.4
-//! (<https://prometheus.io/docs/instrumenting/exposition_formats/>). `dataplane/METRICS.md` explains each family.
+//! (<https://prometheus.io/docs/instrumenting/exposition_formats/>), by the exporter of the `metrics` crate.
+//! `dataplane/METRICS.md` explains each family.
+//!
+//! A shard counts in cells of its own, where nothing is looked up or shared. They are read when somebody asks, into a recorder
+//! that lives as long as the answer: what is gone since (a resource, a policy) is gone from the page.
 
-use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use metrics::{Key, KeyName, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
 use super::admin::Admin;
 use super::{Control, Tokens};
@@ -29,41 +35,37 @@ const fn family(name: &'static str, kind: &'static str, help: &'static str) -> F
     Family { name, kind, help, protocol: None }
 }
 
-/// A series of a shard: its labels beside `shard`, as they are written, and its cell.
-type Series = (&'static str, fn(&Counters) -> u64);
+/// A series of a shard: its label beside `shard`, if it has one, and its cell.
+type Series = (Option<(&'static str, &'static str)>, fn(&Counters) -> u64);
 
 const SHARDS: [(Family, &[Series]); 23] = [
-    (family("wireward_sessions_open", "gauge", "Sessions.").of_postgres(), &[("", |c| c.sessions_open.get())]),
+    (family("wireward_sessions_open", "gauge", "Sessions.").of_postgres(), &[(None, |c| c.sessions_open.get())]),
     (
-        family(
-            "wireward_sessions_stalled",
-            "gauge",
-            "Sessions that wait for the recorder, the ring, room or the analyser.",
-        ),
-        &[("", |c| c.sessions_stalled.get())],
+        family("wireward_sessions_stalled", "gauge", "Sessions that wait for the recorder, the ring or room."),
+        &[(None, |c| c.sessions_stalled.get())],
     ),
-    (family("wireward_tls_sessions_open", "gauge", "Sessions by TLS."), &[("", |c| c.tls_sessions_open.get())]),
-    (family("wireward_slots_free", "gauge", "Buffers of 32 KiB that nobody holds."), &[("", |c| c.slots_free.get())]),
-    (family("wireward_ring_used_bytes", "gauge", "Bytes not yet on disk."), &[("", |c| c.ring_used_bytes.get())]),
-    (family("wireward_ring_capacity_bytes", "gauge", "Size of the ring."), &[("", |c| c.ring_capacity_bytes.get())]),
+    (family("wireward_tls_sessions_open", "gauge", "Sessions by TLS."), &[(None, |c| c.tls_sessions_open.get())]),
+    (family("wireward_slots_free", "gauge", "Buffers of 32 KiB that nobody holds."), &[(None, |c| c.slots_free.get())]),
+    (family("wireward_ring_used_bytes", "gauge", "Bytes not yet on disk."), &[(None, |c| c.ring_used_bytes.get())]),
+    (family("wireward_ring_capacity_bytes", "gauge", "Size of the ring."), &[(None, |c| c.ring_capacity_bytes.get())]),
     (
         family("wireward_connections_accepted_total", "counter", "Client connections that were taken."),
-        &[("", |c| c.connections_accepted.get())],
+        &[(None, |c| c.connections_accepted.get())],
     ),
     (
         family("wireward_connections_refused_total", "counter", "Client connections that were not taken, by reason."),
         &[
-            ("reason=\"max_client_conn\"", |c| c.refused_max_client_conn.get()),
-            ("reason=\"shutting_down\"", |c| c.refused_shutting_down.get()),
-            ("reason=\"proxy_from\"", |c| c.refused_not_a_proxy.get()),
+            (Some(("reason", "max_client_conn")), |c| c.refused_max_client_conn.get()),
+            (Some(("reason", "shutting_down")), |c| c.refused_shutting_down.get()),
+            (Some(("reason", "proxy_from")), |c| c.refused_not_a_proxy.get()),
         ],
     ),
     (
         family("wireward_proxy_headers_total", "counter", "PROXY protocol headers, by outcome."),
         &[
-            ("outcome=\"client\"", |c| c.proxied_named.get()),
-            ("outcome=\"local\"", |c| c.proxied_unnamed.get()),
-            ("outcome=\"refused\"", |c| c.proxy_headers_refused.get()),
+            (Some(("outcome", "client")), |c| c.proxied_named.get()),
+            (Some(("outcome", "local")), |c| c.proxied_unnamed.get()),
+            (Some(("outcome", "refused")), |c| c.proxy_headers_refused.get()),
         ],
     ),
     (
@@ -72,74 +74,89 @@ const SHARDS: [(Family, &[Series]); 23] = [
             "counter",
             "Sessions that kept a buffer without moving while none was free.",
         ),
-        &[("", |c| c.sessions_evicted.get())],
+        &[(None, |c| c.sessions_evicted.get())],
     ),
     (
         family("wireward_accept_failures_total", "counter", "Accepts that the kernel failed."),
-        &[("", |c| c.accept_failures.get())],
+        &[(None, |c| c.accept_failures.get())],
     ),
     (
         family("wireward_logins_total", "counter", "Logins by outcome.").of_postgres(),
         &[
-            ("outcome=\"admitted\"", |c| c.logins.admitted.get()),
-            ("outcome=\"not_admitted\"", |c| c.logins.not_admitted.get()),
-            ("outcome=\"protocol\"", |c| c.logins.protocol.get()),
-            ("outcome=\"limit\"", |c| c.logins.limit.get()),
-            ("outcome=\"unreachable\"", |c| c.logins.unreachable.get()),
-            ("outcome=\"timeout\"", |c| c.logins.timeout.get()),
-            ("outcome=\"too_many_clients\"", |c| c.logins.too_many_clients.get()),
-            ("outcome=\"not_recorded\"", |c| c.logins.not_recorded.get()),
+            (Some(("outcome", "admitted")), |c| c.logins.admitted.get()),
+            (Some(("outcome", "not_admitted")), |c| c.logins.not_admitted.get()),
+            (Some(("outcome", "protocol")), |c| c.logins.protocol.get()),
+            (Some(("outcome", "limit")), |c| c.logins.limit.get()),
+            (Some(("outcome", "unreachable")), |c| c.logins.unreachable.get()),
+            (Some(("outcome", "timeout")), |c| c.logins.timeout.get()),
+            (Some(("outcome", "too_many_clients")), |c| c.logins.too_many_clients.get()),
+            (Some(("outcome", "not_recorded")), |c| c.logins.not_recorded.get()),
         ],
     ),
     (
         family("wireward_statements_total", "counter", "Texts that were judged, by verdict.").of_postgres(),
         &[
-            ("verdict=\"allow\"", |c| c.statements_allowed.get()),
-            ("verdict=\"mask\"", |c| c.statements_masked.get()),
-            ("verdict=\"block\"", |c| c.statements_blocked.get()),
+            (Some(("verdict", "allow")), |c| c.statements_allowed.get()),
+            (Some(("verdict", "mask")), |c| c.statements_masked.get()),
+            (Some(("verdict", "block")), |c| c.statements_blocked.get()),
         ],
     ),
     (
         family("wireward_executions_total", "counter", "Executions that clients have asked for.").of_postgres(),
-        &[("", |c| c.executions.get())],
+        &[(None, |c| c.executions.get())],
     ),
     (
         family("wireward_rows_masked_total", "counter", "Rows that went through masks, or detectors alone.")
             .of_postgres(),
-        &[("by=\"mask\"", |c| c.rows_masked.get()), ("by=\"detectors\"", |c| c.rows_scanned.get())],
+        &[(Some(("by", "mask")), |c| c.rows_masked.get()), (Some(("by", "detectors")), |c| c.rows_scanned.get())],
     ),
     (
         family("wireward_received_bytes_total", "counter", "Bytes received, without TLS, by side.").of_postgres(),
-        &[("side=\"client\"", |c| c.client_bytes.get()), ("side=\"upstream\"", |c| c.upstream_bytes.get())],
+        &[
+            (Some(("side", "client")), |c| c.client_bytes.get()),
+            (Some(("side", "upstream")), |c| c.upstream_bytes.get()),
+        ],
     ),
     (
         family("wireward_plan_cache_hits_total", "counter", "Texts whose plan was there."),
-        &[("", |c| c.plan_hits.get())],
+        &[(None, |c| c.plan_hits.get())],
     ),
     (
         family("wireward_plan_cache_misses_total", "counter", "Texts that were judged anew."),
-        &[("", |c| c.plan_misses.get())],
+        &[(None, |c| c.plan_misses.get())],
     ),
     (
         family("wireward_client_tls_handshakes_total", "counter", "TLS handshakes with clients by outcome."),
-        &[("outcome=\"done\"", |c| c.client_tls_done.get()), ("outcome=\"failed\"", |c| c.client_tls_failed.get())],
+        &[
+            (Some(("outcome", "done")), |c| c.client_tls_done.get()),
+            (Some(("outcome", "failed")), |c| c.client_tls_failed.get()),
+        ],
     ),
     (
         family("wireward_upstream_tls_handshakes_total", "counter", "TLS handshakes with upstreams by outcome."),
-        &[("outcome=\"done\"", |c| c.upstream_tls_done.get()), ("outcome=\"failed\"", |c| c.upstream_tls_failed.get())],
+        &[
+            (Some(("outcome", "done")), |c| c.upstream_tls_done.get()),
+            (Some(("outcome", "failed")), |c| c.upstream_tls_failed.get()),
+        ],
     ),
     (
         family("wireward_upstream_connections_total", "counter", "Upstream connections of sessions, by origin.")
             .of_postgres(),
-        &[("origin=\"login\"", |c| c.upstream_logins.get()), ("origin=\"kept\"", |c| c.upstream_leases.get())],
+        &[
+            (Some(("origin", "login")), |c| c.upstream_logins.get()),
+            (Some(("origin", "kept")), |c| c.upstream_leases.get()),
+        ],
     ),
     (
         family("wireward_upstreams_kept", "gauge", "Upstream connections that no session has."),
-        &[("", |c| c.upstreams_kept.get())],
+        &[(None, |c| c.upstreams_kept.get())],
     ),
     (
         family("wireward_cancel_requests_total", "counter", "Cancel requests by outcome.").of_postgres(),
-        &[("outcome=\"granted\"", |c| c.cancels_granted.get()), ("outcome=\"denied\"", |c| c.cancels_denied.get())],
+        &[
+            (Some(("outcome", "granted")), |c| c.cancels_granted.get()),
+            (Some(("outcome", "denied")), |c| c.cancels_denied.get()),
+        ],
     ),
 ];
 
@@ -157,14 +174,15 @@ impl Admin {
     /// The whole exposition.
     pub fn metrics(&self, now: Now) -> String {
         let control = self.control();
-        let mut page = Page(String::with_capacity(8 * 1024));
+        let page = Page(PrometheusBuilder::new().build_recorder());
         for (family, series) in &SHARDS {
-            page.head(family);
-            let protocol = family.protocol.map(|name| format!(",protocol=\"{name}\"")).unwrap_or_default();
+            page.describe(family);
             for (shard, counters) in self.counters.iter().enumerate() {
-                for (labels, read) in *series {
-                    let comma = if labels.is_empty() { "" } else { "," };
-                    page.line(family, &format!("shard=\"{shard}\"{protocol}{comma}{labels}"), read(counters) as f64);
+                let of_shard = [Some(Label::new("shard", shard.to_string())), family.protocol.map(protocol)];
+                for (label, read) in *series {
+                    let own = label.map(|(name, value)| Label::new(name, value));
+                    let labels = of_shard.iter().cloned().chain([own]).flatten();
+                    page.count(family, labels.collect(), read(counters));
                 }
             }
         }
@@ -175,13 +193,17 @@ impl Admin {
         page.ages(&CATALOGUE, "resource", control.catalogue_ages().map(|(name, age)| (name.into(), seconds(age))));
         let keys = control.keys_ages().into_iter();
         page.ages(&KEYS, "issuer", keys.map(|(name, age)| (name.into(), seconds(age))));
-        page.head(&START);
-        page.line(&START, "", self.started_unix_s);
+        page.describe(&START);
+        page.set(&START, Vec::new(), self.started_unix_s);
         page.ages(&DRIVER, "driver", [(self.driver.to_owned(), 1.0)].into_iter());
         page.ages(&POLICY, "policy", [(control.policy.epoch_name().to_owned(), 1.0)].into_iter());
         page.ages(&BUILD, "version", [(env!("CARGO_PKG_VERSION").to_owned(), 1.0)].into_iter());
-        page.0
+        page.written()
     }
+}
+
+fn protocol(name: &'static str) -> Label {
+    Label::new("protocol", name)
 }
 
 impl Control {
@@ -210,30 +232,50 @@ fn seconds(age: Option<Duration>) -> f64 {
     age.map_or(f64::INFINITY, |age| age.as_secs_f64())
 }
 
-struct Page(String);
+struct Page(PrometheusRecorder);
 
 impl Page {
-    fn head(&mut self, family: &Family) {
-        let Family { name, kind, help, .. } = family;
-        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
+
+    fn describe(&self, family: &Family) {
+        let name = KeyName::from_const_str(family.name);
+        match family.kind {
+            "counter" => self.0.describe_counter(name, None, family.help.into()),
+            _ => self.0.describe_gauge(name, None, family.help.into()),
+        }
     }
 
-    fn line(&mut self, family: &Family, labels: &str, value: f64) {
-        let name = family.name;
-        let _ = match (labels.is_empty(), value.is_infinite()) {
-            (true, _) => writeln!(self.0, "{name} {value}"),
-            (false, true) => writeln!(self.0, "{name}{{{labels}}} +Inf"),
-            (false, false) => writeln!(self.0, "{name}{{{labels}}} {value}"),
-        };
+    /// A cell that only grows is a counter; others go up and down.
+    fn count(&self, family: &Family, labels: Vec<Label>, value: u64) {
+        match family.kind {
+            "counter" => {
+                let key = Key::from_parts(family.name, labels);
+                self.0.register_counter(&key, &Self::METADATA).absolute(value);
+            }
+            _ => self.set(family, labels, value as f64),
+        }
+    }
+
+    fn set(&self, family: &Family, labels: Vec<Label>, value: f64) {
+        let key = Key::from_parts(family.name, labels);
+        self.0.register_gauge(&key, &Self::METADATA).set(value);
     }
 
     /// A family with one label.
-    fn ages(&mut self, family: &Family, label: &str, series: impl Iterator<Item = (String, f64)>) {
-        self.head(family);
+    fn ages(&self, family: &Family, label: &'static str, series: impl Iterator<Item = (String, f64)>) {
+        self.describe(family);
         for (of, value) in series {
-            let escaped = of.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            self.line(family, &format!("{label}=\"{escaped}\""), value);
+            self.set(family, vec![Label::new(label, of)], value);
         }
+    }
+
+    /// The exporter keeps no order: here two pages differ in their values alone. Its infinity is not the format's.
+    fn written(&self) -> String {
+        let page = self.0.handle().render().replace(" inf\n", " +Inf\n");
+        let mut families: Vec<Vec<&str>> = page.split("\n\n").map(|family| family.lines().collect()).collect();
+        families.iter_mut().for_each(|lines| lines.sort_by_key(|line| (!line.starts_with('#'), *line)));
+        families.sort_unstable();
+        families.concat().join("\n") + "\n"
     }
 }
 
@@ -266,20 +308,27 @@ mod tests {
 
     #[test]
     fn label_values_are_escaped() {
-        let mut page = Page(String::new());
+        let page = Page(PrometheusBuilder::new().build_recorder());
         page.ages(&KEYS, "issuer", [("a\"b\\c\nd".to_owned(), 1.0)].into_iter());
-        assert!(page.0.ends_with("{issuer=\"a\\\"b\\\\c\\nd\"} 1\n"), "{}", page.0);
+        let page = page.written();
+        assert!(page.ends_with("{issuer=\"a\\\"b\\\\c\\nd\"} 1\n"), "{page}");
     }
 
     #[test]
     fn the_document_tells_every_metric_and_no_other() {
         let page = page();
         let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
-        let shown: Vec<String> = families.map(|line| line.replacen(' ', "` | ", 1)).collect();
+        // The paper has no issuer and no resource.
+        let absent = [CATALOGUE, KEYS].map(|family| format!("{} {}", family.name, family.kind));
+        let families = families.chain(absent.iter().map(String::as_str));
+        let mut shown: Vec<String> = families.map(|line| line.replacen(' ', "` | ", 1)).collect();
+        shown.sort_unstable();
         let document = include_str!("../../METRICS.md");
         let (metrics, _) = document.split_once("\n## Log\n").expect("a chapter about the log");
         let rows = metrics.lines().filter_map(|line| line.strip_prefix("| `"));
-        let told: Vec<String> = rows.map(|row| row.splitn(3, " | ").take(2).collect::<Vec<_>>().join(" | ")).collect();
+        let mut told: Vec<String> =
+            rows.map(|row| row.splitn(3, " | ").take(2).collect::<Vec<_>>().join(" | ")).collect();
+        told.sort_unstable();
         assert_eq!(told, shown);
         let labels = |line: &str| -> Vec<String> {
             let inside = line.split_once('{').map_or("", |(_, rest)| rest);

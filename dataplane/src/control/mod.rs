@@ -85,6 +85,12 @@ pub struct Admitted {
 }
 
 impl Admitted {
+    /// Whose session it is: a subject of its issuer, or who acts for it. An agent that acts for somebody has places of its own.
+    pub fn holder(&self) -> (&str, &str, Option<&str>) {
+        let Identity { issuer, subject, actors, .. } = &self.identity;
+        (issuer, subject, actors.first().map(|actor| actor.subject.as_str()))
+    }
+
     /// When the token expires, seconds since 1970.
     pub fn expires_unix_s(&self) -> u64 {
         self.identity.expires_unix_s

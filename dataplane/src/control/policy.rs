@@ -1,14 +1,16 @@
 //! A subject's view of one resource: what it may do and see, under one policy and one snapshot of the catalogue.
 
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use policy_compiler::artifact::{MaskAction, Masks, Policy, RoleSet};
 use policy_compiler::detect::transform::HashKey;
 use policy_compiler::detect::{Kind, KindSet};
 use policy_compiler::judge::{self, Action, CopyMasks, Judgement};
-use policy_compiler::statement::postgres::{self, Budget};
-use policy_compiler::statement::{AnalyseError, Analysis, Copy, CopyDirection, CopyFormat, Dropped, Effect, Named, NewValue, Statement};
+use policy_compiler::statement::{
+    AnalyseError, Analysis, Budget, Copy, CopyDirection, CopyFormat, Dropped, Effect, Named, NewValue, Statement, postgres,
+};
 
 use super::catalogue::{Protected, Snapshot};
 use crate::datapath::mask::{DetectView, MaskView};
@@ -107,7 +109,27 @@ impl Subject {
 
     /// Analyses and judges a text: tens of microseconds, more for a long one.
     pub fn decide(&self, text: &[u8]) -> Decision {
-        let analysis = postgres::analyse_bytes(text, self.snapshot.server(), Budget::ANALYSER);
+        self.judge(self.analyse(text, Budget::ANALYSER))
+    }
+
+    /// As [`Subject::decide`], for a thread that others wait for. `None`: the text may take longer than they can.
+    pub fn decide_soon(&self, text: &[u8]) -> Option<Decision> {
+        match self.analyse(text, Budget::INLINE) {
+            Err(AnalyseError::Budget { .. }) => None,
+            analysis => Some(self.judge(analysis)),
+        }
+    }
+
+    /// A text that a bug of ours cannot analyse is refused: it must take nobody's thread with it.
+    fn analyse(&self, text: &[u8], budget: Budget) -> Result<Analysis, AnalyseError> {
+        let analyse = || postgres::analyse_bytes(text, self.snapshot.server(), budget);
+        catch_unwind(AssertUnwindSafe(analyse)).unwrap_or_else(|_| {
+            let message = "the statement's analysis has failed; write it another way, and tell the operator".to_owned();
+            Err(AnalyseError::Syntax { message, position: None })
+        })
+    }
+
+    fn judge(&self, analysis: Result<Analysis, AnalyseError>) -> Decision {
         let subject = judge::Subject { roles: self.roles, resource: &self.resource };
         let names = self.protected.catalogue(&self.snapshot);
         let mut judgement = judge::judge(&self.policy, subject, &analysis, &names);
@@ -283,7 +305,7 @@ fn detect_view(masks: &Masks) -> Option<DetectView> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::rc::Rc;
 
     use policy_compiler::build::compile;
@@ -305,15 +327,20 @@ mod tests {
         action = "redact"
     "#;
 
-    /// What an analyst sees of a row of the COPY in `text`.
-    fn copied(text: &str, row: &str) -> String {
+    /// An analyst of a shop.
+    pub(in crate::control) fn subject() -> Subject {
         let source = Source { name: "policy.toml".into(), text: POLICY.into() };
         let policy = Policy::from_bytes(compile(&[source]).expect("the policy compiles")).expect("the artifact opens");
         let snapshot = Arc::new(Snapshot::of(&[(100, "people", &["id", "name"]), (200, "items", &["id", "note"])]));
         let roles = policy.role_named("analyst").expect("the role is there");
-        let subject = Subject::new(policy.clone(), roles, "shop".into(), snapshot);
+        Subject::new(policy, roles, "shop".into(), snapshot)
+    }
+
+    /// What the analyst sees of a row of the COPY in `text`.
+    fn copied(text: &str, row: &str) -> String {
+        let subject = subject();
         let fields = Some(row.split(['\t', ',']).count());
-        let plan = subject.decide(text.as_bytes()).into_plan(&policy, 0, text.as_bytes());
+        let plan = subject.decide(text.as_bytes()).into_plan(&subject.policy, 0, text.as_bytes());
         let (mut row, mut aside) = (row.as_bytes().to_vec(), Vec::new());
         let view = subject.mask_view(HashKey::new([1; 32]));
         let seen = match CopyOut::new(Some(Rc::new(plan)), fields, false).mask(&view, &mut row, &mut aside) {

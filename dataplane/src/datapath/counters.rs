@@ -97,7 +97,7 @@ impl Logins {
             Fault::NotAdmitted(_) | Fault::TokenExpired | Fault::NoLongerAdmitted => &self.not_admitted,
             Fault::NotRecorded => &self.not_recorded,
             Fault::LoginTimeout => &self.timeout,
-            Fault::TooManyClients => &self.too_many_clients,
+            Fault::TooManyClients | Fault::TooManyOfSubject => &self.too_many_clients,
         };
         counter.add(1);
     }

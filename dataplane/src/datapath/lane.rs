@@ -328,6 +328,7 @@ impl Lane {
             (Sending::Fill, _) => self.fill.as_mut().expect("in flight").sent += n,
             (Sending::Aside, Some(mut bytes)) => {
                 self.aside_sent += n;
+                self.aside_share.iter_mut().for_each(Share::touch);
                 if self.aside_sent == bytes.len() {
                     self.aside_sent = 0;
                     self.aside_share = None;

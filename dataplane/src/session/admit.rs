@@ -77,7 +77,12 @@ impl Session {
     fn answer<T>(&mut self, cx: &mut Cx<'_>, read: impl FnOnce(&[u8]) -> Result<T, Fault>) -> Result<Option<T>, Fault> {
         let bytes_max = HEAD_BYTES + self.token_bytes_max() + oauth::BESIDE_TOKEN_BYTES_MAX;
         let lane = &mut self.relay.requests;
+        const NO_ROOM: Fault =
+            Fault::Limit("too many logins are held whole for now (half of limits.gathered_bytes_max); try again");
         if lane.collecting() {
+            if !lane.has_room_to_gather() {
+                return Err(NO_ROOM);
+            }
             let mut frame = lane.gather(cx.slab);
             let found = frame.as_ref().map(|frame| read(&frame.bytes)).transpose();
             frame.iter_mut().for_each(|frame| frame.bytes.fill(0));
@@ -96,10 +101,10 @@ impl Session {
             return Err(TOO_LONG);
         }
         if bytes > window.len() {
-            let share = cx.gathered.take_of_half(bytes).ok_or(Fault::Limit(
-                "too many logins are held whole for now (half of limits.gathered_bytes_max); try again",
-            ))?;
-            lane.collect(bytes, Some(share));
+            lane.collect(bytes, cx.gathered.begin_of_half());
+            if !lane.has_room_to_gather() {
+                return Err(NO_ROOM);
+            }
             let _ = lane.gather(cx.slab);
             return Ok(None);
         }

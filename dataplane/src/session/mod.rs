@@ -416,6 +416,11 @@ impl Session {
         self.relay.requests.oldest_slot_s().into_iter().chain(self.relay.replies.oldest_slot_s()).min()
     }
 
+    /// When the room was last moved in that it takes of the shard's budget, in the budget's seconds.
+    pub fn oldest_share_s(&self) -> Option<u32> {
+        self.relay.oldest_share_s()
+    }
+
     pub fn is_draining(&self) -> bool {
         matches!(self.state, State::Draining { .. })
     }

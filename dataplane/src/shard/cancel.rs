@@ -1,8 +1,9 @@
 //! A cancel request finds its session, on this shard or another one.
 //!
 //! The key is the only authority (it comes without identity, in clear). It reaches the upstream only while its session has a
-//! statement running there, and one request at a time, so a flood of them opens no flood of connections. Guesses are counted
-//! by address (threats DS-05).
+//! statement running there, and one request at a time, so a flood of them opens no flood of connections. It is compared before
+//! anything is counted: whoever has it is heard, whatever others of the same address send. Who guesses is told to the operator;
+//! a connection for every guess at one of 2^32 (protocol 3.0) or 2^256 secrets is what slows them down (threats DS-05).
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -10,13 +11,13 @@ use super::mailbox::{Ask, Leave, Mail};
 use super::{Now, Shard};
 use crate::address::Origin;
 use crate::io::tls::SecureIo;
+use crate::log;
 use crate::protocol::postgres::handshake::CancelRequest;
 use crate::session::Input;
 use crate::session::cancel::Grant;
 
-/// Wrong keys that an address may try in a second: the 2^25 secrets of a process would take it a month, and its statement is
-/// over by then.
-const GUESSES_MAX: u8 = 10;
+/// Wrong keys of an address in a second above which it is told. A client that cancels what is over already sends a few.
+const GUESSES_TOLD: u8 = 10;
 const BUCKETS: usize = 256;
 /// How long a session is not cancelled again.
 const PAUSE_MS: u32 = 100;
@@ -25,22 +26,27 @@ const PAUSE_MS: u32 = 100;
 pub struct Guesses {
     second: u64,
     counts: [u8; BUCKETS],
+    /// In this second somebody was told of already.
+    is_told: bool,
     hasher: RandomState,
 }
 
 impl Default for Guesses {
     fn default() -> Self {
-        Self { second: 0, counts: [0; BUCKETS], hasher: RandomState::new() }
+        Self { second: 0, counts: [0; BUCKETS], is_told: false, hasher: RandomState::new() }
     }
 }
 
 impl Guesses {
-    fn bucket(&mut self, peer: Origin, now: Now) -> &mut u8 {
+    /// One more; true if it is time to tell of it.
+    fn add(&mut self, peer: Origin, now: Now) -> bool {
         let second = now.monotonic_ns / 1_000_000_000;
         if self.second != second {
-            (self.second, self.counts) = (second, [0; BUCKETS]);
+            (self.second, self.counts, self.is_told) = (second, [0; BUCKETS], false);
         }
-        &mut self.counts[self.hasher.hash_one(peer) as usize % BUCKETS]
+        let count = &mut self.counts[self.hasher.hash_one(peer) as usize % BUCKETS];
+        *count = count.saturating_add(1);
+        *count >= GUESSES_TOLD && !std::mem::replace(&mut self.is_told, true)
     }
 }
 
@@ -94,16 +100,21 @@ impl<I: SecureIo> Shard<I> {
         places.map(|(_, index)| *index as usize).find(is_named)
     }
 
-    fn leave(&mut self, ask: &Ask) -> Option<Leave> {
-        let now = self.now;
-        if *self.guesses.bucket(ask.peer, now) >= GUESSES_MAX {
-            return None;
+    fn guessed(&mut self, peer: Origin) {
+        if self.guesses.add(peer, self.now) {
+            let message =
+                format!("{peer} sends many cancel requests with wrong keys; right ones are heard all the same");
+            log::tell(&log::CANCEL_GUESSED, &[self.number.into(), peer.to_string().into()], message);
         }
+    }
+
+    fn leave(&mut self, ask: &Ask) -> Option<Leave> {
         let index = self.named(&ask.request);
         let Some(entry) = index.and_then(|index| self.entries[index].as_deref_mut()) else {
-            *self.guesses.bucket(ask.peer, now) += 1;
+            self.guessed(ask.peer);
             return None;
         };
+        let now = self.now;
         let key = entry.session.running()?;
         let endpoint = entry.endpoint.clone()?;
         if entry.was_cancelled && now.monotonic_ms().wrapping_sub(entry.cancelled_ms) < PAUSE_MS {

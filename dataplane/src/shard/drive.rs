@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::census::Seat;
 use super::judging::SessionJudge;
 use super::mailbox::Mail;
 use super::timers::Kind;
@@ -133,7 +134,8 @@ impl<I: SecureIo> Shard<I> {
             postbox: self.mailbox.postbox(),
             session: entry.session.id(),
             index,
-            queue_full: false,
+            who: entry.seat.as_ref().map_or(0, Seat::who),
+            turn_bytes: &mut self.turn_bytes,
         };
         let mut cx = Cx {
             slab: &mut self.slab,
@@ -146,13 +148,11 @@ impl<I: SecureIo> Shard<I> {
             recorder_present,
         };
         let shortage = entry.session.handle(input, &mut cx, &mut self.outputs);
-        let queue_full = judge.queue_full;
         if entry.shortage != shortage {
             entry.shortage = shortage;
             entry.stalled_since_ns = self.now.monotonic_ns;
         }
-        // A full analyser queue empties by itself, so that wait has no limit of its own.
-        if (shortage.is_some() || queue_full) && !std::mem::replace(&mut entry.retrying, true) {
+        if shortage.is_some() && !std::mem::replace(&mut entry.retrying, true) {
             self.stalled.push(index);
         }
         let is_let_in = !was_relaying && entry.session.is_relaying();
@@ -202,8 +202,12 @@ impl<I: SecureIo> Shard<I> {
                 return self.control.wait(issuer, Box::new(again));
             }
         };
-        let input = match admitted {
-            Ok(admitted) => {
+        let seated = admitted.and_then(|admitted| {
+            let seat = self.census.seat(&admitted.holder(), self.limits.sessions_per_subject_max as usize);
+            Ok((admitted, seat.ok_or(Fault::TooManyOfSubject)?))
+        });
+        let input = match seated {
+            Ok((admitted, seat)) => {
                 let key = (admitted.roles, admitted.resource);
                 self.expire(index, admitted.expires_unix_s());
                 let endpoint = self.control.endpoint(key.1);
@@ -218,6 +222,7 @@ impl<I: SecureIo> Shard<I> {
                 if let Some(entry) = self.entries[index as usize].as_mut() {
                     entry.view = Some(view);
                     entry.endpoint = Some(endpoint);
+                    entry.seat = Some(seat);
                 }
                 Ok(Box::new(admission))
             }

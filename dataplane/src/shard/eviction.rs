@@ -1,16 +1,19 @@
-//! Who must go when there is no more room: strangers that say nothing, and sessions that keep slots and do not move.
+//! Who must go when there is no more room: strangers that say nothing, and sessions that keep slots or room of the budget and
+//! do not move.
 //!
-//! Both are looked for only when something has run out, so nobody pays for it before.
+//! They are looked for only when something has run out, so nobody pays for it before.
 
 use super::timers::{Kind, Waiting};
 use super::{Entry, Shard};
 use crate::fault::Fault;
 use crate::io::tls::SecureIo;
 use crate::log;
-use crate::session::Input;
+use crate::session::{Input, Shortage};
 
 /// Once the slab is nearly empty, nobody keeps a slot for longer without moving.
 const SLOT_KEPT_MAX_S: u32 = 10;
+/// While others wait for room of the budget of gathered bytes, nobody keeps some for longer without moving.
+const ROOM_KEPT_MAX_S: u32 = 10;
 /// When all places are taken, a client that has not said who it is keeps its own no longer.
 const STRANGER_MAX_NS: u64 = 1_000_000_000;
 
@@ -19,7 +22,36 @@ const KEPT: Fault = Fault::Limit(
      waited for one; the operator can raise limits.active_sessions_max",
 );
 
+const ROOM_KEPT: Fault = Fault::Limit(
+    "the session has kept room for a message above 32 KiB for 10 s without moving, by one that was not finished or not read, while \
+     others waited for it; the operator can raise limits.gathered_bytes_max",
+);
+
 impl<I: SecureIo> Shard<I> {
+    /// Ends those that keep room and do not move while others wait for it, looking once a second at most.
+    pub(super) fn end_idle_holders(&mut self) {
+        let now_s = (self.now.monotonic_ns / 1_000_000_000) as u32;
+        let waits = |e: &Entry| e.shortage == Some(Shortage::GatheredBytes);
+        let is_awaited = self.stalled.iter().any(|at| self.entries[*at as usize].as_deref().is_some_and(waits));
+        if !is_awaited || now_s == self.holders_seen_s {
+            return;
+        }
+        self.holders_seen_s = now_s;
+        let holders = self.entries.iter().enumerate().filter_map(|(index, entry)| {
+            let entry = entry.as_deref().filter(|e| !e.closing && !e.session.is_draining() && e.pending.is_none())?;
+            let moved_s = entry.session.oldest_share_s()?;
+            (now_s.saturating_sub(moved_s) > ROOM_KEPT_MAX_S).then_some((waits(entry), moved_s, index as u32))
+        });
+        let mut holders: Vec<(bool, u32, u32)> = holders.collect();
+        holders.sort_unstable();
+        // Of those that wait for each other one goes at a time: the others may go on then.
+        let idle = holders.iter().take_while(|(waits, ..)| !waits).count();
+        holders.truncate(idle.max(1));
+        for (_, _, index) in holders {
+            self.feed(index, Input::End(ROOM_KEPT));
+        }
+    }
+
     /// Ends those that have kept a slot for longest, looking once a second at most, while the slab is nearly empty.
     pub(super) fn evict(&mut self) {
         let now_s = (self.now.monotonic_ns / 1_000_000_000) as u32;

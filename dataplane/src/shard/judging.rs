@@ -1,4 +1,7 @@
-//! How a shard judges: plans from its cache, short texts at once, long ones by the analyser thread.
+//! How a shard judges: plans from its cache, short texts at once, what would hold it up by the analyser threads.
+//!
+//! In one turn a shard analyses as much as takes few milliseconds at the worst. The rest goes to the threads too, where
+//! identities take turns: nobody's texts, however many, keep others from being looked at.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +23,11 @@ use crate::log;
 use crate::protocol::postgres::dissector::NameKey;
 use crate::session::Input;
 
+/// Bytes of texts that a shard analyses in a turn: one of the longest, or some of usual size.
+pub(super) const TURN_BYTES_MAX: usize = INLINE_BYTES_MAX + TEXT_BYTES;
+/// What a text costs beside its bytes.
+const TEXT_BYTES: usize = 128;
+
 /// What one subject may do and see of one resource, as a shard shares it among its sessions.
 pub struct View {
     pub subject: Subject,
@@ -33,36 +41,45 @@ pub(super) struct SessionJudge<'a> {
     pub plans: &'a mut PlanCache,
     pub counters: &'a Counters,
     pub view: Option<&'a Rc<View>>,
-    pub pending: &'a mut Option<Box<u128>>,
+    pub pending: &'a mut Option<Arc<u128>>,
     pub key: NameKey,
     pub analyser: &'a Analyser,
     pub postbox: &'a Postbox,
     pub session: u64,
     pub index: u32,
-    /// The analyser takes no more texts now: the session must be looked at again soon.
-    pub queue_full: bool,
+    /// Whose line it stands in at the analyser.
+    pub who: u64,
+    /// Bytes that may yet be analysed in this turn.
+    pub turn_bytes: &'a mut usize,
 }
 
 impl Judge for SessionJudge<'_> {
     fn judge(&mut self, text: &[u8]) -> Judged {
         // No text is asked about before a session is admitted.
         let Some(view) = self.view else { return Judged::Wait };
+        // One at a time, and its text may be long: it is not looked at again before its answer is here.
+        if self.pending.is_some() {
+            return Judged::Wait;
+        }
         let key = self.key.hash(&[&view.number.to_le_bytes(), text]);
         if let Some(plan) = self.plans.get(key) {
             self.counters.plan_hits.add(1);
             return Judged::Plan(plan);
         }
         if text.len() > INLINE_BYTES_MAX {
-            self.ask_analyser(view, key, text);
-            return Judged::Wait;
+            return self.ask_analyser(view, key, text);
         }
         let shape = shape(self.key, view.number, text);
         if let Some(plan) = shape.and_then(|(shape, _)| self.plans.get(shape)) {
             self.counters.plan_hits.add(1);
             return Judged::Plan(plan);
         }
+        let Some(left) = self.turn_bytes.checked_sub(text.len() + TEXT_BYTES) else {
+            return self.ask_analyser(view, key, text);
+        };
+        *self.turn_bytes = left;
+        let Some(decision) = view.subject.decide_soon(text) else { return self.ask_analyser(view, key, text) };
         self.counters.plan_misses.add(1);
-        let decision = view.subject.decide(text);
         // A text without literals is the only one of its shape, and sooner found by its bytes.
         let proved = shape.filter(|(_, literals)| *literals > 0 && decision.literals_are_plain);
         let plan = Rc::new(decision.into_plan(&view.subject.policy, view.number, text));
@@ -77,26 +94,20 @@ impl Judge for SessionJudge<'_> {
 }
 
 impl SessionJudge<'_> {
-    fn ask_analyser(&mut self, view: &View, key: u128, text: &[u8]) {
-        if self.pending.as_deref() == Some(&key) {
-            return;
-        }
-        let postbox = self.postbox.clone();
-        let job = Job {
+    fn ask_analyser(&mut self, view: &View, key: u128, text: &[u8]) -> Judged {
+        let (postbox, key) = (self.postbox.clone(), Arc::new(key));
+        self.analyser.submit(Job {
+            who: self.who,
             session: self.session,
             index: self.index,
-            key,
+            key: Arc::downgrade(&key),
             subject: view.subject.clone(),
             text: text.into(),
             deliver: Arc::new(move |decided| postbox.send(Mail::Decided(decided))),
-        };
-        match self.analyser.submit(job) {
-            true => {
-                *self.pending = Some(Box::new(key));
-                self.counters.plan_misses.add(1);
-            }
-            false => self.queue_full = true,
-        }
+        });
+        self.counters.plan_misses.add(1);
+        *self.pending = Some(key);
+        Judged::Wait
     }
 }
 
@@ -107,8 +118,10 @@ impl<I: SecureIo> Shard<I> {
             return;
         }
         let Entry { pending, view, .. } = &mut **entry;
+        // It may have asked for something else since, or by another view.
+        let is_awaited = pending.as_deref() == Some(&decided.key);
+        let (Some(view), true) = (view, is_awaited) else { return };
         *pending = None;
-        let Some(view) = view else { return };
         let plan = Rc::new(decided.decision.into_plan(&view.subject.policy, view.number, &decided.text));
         self.plans.insert(decided.key, plan);
         self.feed(decided.index, Input::Again);

@@ -39,7 +39,7 @@ use crate::protocol::postgres::dissector::{NameKey, Shared};
 use crate::session::{Input, Output, Session, Shortage};
 use accept::Door;
 use cancel::Guesses;
-use census::Census;
+use census::{Census, Seat};
 use judging::View;
 use mailbox::{Mail, Mailbox, Postbox, Reload};
 use refusals::Refusals;
@@ -59,8 +59,8 @@ const STOPPING_WAIT: Duration = Duration::from_millis(20);
 const CHORES_EVERY_NS: u64 = 1_000_000;
 /// Before a shard sleeps for longer it looks once more, so what `/metrics` shows is no older than this.
 const CHORES_WAIT: Duration = Duration::from_millis(20);
-/// How long a session waits for other sessions' gathered frames to leave.
-const GATHERING_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long a session waits for other sessions' gathered frames to leave: longer than those that do not move are left alone.
+const GATHERING_WAIT_MAX: Duration = Duration::from_secs(20);
 /// How often sessions that wait for the ring look again.
 const STALLED_WAIT: Duration = Duration::from_millis(1);
 
@@ -113,8 +113,10 @@ pub struct Entry {
     address: u16,
     /// Until when that address may take for its login, monotonic ms.
     dial_until_ms: u32,
-    /// A text of this session is with the analyser. Boxed: an idle session pays for its place only.
-    pending: Option<Box<u128>>,
+    /// The key of a text of this session that is with the analyser: while it is here the answer is awaited.
+    pending: Option<Arc<u128>>,
+    /// Its place among its subject's sessions, once it is let in.
+    seat: Option<Seat>,
     /// What it waits for, and since when.
     shortage: Option<Shortage>,
     stalled_since_ns: u64,
@@ -150,6 +152,7 @@ impl Entry {
             address: 0,
             dial_until_ms: 0,
             pending: None,
+            seat: None,
             shortage: None,
             stalled_since_ns: 0,
             retrying: false,
@@ -201,6 +204,8 @@ pub struct Shard<I> {
     scratch: Scratch,
     random: Box<dyn FnMut(&mut [u8])>,
     gathered: Gathered,
+    /// Bytes of texts that may yet be analysed in this turn.
+    turn_bytes: usize,
     /// Sessions that wait for the ring, the recorder or the budget.
     stalled: Vec<u32>,
     refusals: Refusals,
@@ -219,6 +224,8 @@ pub struct Shard<I> {
     stopping: Option<u64>,
     /// When it was last looked who keeps slots, in the slab's seconds.
     evicted_s: u32,
+    /// When it was last looked who keeps room of the budget, in the budget's seconds.
+    holders_seen_s: u32,
     /// When the chores are due again, monotonic ns.
     chores_due_ns: u64,
     /// Something happened in the last turn.
@@ -285,6 +292,7 @@ impl<I: SecureIo> Shard<I> {
             scratch: Scratch::default(),
             random,
             gathered: Gathered::new(limits.gathered_bytes_max),
+            turn_bytes: judging::TURN_BYTES_MAX,
             stalled: Vec::new(),
             refusals: Refusals::default(),
             resting: Resting::default(),
@@ -299,6 +307,7 @@ impl<I: SecureIo> Shard<I> {
             expired: Vec::new(),
             stopping: None,
             evicted_s: 0,
+            holders_seen_s: 0,
             chores_due_ns: 0,
             was_busy: false,
         };
@@ -331,7 +340,10 @@ impl<I: SecureIo> Shard<I> {
         let patience = self.patience();
         self.io.wait(&mut self.slab, patience, &mut events);
         self.now = clock();
-        self.slab.tick((self.now.monotonic_ns / 1_000_000_000) as u32);
+        self.turn_bytes = judging::TURN_BYTES_MAX;
+        let now_s = (self.now.monotonic_ns / 1_000_000_000) as u32;
+        self.slab.tick(now_s);
+        self.gathered.tick(now_s);
         let is_quiet = events.is_empty();
         for event in events.drain(..) {
             self.on_event(event);
@@ -488,6 +500,7 @@ impl<I: SecureIo> Shard<I> {
         if self.stalled.is_empty() {
             return;
         }
+        self.end_idle_holders();
         for index in std::mem::take(&mut self.stalled) {
             let Some(entry) = self.entries[index as usize].as_mut() else { continue };
             entry.retrying = false;

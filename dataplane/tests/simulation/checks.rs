@@ -17,7 +17,7 @@ impl World {
         for shard in 0..self.places.len() {
             self.check_place(shard);
         }
-        assert_eq!(self.census.total(), 0, "the census counts who is gone");
+        assert_eq!((self.census.total(), self.census.seated()), (0, 0), "the census counts who is gone");
         self.check_recorder();
         self.count();
     }

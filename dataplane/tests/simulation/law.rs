@@ -282,6 +282,7 @@ fn guarded(generation: Generation) -> (Resource, Secret, Snapshot) {
 fn limits(generation: Generation, token_expiry: TokenExpiry) -> Limits {
     Limits {
         max_client_conn: generation.clients_max,
+        sessions_per_subject_max: 1_000_000,
         active_sessions_max: 100,
         login_timeout: Duration::from_secs(30),
         drain_timeout: DRAIN_TIMEOUT,

@@ -321,6 +321,11 @@ fn what_cannot_be_analysed_is_denied_even_to_those_who_may_everything() {
             "syntax error at \"x\"",
         ),
         (AnalyseError::TooLong { bytes: 9, max: 8 }, "54000", "the statement has 9 bytes, at most 8 are judged"),
+        (
+            AnalyseError::Budget { what: "parts", max: 7 },
+            "54000",
+            "the statement has too many parts: at most 7 are judged; send it in parts",
+        ),
         (AnalyseError::Encoding("a NUL byte"), "22021", "the statement cannot be read: a NUL byte"),
     ] {
         let judgement = judge(&policy, subject, &Err(error), &Shop);

@@ -321,6 +321,26 @@ pub enum Dropped {
     Everything,
 }
 
+/// What the analysis of one text may cost at most. Counted, not timed: the same text has the same answer everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Bytes that its tree may take by a bound that is told before there is a tree (`postgres::weight`).
+    pub tree_bytes: usize,
+    /// Brackets, operators and sub-queries that may stand within each other: the library takes the square of it.
+    pub levels: usize,
+    /// Steps of the walk, each of some tens of nanoseconds: names that are compared, columns that flow together.
+    pub steps: u32,
+    /// A text of several statements may take as much for each, one after the other.
+    pub piecemeal: bool,
+}
+
+impl Budget {
+    /// For a thread that others wait for.
+    pub const INLINE: Self = Self { tree_bytes: 3 << 19, levels: 160, steps: 20_000, piecemeal: false };
+    /// For a thread that has time.
+    pub const ANALYSER: Self = Self { tree_bytes: 56 << 20, levels: usize::MAX, steps: 4_000_000, piecemeal: true };
+}
+
 /// Why a text could not be analysed. The text is then blocked under every policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AnalyseError {
@@ -328,8 +348,18 @@ pub enum AnalyseError {
     Syntax { message: String, position: Option<usize> },
     /// Longer than `max` bytes.
     TooLong { bytes: usize, max: usize },
-    /// The analysis took more than `steps` steps.
-    TooComplex { steps: u32 },
+    /// More of `what` than a [`Budget`] allows.
+    Budget { what: &'static str, max: usize },
     /// A NUL byte, or not UTF-8.
     Encoding(&'static str),
+}
+
+impl AnalyseError {
+    /// Of a text that is not quite the one that was sent.
+    pub(super) fn without_position(self) -> Self {
+        match self {
+            Self::Syntax { message, .. } => Self::Syntax { message, position: None },
+            other => other,
+        }
+    }
 }

@@ -17,12 +17,16 @@ mod guards;
 mod kinds;
 mod lineage;
 mod names;
+mod pieces;
 mod queries;
+mod runs;
 pub mod server;
 mod settings;
+mod tokens;
 mod tree;
 mod utility;
 mod walk;
+mod weight;
 
 #[cfg(test)]
 mod corpus;
@@ -31,24 +35,13 @@ mod keywords;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
+
 use self::server::Server;
-use super::{AnalyseError, Analysis, Effect, Statement};
+use super::{AnalyseError, Analysis, Budget, Effect, Statement};
 
 /// Longest text analysed, in bytes: who asks may have a lower bound of his own (`limits.statement_bytes_max`).
 pub const TEXT_BYTES_MAX: usize = 16 << 20;
-
-/// What an analysis may cost: steps of the walk, each of some tens of nanoseconds, counted the same on every machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
-    pub steps: u32,
-}
-
-impl Budget {
-    /// For a text that is judged on the shard itself: a millisecond or two.
-    pub const INLINE: Self = Self { steps: 20_000 };
-    /// For the analyser thread: some tenths of a second. An INSERT of 1 MiB takes about a tenth of it.
-    pub const ANALYSER: Self = Self { steps: 4_000_000 };
-}
 
 /// What a text would do on the newest server, to which nobody has added anything. See [`analyse_for`].
 ///
@@ -58,22 +51,54 @@ pub fn analyse(text: &str) -> Result<Analysis, AnalyseError> {
     analyse_for(text, Server::NEWEST, Budget::ANALYSER)
 }
 
-/// What a text would do on a server. It runs on the caller's thread, which needs 2 MiB of stack, when the text cannot nest
-/// deeply; else on a short-lived thread of its own with 64 MiB (about 50 µs more).
+/// What a text would do on a server. It runs on the caller's thread, which needs 2 MiB of stack, when the text is short and
+/// cannot nest deeply; else on a short-lived thread of its own with 64 MiB (about 50 µs more).
 ///
 /// # Errors
 /// See [`AnalyseError`]. A text that nests deeper than the grammar's library or [`tree::LEVELS_MAX`] bears is a
 /// `Syntax` error.
 pub fn analyse_for(text: &str, server: Server<'_>, budget: Budget) -> Result<Analysis, AnalyseError> {
+    within(text, server, budget, &mut budget.steps.clone())
+}
+
+/// As [`analyse_for`]; the steps that it takes are taken off `steps`.
+fn within(text: &str, server: Server<'_>, budget: Budget, steps: &mut u32) -> Result<Analysis, AnalyseError> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(AnalyseError::TooLong { bytes: text.len(), max: TEXT_BYTES_MAX });
     }
     if text.as_bytes().contains(&0) {
         return Err(AnalyseError::Encoding("the text holds a NUL byte; remove it"));
     }
-    match depth::bound(text) {
-        bound if bound <= depth::INLINE_MAX => analyse_here(text, server, budget),
-        _ => depth::on_deep_stack(|| analyse_here(text, server, budget)),
+    if depth::bound(text) > budget.levels {
+        return Err(AnalyseError::Budget { what: "levels", max: budget.levels });
+    }
+    if weight::of(text) <= budget.tree_bytes {
+        return analyse_whole(text, server, steps);
+    }
+    match pieces::of(text) {
+        pieces if budget.piecemeal && pieces.len() > 1 => {
+            let budget = Budget { piecemeal: false, ..budget };
+            pieces::analyse_each(text, pieces, |piece| within(piece, server, budget, steps))
+        }
+        _ => analyse_shortened(text, server, budget, steps),
+    }
+}
+
+/// The middle of a list of constants says nothing, where it is proved that constants do not matter.
+fn analyse_shortened(
+    text: &str,
+    server: Server<'_>,
+    budget: Budget,
+    steps: &mut u32,
+) -> Result<Analysis, AnalyseError> {
+    let too_large = || AnalyseError::Budget { what: weight::PARTS, max: weight::parts(budget.tree_bytes) };
+    match runs::shorten(text) {
+        Cow::Owned(short) if weight::of(&short) <= budget.tree_bytes => {
+            let analysis = analyse_whole(&short, server, steps).map_err(AnalyseError::without_position)?;
+            let is_plain = analysis.statements.iter().all(|statement| statement.literals_are_plain);
+            if is_plain { Ok(analysis) } else { Err(too_large()) }
+        }
+        _ => Err(too_large()),
     }
 }
 
@@ -94,17 +119,29 @@ pub fn analyse_bytes(text: &[u8], server: Server<'_>, budget: Budget) -> Result<
     }
 }
 
-fn analyse_here(text: &str, server: Server<'_>, budget: Budget) -> Result<Analysis, AnalyseError> {
+/// Longer texts have a thread of their own too: what malloc keeps for a thread goes back to the system with it, and not before.
+const SHARED_THREAD_BYTES_MAX: usize = 16 * 1024;
+
+fn analyse_whole(text: &str, server: Server<'_>, steps: &mut u32) -> Result<Analysis, AnalyseError> {
+    match depth::bound(text) {
+        bound if bound <= depth::INLINE_MAX && text.len() <= SHARED_THREAD_BYTES_MAX => {
+            analyse_here(text, server, steps)
+        }
+        _ => depth::on_deep_stack(|| analyse_here(text, server, steps)),
+    }
+}
+
+fn analyse_here(text: &str, server: Server<'_>, steps: &mut u32) -> Result<Analysis, AnalyseError> {
+    let max = *steps as usize;
     let parsed = parse(text)?;
     let mut statements = Vec::with_capacity(parsed.stmts.len());
-    let mut steps = budget.steps;
-    for raw in &parsed.stmts {
-        let Some(node) = raw.stmt.as_deref() else { continue };
-        statements.push(match tree::build(node) {
-            Ok(tree) => {
-                let statement = walk::statement(&tree, server, &mut steps);
-                statement.ok_or(AnalyseError::TooComplex { steps: budget.steps })?
-            }
+    for raw in parsed.stmts {
+        let Some(node) = raw.stmt else { continue };
+        let tree = tree::build(&node);
+        // Both forms at once are dear, and the walk needs ours alone.
+        drop(node);
+        statements.push(match tree {
+            Ok(tree) => walk::statement(&tree, server, steps).ok_or(AnalyseError::Budget { what: "steps", max })?,
             Err(why) => refused(why),
         });
     }
@@ -132,9 +169,10 @@ fn parse(text: &str) -> Result<pg_query::protobuf::ParseResult, AnalyseError> {
     }
 }
 
-/// Longest text, in bytes, and most places in it that are tried.
-const SOUGHT_BYTES_MAX: usize = 16 * 1024;
-const PLACES_MAX: usize = 32;
+/// Bytes that are parsed again, in all, to find the place: what is refused must not cost more than what is judged.
+const SOUGHT_BYTES_MAX: usize = 8 * 1024;
+/// What each try costs beside its bytes.
+const PLACE_BYTES: usize = 512;
 
 /// Where the grammar stumbled, in characters from 1. The library drops the place but the message names the token: it is the
 /// first of its kind up to which the text alone gives the same message.
@@ -144,15 +182,14 @@ fn stumbled_at(text: &str, message: &str) -> Option<usize> {
         return characters(text.len());
     }
     let named = message.split_once("at or near \"")?.1.strip_suffix('"')?;
-    if text.len() > SOUGHT_BYTES_MAX {
-        return None;
-    }
-    let stumbles = |at: usize| {
+    let mut left = SOUGHT_BYTES_MAX;
+    let mut stumbles = |at: usize| {
         let before = text.get(..at + named.len())?;
+        left = left.checked_sub(before.len() + PLACE_BYTES)?;
         matches!(grammar(before), Ok(Err(pg_query::Error::Parse(same))) if same == message).then_some(at)
     };
     let places = text.match_indices(named).map(|(at, _)| at).filter(|at| !is_cut(text, *at + named.len()));
-    characters(places.take(PLACES_MAX).find_map(stumbles)?)
+    characters(places.take(SOUGHT_BYTES_MAX / PLACE_BYTES).find_map(&mut stumbles)?)
 }
 
 /// The text goes on behind this place with the same word.

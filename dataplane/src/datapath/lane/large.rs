@@ -10,7 +10,7 @@ use crate::buffer::{Share, Slab};
 pub struct Collected {
     pub bytes: Vec<u8>,
     need: usize,
-    share: Option<Share>,
+    share: Share,
 }
 
 /// How a frame passes that is not held whole.
@@ -63,8 +63,8 @@ impl Lane {
         }
     }
 
-    /// Starts to gather a frame of `need` bytes, for which `share` was taken if it counts in the shard's budget.
-    pub fn collect(&mut self, need: usize, share: Option<Share>) {
+    /// Starts to gather a frame of `need` bytes; `share` grows with it.
+    pub fn collect(&mut self, need: usize, share: Share) {
         debug_assert!(self.collected.is_none());
         self.collected = Some(Box::new(Collected { bytes: Vec::new(), need, share }));
     }
@@ -88,12 +88,24 @@ impl Lane {
         self.collecting() || self.streaming() > 0
     }
 
-    /// Moves what has come into the gathered frame; returns the frame when it is whole.
+    /// Takes room for what has come. False while there is none: then nothing may be moved.
+    pub fn has_room_to_gather(&mut self) -> bool {
+        let Some(collected) = self.collected.as_mut() else { return true };
+        let come = self.fill.as_ref().map_or(0, |seg| seg.fragment());
+        collected.grow(come.min(collected.need - collected.bytes.len()))
+    }
+
+    /// When the room was last moved in that its frame takes of the budget, in the budget's seconds.
+    pub fn oldest_share_s(&self) -> Option<u32> {
+        let collected = self.collected.as_ref().map(|collected| &collected.share);
+        collected.into_iter().chain(&self.aside_share).map(Share::moved_s).min()
+    }
+
+    /// Moves what has come, and has room, into the gathered frame; returns the frame when it is whole.
     pub fn gather(&mut self, slab: &mut Slab) -> Option<Box<Collected>> {
         let collected = self.collected.as_mut()?;
         if let Some(seg) = &self.fill {
             let n = (collected.need - collected.bytes.len()).min(seg.fragment());
-            collected.grow(n);
             collected.bytes.extend_from_slice(slab.bytes(&seg.slot, seg.framed.at()..seg.framed.at() + n));
             self.drop_bytes(n);
         }
@@ -116,16 +128,32 @@ impl Lane {
             true => self.aside = collected.bytes,
             false => self.append_aside(&collected.bytes),
         }
-        self.aside_share = collected.share;
+        self.aside_share = Some(collected.share);
     }
 }
 
 impl Collected {
-    /// Doubles as it fills, and never takes more than its share: an announced length alone allocates nothing.
-    fn grow(&mut self, n: usize) {
+    /// Doubles as it fills, where the budget allows that: an announced length alone takes nothing.
+    fn grow(&mut self, n: usize) -> bool {
         let held = self.bytes.len();
-        if self.bytes.capacity() - held < n {
-            self.bytes.reserve_exact(n.max(held).min(self.need - held));
+        if self.share.bytes() >= held + n {
+            self.share.touch();
+            return true;
         }
+        let wish = n.max(held).min(self.need - held);
+        let has_room = [wish, n].iter().any(|more| self.share.grow(held + more - self.share.bytes()));
+        if has_room {
+            self.bytes.reserve_exact(self.share.bytes() - held);
+        }
+        has_room
+    }
+
+    /// Some of it has left.
+    pub fn touch(&mut self) {
+        self.share.touch();
+    }
+
+    pub fn moved_s(&self) -> u32 {
+        self.share.moved_s()
     }
 }

@@ -51,6 +51,13 @@ impl<D: Dissector> Relay<D> {
         self.recording.as_ref().is_some_and(|r| r.recorded > 0)
     }
 
+    /// When the room was last moved in that this session takes of the shard's budget, in the budget's seconds.
+    pub fn oldest_share_s(&self) -> Option<u32> {
+        let lanes = [self.requests.oldest_share_s(), self.replies.oldest_share_s()];
+        let leaving = self.recording.as_ref().map(|recording| recording.frame.moved_s());
+        lanes.into_iter().flatten().chain(leaving).min()
+    }
+
     /// A frame that was held whole is leaving, in either direction.
     pub fn sends_gathered(&self) -> bool {
         self.recording.is_some() || self.requests.sends_gathered()
@@ -67,10 +74,7 @@ impl<D: Dissector> Relay<D> {
         };
         let lane = self.lane(direction);
         match large {
-            Large::Collect => match cx.gathered.take(bytes) {
-                Some(share) => lane.collect(bytes, Some(share)),
-                None => return Some(Flow::NothingToGatherIn),
-            },
+            Large::Collect => lane.collect(bytes, cx.gathered.begin()),
             Large::Stream => lane.stream(bytes, Passage::AsItIs),
             Large::Mask => {
                 cx.counters.rows_masked.add(1);
@@ -133,17 +137,19 @@ impl<D: Dissector> Relay<D> {
 
     /// Gathers a large frame; when it is whole, it is treated as any other.
     pub(super) fn gather(&mut self, direction: Direction, cx: &mut Cx<'_>) -> Option<Flow> {
+        if !self.lane(direction).has_room_to_gather() {
+            return Some(Flow::NothingToGatherIn);
+        }
         if direction == Direction::ToUpstream {
             // Recorded as it comes: what a client typed is evidence whatever becomes of it.
             if let Some(stopped) = self.record_typed(cx) {
                 return Some(stopped);
             }
         }
-        let lane = self.lane(direction);
-        if lane.window_bytes() == 0 && !lane.is_collected() {
-            return Some(Flow::Idle);
-        }
-        let mut frame = lane.gather(cx.slab)?;
+        let mut frame = match self.lane(direction) {
+            lane if lane.window_bytes() == 0 && !lane.is_collected() => return Some(Flow::Idle),
+            lane => lane.gather(cx.slab)?,
+        };
         let step = self.look_at(direction, &mut frame, cx);
         if let Some(stopped) = self.record_verdicts(cx.scratch.verdicts.len(), cx) {
             return Some(stopped);
@@ -225,7 +231,10 @@ impl<D: Dissector> Relay<D> {
         let Some(receipt) = recorded else { return Some(Flow::End(Fault::NotRecorded)) };
         self.replies.insert(bytes, receipt);
         match &mut self.recording {
-            Some(recording) if to < whole => recording.recorded = to,
+            Some(recording) if to < whole => {
+                recording.recorded = to;
+                recording.frame.touch();
+            }
             finished => *finished = None,
         }
         Some(Flow::Idle)

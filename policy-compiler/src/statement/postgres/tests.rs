@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 
-use super::super::{AnalyseError, Analysis, Copy, CopyDirection, CopyFormat, Effect, EffectSet, Output, Statement, Unmodelled};
+use super::super::{
+    AnalyseError, Analysis, Budget, Copy, CopyDirection, CopyFormat, Effect, EffectSet, Output, Statement, Unmodelled,
+};
 use super::server::{Server, Version};
-use super::{Budget, TEXT_BYTES_MAX, analyse, analyse_bytes, analyse_for, corpus, depth, keywords, kinds, tree};
+use super::{TEXT_BYTES_MAX, analyse, analyse_bytes, analyse_for, corpus, depth, keywords, kinds, tree, weight};
 
 const PSQL: &str = include_str!("../../../../tests/corpus/postgres/psql15.sql");
 const PG_DUMP: &str = include_str!("../../../../tests/corpus/postgres/pg_dump15.sql");
@@ -399,17 +401,54 @@ fn wide_statements_are_analysed_in_time() {
     on_small_stack(|| {
         let list = one(&format!("select 1 from t where a in (1{})", ",1".repeat(200_000)));
         assert_eq!(list.effects, EffectSet::of(&[Effect::Read]));
-        let chain = one(&format!("select 1 from t where a = 1{}", " or a = 1".repeat(100_000)));
+        let chain = one(&format!("select 1 from t where a = 1{}", " or a = 1".repeat(5_000)));
         assert!(chain.literals_are_plain);
-        assert_eq!(one(&format!("select a{} from t", ",a".repeat(200_000))).columns.len(), 1);
-        let tables: String = (0..60_000).map(|n| format!("t{n},")).collect();
-        assert_eq!(one(&format!("select a, b, c from {tables}z")).relations.len(), 60_001);
+        assert_eq!(one(&format!("select a{} from t", ",a".repeat(14_000))).columns.len(), 1);
+        let tables: String = (0..12_000).map(|n| format!("t{n},")).collect();
+        assert_eq!(one(&format!("select a, b, c from {tables}z")).relations.len(), 12_001);
         let doubled = (0..40).fold("select 1".to_owned(), |inner, _| format!("select x.*, x.* from ({inner}) x"));
         assert!(one(&doubled).output.len() <= 1664);
         let ctes: String = (0..2000).map(|n| format!("c{n} as (select 1),")).collect();
         assert!(one(&format!("with {ctes} z as (select 1) select 1")).opaque.is_some());
     });
     assert!(started.elapsed().as_secs() < 30, "{:?}", started.elapsed());
+}
+
+#[test]
+fn what_its_tree_would_take_is_bounded_and_lists_of_constants_are_not() {
+    let parts = |analysed| match analysed {
+        Err(AnalyseError::Budget { what, max }) => (what, max),
+        other => panic!("{other:?}"),
+    };
+    let max = weight::parts(Budget::ANALYSER.tree_bytes);
+    for text in [
+        format!("select array[a{}]", ",a".repeat(30_000)),
+        format!("select 1 from t where a = 1{}", " or a = 1".repeat(30_000)),
+        format!("select 1{}", ",x'1'".repeat(200_000)),
+        // Its list is judged by its length, so it cannot be shortened.
+        format!("set search_path = 'a'{}", ",'a'".repeat(200_000)),
+    ] {
+        assert_eq!(parts(analyse(&text)), (weight::PARTS, max), "{}", &text[..40]);
+    }
+    let row = "(1, 'it''s', -2.5, null, default)";
+    for (text, tag) in [
+        (format!("select 1 from t where a in (1{})", ",100000".repeat(100_000)), "SELECT"),
+        (format!("insert into t values {row}{},{row} returning a", format!(",{row}").repeat(30_000)), "INSERT"),
+        (format!("update t set a = 1 where b = any(array['x'{}])", ",'y'".repeat(200_000)), "UPDATE"),
+        (format!("select '{}'", "a word, ".repeat(100_000)), "SELECT"),
+        (format!("insert into t values {row}{};", format!(",{row}").repeat(30_000)), "INSERT"),
+    ] {
+        let statement = one(&text);
+        assert_eq!((statement.tag.as_str(), statement.opaque), (tag, None));
+    }
+    let migration = analyse(&"insert into t (a, b) values (1, 'x');\n".repeat(20_000)).map(|a| a.statements.len());
+    assert_eq!(migration, Ok(20_000));
+    let broken = analyse(&format!("select 1 from t where a in (1{}) from", ",1".repeat(200_000)));
+    assert!(matches!(&broken, Err(AnalyseError::Syntax { position: None, .. })), "{broken:?}");
+    let inline = |text: &str| analyse_for(text, Server::NEWEST, Budget::INLINE);
+    assert!(matches!(inline(&format!("select {}", "- ".repeat(500) + "a")), Err(AnalyseError::Budget { .. })));
+    assert!(matches!(inline(&format!("select a{}", ",a".repeat(1_000))), Err(AnalyseError::Budget { .. })));
+    assert!(inline("select a, b from t where c = 1").is_ok());
 }
 
 #[test]
