@@ -351,9 +351,9 @@ impl Names {
         self.portals.refute(name.id, name.at);
     }
 
+    /// The portal that runs CLOSE ALL stays; most often it is the unnamed one.
     fn drop_portals(&mut self) {
         self.portals.drop_all_named();
-        self.portals.drop_name(NameId::UNNAMED);
     }
 
     /// No transaction is open: portals have gone with the last one.

@@ -257,7 +257,8 @@ impl Dissector {
         let refusal = match self.names.portals.known(self.id(name), self.pipeline) {
             Known::Held(held) => return Ok(Some(held)),
             Known::Soon => return Err(Step::Wait),
-            Known::Absent if self.status == b'E' => return Ok(None),
+            // Whether one has failed is not known while answers are due; the server alone says it in its words then.
+            Known::Absent if self.status == b'E' || !self.replies.is_empty() => return Ok(None),
             Known::Lost(held) if self.may_run_lost(held.as_ref(), Ask::Execute, judge, scratch)? => {
                 return Ok(Some(Held::unknown(responder::unknown(judge.view()))));
             }
