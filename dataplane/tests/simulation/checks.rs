@@ -176,6 +176,8 @@ impl World {
             ("C08001", "the upstream cannot be reached", self.was_too_slow(account, fatal)),
             // The budget is small here: a few long tokens that come in pieces fill their half of it.
             ("C54000", "too many logins are held whole", true),
+            // Likewise: others wait for the room of one whose peer has stood still for 10 s.
+            ("C54000", "kept room for a message above 32 KiB for 10 s", true),
         ];
         reasons.into_iter().any(|(state, words, so)| so && fatal.contains(state) && fatal.contains(words))
     }
