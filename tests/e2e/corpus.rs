@@ -19,7 +19,12 @@ fn main() -> ExitCode {
     let words: Vec<String> = arguments.into_iter().filter(|argument| !argument.starts_with('-')).collect();
     // The kernel ends a server when the thread that started it dies, so each version has its own thread throughout.
     let outcomes = std::thread::scope(|threads| {
-        let threads = MAJORS.map(|major| threads.spawn({ let words = &words; move || on(major, words) }));
+        let threads = MAJORS.map(|major| {
+            threads.spawn({
+                let words = &words;
+                move || on(major, words)
+            })
+        });
         threads.map(|thread| thread.join().expect("no thread panics"))
     });
     let mut all_passed = true;
@@ -34,7 +39,8 @@ fn main() -> ExitCode {
 /// Whether all rows passed, and what the run printed.
 fn on(major: u32, words: &[String]) -> Outcome<(bool, String)> {
     let script = "corpus/run.py";
-    let made = Command::new(python()).arg(tests_path("e2e").join(script)).args(["--setup", &major.to_string()]).output();
+    let made =
+        Command::new(python()).arg(tests_path("e2e").join(script)).args(["--setup", &major.to_string()]).output();
     let made = made.map_err(|error| format!("cannot run {}: {error}; .ci/run makes it", python().display()))?;
     if !made.status.success() {
         return Err(String::from_utf8_lossy(&made.stderr).into_owned());

@@ -8,6 +8,9 @@ from wire import fields_of, report_of
 from worlds import canaries, secrets
 
 
+LONG_SHAPE = 20
+
+
 def plain(value):
     return re.sub(r"[^a-z0-9]", "", value.lower())
 
@@ -21,7 +24,7 @@ def shape(value):
 class Watch:
     def __init__(self):
         self.known, self.shapes = {}, {}
-        for canary in canaries():
+        for canary in canaries() | set(secrets("shop")["bio"]):
             value = plain(canary)
             for form in (value, value[::-1], value.encode().hex(), value[::-1].encode().hex()):
                 self.known[form] = canary
@@ -45,7 +48,9 @@ class Watch:
         normal = plain(value)
         found = {self.known[hit] for hit in self.any.findall(normal)}
         for length in self.lengths:
-            for at in range(min(len(normal), 400) - length + 1):
+            # Short shapes turn up by chance in long texts, so they must be all of the value.
+            ends = range(min(len(normal), 400) - length + 1) if length >= LONG_SHAPE else [0] * (len(normal) == length)
+            for at in ends:
                 part = normal[at : at + length]
                 if part.isalpha() and (canary := self.shapes.get(shape(part))):
                     found.add(canary)

@@ -1,5 +1,6 @@
 """The ways in which one list of statements can be sent. What holds must hold in each of them."""
 
+import itertools
 import re
 from functools import partial
 from typing import NamedTuple
@@ -11,6 +12,7 @@ HARMLESS = "select count(*) from orders"
 PREPARABLE = re.compile(r"\s*(select|insert|update|delete|merge|values|with|table|\()", re.I)
 # 63 bytes are what the server keeps of a name.
 LONG_NAME = "k" * 63
+NUMBERS = itertools.count()
 
 
 def simple(session, statements):
@@ -58,9 +60,10 @@ def split(session, statements):
 
 
 def by_prepare(session, statements):
-    for number, sql in enumerate(statements):
+    for sql in statements:
         if PREPARABLE.match(sql):
-            simple(session, [f"prepare taken{number} as {sql}", f"execute taken{number}"])
+            name = f"taken{next(NUMBERS)}"
+            simple(session, [f"prepare {name} as {sql}", f"execute {name}"])
         else:
             simple(session, [sql])
 
