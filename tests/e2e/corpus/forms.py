@@ -68,7 +68,7 @@ def by_prepare(session, statements):
             simple(session, [sql])
 
 
-FORMS = {f.__name__: f for f in (simple, extended, extended_binary, pipelined, two_writes, split, by_prepare)}
+FORMS = {f.__name__: f for f in (simple, extended, extended_binary, pipelined, two_writes, split, by_prepare, in_one_text)}
 
 
 def steps(session, listed, in_pieces=False):
@@ -147,5 +147,6 @@ class Answer(NamedTuple):
 def of(row):
     if "messages" in row:
         return ["simple", "split"]
-    left_out = row.get("without", [])
+    # A text of one statement is the simple form.
+    left_out = row.get("without", []) + ["in_one_text"] * (len(row.get("sql", [])) < 2)
     return [form for form in FORMS if form not in left_out]
