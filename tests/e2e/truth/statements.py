@@ -92,23 +92,31 @@ def sqlsmith(port, password, database, count, seed):
     return list(split(made.stdout))
 
 
-def mutations(originals, count, seed):
-    """Statements with a word or two left out, doubled, exchanged, or taken from another one."""
+def mutations(originals, relations, count, seed):
+    """Statements put into others, with a table exchanged, a number made something else, or a word lost: most still run."""
     chance = random.Random(seed)
-    words = [word for sql in chance.sample(originals, min(300, len(originals))) for word in WORD.findall(sql) if word.strip()]
+    queries = [sql for sql in originals if re.match(r"\s*(select|table|values|with)\b", sql, re.I)]
     for _ in range(count):
-        pieces = WORD.findall(chance.choice(originals)[:3000])
-        for _ in range(chance.randrange(1, 4)):
-            at, other = chance.randrange(len(pieces)), chance.randrange(len(pieces))
-            kind = chance.randrange(5)
-            if kind == 0:
-                pieces[at] = ""
-            elif kind == 1:
-                pieces[at] += " " + pieces[at]
-            elif kind == 2:
-                pieces[at], pieces[other] = pieces[other], pieces[at]
-            elif kind == 3:
-                pieces[at] = " " + chance.choice(words) + " "
-            else:
-                pieces[at] = chance.choice(["null", "1", "*", "(select 1)", "true", "'x'"])
-        yield "".join(pieces)
+        # Queries can be put into anything.
+        sql = chance.choice(queries if chance.random() < 0.7 else originals)[:3000]
+        pieces = WORD.findall(sql)
+        tables = [at for at, piece in enumerate(pieces) if piece in relations]
+        numbers = [at for at, piece in enumerate(pieces) if piece.isdigit()]
+        if tables and chance.random() < 0.3:
+            pieces[chance.choice(tables)] = chance.choice(sorted(relations))
+        if numbers and chance.random() < 0.4:
+            pieces[chance.choice(numbers)] = chance.choice(["null", "(select 1)", "(select count(*) from tenk1)", "1 + 1", "'2'"])
+        if chance.random() < 0.1:
+            pieces[chance.randrange(len(pieces))] = ""
+        sql = "".join(pieces)
+        yield chance.choice(AROUND if sql.lstrip()[:6].lower() in ("select", "values", "table ") else AROUND_ANY).replace("SQL", sql + "\n" * ("--" in sql))
+
+
+# What a query can stand in, and what any statement can.
+AROUND = [
+    "SQL", "explain analyze SQL", "with x as (SQL) table x", "select count(*) from (SQL) x", "select exists (SQL)", "copy (SQL) to stdout", "create temp table made as SQL", "declare c cursor with hold for SQL",
+    "prepare p as SQL; execute p; deallocate p", "prepare q as SQL", "execute q", "deallocate q", "select array(select 1 from (SQL) x)", "(SQL) limit 1", "insert into kept select count(*) from (SQL) x", "update kept set n = (select count(*) from (SQL) x)", "delete from kept where exists (SQL)",
+    "create or replace view seen as SQL", "table seen", "select * from kept where n in (select 1 from (SQL) x)", "select 1 union all select count(*) from (SQL) x", "fetch all from c", "close c", "drop table made", "drop view seen",
+    "merge into kept using (SQL) x on true when matched then do nothing", "with d as (delete from kept returning n) select count(*) from d, (SQL) x", "select * from kept, lateral (SQL) x", "explain SQL", "select case when exists (SQL) then 1 end",
+]
+AROUND_ANY = ["SQL", "SQL", "explain analyze SQL", "SQL; select 1"]
