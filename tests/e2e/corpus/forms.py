@@ -12,6 +12,8 @@ HARMLESS = "select count(*) from orders"
 PREPARABLE = re.compile(r"\s*(select|insert|update|delete|merge|values|with|table|\()", re.I)
 # 63 bytes are what the server keeps of a name.
 LONG_NAME = "k" * 63
+# 32 letters of one byte each in single-byte encodings; the server keeps each in two.
+WIDE_NAME = b"\xe9".decode(errors="surrogateescape") * 32
 NUMBERS = itertools.count()
 
 
@@ -75,7 +77,7 @@ def steps(session, listed, in_pieces=False):
     """The messages of a row: `[["parse", name, sql], …, ["sync"]]`; after `sync` and `query` the answer is read."""
     waiting, data = 0, b""
     for step, *given in listed:
-        given = [g.replace("LONG", LONG_NAME) if isinstance(g, str) else g for g in given]
+        given = [expanded(g) if isinstance(g, str) else g for g in given]
         data += MESSAGES[step](*given)
         waiting += step in ("sync", "query")
         if step == "wait":
@@ -84,6 +86,12 @@ def steps(session, listed, in_pieces=False):
             waiting, data = 0, b""
     send(session, data, in_pieces)
     session.until_ready(waiting)
+
+
+def expanded(given):
+    """`LONG` and `WIDE` are names of many letters, `RAWe9` is that byte (`RAWc2a0` those bytes)."""
+    given = given.replace("LONG", LONG_NAME).replace("WIDE", WIDE_NAME)
+    return re.sub("RAW((?:[0-9a-f]{2}){1,2})", lambda hexa: bytes.fromhex(hexa[1]).decode(errors="surrogateescape"), given)
 
 
 def send(session, data, in_pieces):

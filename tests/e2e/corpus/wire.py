@@ -14,7 +14,8 @@ FIRST_OWN_OID = 16384
 
 
 def text(value):
-    return value.encode() + b"\0"
+    """A text of the protocol; what no UTF-8 is stands in it as surrogates."""
+    return value.encode(errors="surrogateescape") + b"\0"
 
 
 def message(kind, body=b""):

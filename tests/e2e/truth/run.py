@@ -25,7 +25,7 @@ SEED = 20261130
 LEFT_OUT = re.compile(
     r"pg_terminate_backend|pg_sleep|alter\s+system|drop\s+database|pg_promote|checkpoint|pgaudit|\bprogram\b|alter\s+(role|user)\s+\"?postgres"
     r"|set\s+session\s+authorization|pg_reload_conf|statement_timeout|client_min_messages|pg_rotate|reindex\s+(database|system)|\bset\s+role\b"
-    r"|alter\s+database|log_statement|pg_cancel_backend|pg_stat_reset|session_preload",
+    r"|alter\s+database|tt14|log_statement|pg_cancel_backend|pg_stat_reset|session_preload",
     re.I,
 )
 # By class and command of pgaudit: effects of which one must be predicted. Other commands of a class need those of the class.
@@ -87,12 +87,15 @@ class Server:
 
     def names_below(self, relations):
         listed = "'" + "\x01".join(sorted(relations)).replace("'", "''") + "'"
-        received = list(self.ask(f"set statement_timeout = 0; {BELOW.format(names=listed)}; set statement_timeout = {STATEMENT_MAX_MS}"))
+        received = self.ask_at_leisure(BELOW.format(names=listed))
         return {fields_of(payload)[0].decode() for kind, payload in received if kind == b"D"}
 
     def is_support(self, name):
         """A function that the text need not name."""
-        return any(kind == b"D" for kind, _ in self.ask(SUPPORT.format(name=name.replace("'", "''"))))
+        return any(kind == b"D" for kind, _ in self.ask_at_leisure(SUPPORT.format(name=name.replace("'", "''"))))
+
+    def ask_at_leisure(self, sql):
+        return list(self.ask(f"set statement_timeout = 0; {sql}; set statement_timeout = {STATEMENT_MAX_MS}"))
 
     def in_transaction(self):
         last = self.session.received[-1:] if self.session else []
@@ -108,7 +111,7 @@ class Analysis:
 
     def __init__(self):
         self.process = subprocess.Popen([os.environ["ANALYSE"], "15"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.prepared = {}
+        self.prepared, self.held = {}, []
 
     def of(self, sql, succeeded):
         self.process.stdin.write(json.dumps(sql) + "\n")
@@ -121,6 +124,11 @@ class Analysis:
                 self.prepared[statement["defines"]] = statement
             if statement["uses"] in self.prepared:
                 predicted.append(self.prepared[statement["uses"]])
+            # COMMIT reads what cursors hold.
+            if statement["tag"].startswith("DECLARE") and re.search(r"\bwith\s+hold\b", sql, re.I):
+                self.held.append(statement)
+            if "transaction" in statement["effects"]:
+                predicted += self.held
         return predicted
 
 
@@ -152,19 +160,22 @@ def covered(server, sql, entry, effects, relations):
     of_catalogue = name.startswith("pg_catalog.") and (is_nested or name in DESCRIPTIONS or any(map(is_system, relations)))
     if kind == "READ" and (not name or of_catalogue) or command in ("???", "EXPLAIN") or object_kind == "COMPOSITE TYPE":
         return True
+    # VACUUM and ANALYZE call what indexes are made of.
+    if kind == "FUNCTION" and effects & {"admin", "ddl"}:
+        return True
     if kind == "FUNCTION":
         return not server.is_failed() and (server.is_support(name) or "()" in server.names_below(relations))
     if re.match(r"\W*explain\b", without_comments(sql), re.I) and not re.search(r"\banalyze\b", sql, re.I):
         kind, command = "READ", "SELECT"
     needed = {VERBS[command]} if command in VERBS else NEEDS.get(kind, set())
-    # A materialized view is made anew from what it reads; a constraint looks at the tables that it binds.
-    if kind == "READ" and effects & {"ddl", "update", "delete"}:
+    bare = name.split(".")[-1].strip('"')
+    # A materialized view is made anew from what it reads, a constraint looks at the tables that it binds, a rule writes others.
+    if effects & (WRITES | {"ddl"}) and (kind == "READ" or bare not in relations):
         needed = set()
     if needed and not needed & effects:
         return False
     if kind not in ("READ", "WRITE") or not name or object_kind in ("", "INDEX", "SEQUENCE"):
         return True
-    bare = name.split(".")[-1].strip('"')
     if bare in relations:
         return kind == "READ" or command not in VERBS or VERBS[command] in relations[bare]
     below = set() if server.is_failed() else server.names_below(relations)
