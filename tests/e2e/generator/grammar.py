@@ -272,6 +272,13 @@ def exits(c, sql):
             lambda: ("agent", ["begin", f"update orders set status = 'hit' where id < 9 and exists ({compact})", "select id, status from orders where id < 9 order by id", "rollback"]),
             lambda: ("locker", ["listen heard", compact, "select 1", "unlisten heard"]),
             lambda: ("analyst", [compact, "show app.kept", "select current_setting('app.kept', true)", "show work_mem", "show application_name"]),
+            lambda: ("analyst", ["begin", *NO_INDEX, compact, COUNTED, "rollback"]),
+            lambda: ("locker", ["begin", f"select 1 from orders where id < 70 and exists ({compact}) for update", LOCKED, "rollback"]),
+            lambda: ("locker", ["begin", f"select 1 from orders where id < 70 and id in (select count(*) from ({compact}) z_) for share", LOCKED, "rollback"]),
+            lambda: ("locker", [f"select pg_try_advisory_lock(count(*)) from ({compact}) z_", "select objid from pg_locks where locktype = 'advisory'", "select pg_advisory_unlock_all()"]),
+            lambda: ("writer", ["begin", f"update customers set city = coalesce((select z_::text from ({compact}) z_ limit 1), city) where id = 1", "select city from customers where id = 1", "rollback"]),
+            lambda: ("writer", ["begin", f"insert into victim select 100, z_::text from ({compact}) z_ limit 1", "select note from victim where id = 100", "rollback"]),
+            lambda: ("analyst", [f"select set_config('app.kept', z_::text, false) is null from ({compact}) z_", "show app.kept"]),
             lambda: ("analyst", [f"create temp table t_ as {compact}", "table t_"]),
             lambda: ("analyst", [f"select * from ({compact}) a_ full join (select 1 as one) b_ on true"]),
             lambda: ("analyst", [f"({compact}) limit 3"]),
@@ -279,6 +286,9 @@ def exits(c, sql):
     )()
 
 
+NO_INDEX = ["set local enable_indexscan = off", "set local enable_indexonlyscan = off", "set local enable_bitmapscan = off"]
+COUNTED = "select relname, seq_tup_read, idx_tup_fetch from pg_stat_xact_user_tables where relname = 'orders'"
+LOCKED = "select id from orders where id < 70 and xmax::text <> '0' order by id"
 OPTIONS = ["format csv", "delimiter '|'", "null '\\'", "null 'x', delimiter '-'", "format csv, quote '-'", "format csv, force_quote *", "format csv, header, escape 'a'", "format binary", "format csv, null '\"'", "delimiter ' ', null '\\'", "encoding 'SQL_ASCII'", "header"]
 
 FORMS = ["simple", "extended", "extended_binary", "pipelined", "two_writes", "split", "by_prepare", "in_one_text"]
