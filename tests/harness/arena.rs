@@ -13,7 +13,7 @@ use std::process::{Command, ExitCode};
 pub const MAJORS: [u32; 2] = [15, 18];
 /// The script that prints what makes the databases; its own world has the first name.
 const MAKER: &str = "corpus/run.py";
-const DATABASES: [&str; 3] = ["shop", "twin", "other"];
+const DATABASES: [&str; 5] = ["shop", "twin", "other", "added", "added_other"];
 const ROLES: [&str; 6] = ["analyst", "agent", "reader", "writer", "locker", "dba"];
 
 pub struct Arena {

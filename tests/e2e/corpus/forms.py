@@ -1,6 +1,5 @@
 """The ways in which one list of statements can be sent. What holds must hold in each of them."""
 
-import itertools
 import re
 from functools import partial
 from typing import NamedTuple
@@ -14,7 +13,6 @@ PREPARABLE = re.compile(r"\s*(select|insert|update|delete|merge|values|with|tabl
 LONG_NAME = "k" * 63
 # 32 letters of one byte each in single-byte encodings; the server keeps each in two.
 WIDE_NAME = b"\xe9".decode(errors="surrogateescape") * 32
-NUMBERS = itertools.count()
 
 
 def simple(session, statements):
@@ -64,7 +62,8 @@ def split(session, statements):
 def by_prepare(session, statements):
     for sql in statements:
         if PREPARABLE.match(sql):
-            name = f"taken{next(NUMBERS)}"
+            session.prepared += 1
+            name = f"taken{session.prepared}"
             simple(session, [f"prepare {name} as {sql}", f"execute {name}"])
         else:
             simple(session, [sql])

@@ -12,12 +12,9 @@ import tomllib
 import forms
 from canary import Watch
 from wire import errors, fields_of, shown
-from worlds import CORPUS, WORLDS, setup
+from worlds import CORPUS, WORLDS, compared, setup
 
 import psycopg
-
-# What was asked for in one world and in another must be told alike; `other` differs in all that is protected.
-COMPARED = ("shop", "other")
 
 KEYS = {"kind", "name", "role", "versions", "setup", "sql", "each", "messages", "then", "answer", "unwanted", "state", "changes", "without"}
 
@@ -72,7 +69,7 @@ def seen(answer):
 
 def hostile_faults(place, watch, row, form):
     """What a hostile row got that it must not get, unit by unit."""
-    answers, others = (forms.told(place.through(row["role"], world), row, form) for world in COMPARED)
+    answers, others = (forms.told(place.through(row["role"], world), row, form) for world in compared(row))
     for answer, other in zip(answers, others, strict=True):
         every = answer.received + answer.probed
         if answer.ended and "timed out" in answer.ended:
@@ -99,8 +96,9 @@ def difference(one, another):
 
 
 def honest_faults(place, row, form):
-    through = forms.told(place.through(row["role"], "shop"), row, form)
-    directly = forms.told(place.direct("shop"), row, form)
+    world = compared(row)[0]
+    through = forms.told(place.through(row["role"], world), row, form)
+    directly = forms.told(place.direct(world), row, form)
     for answer, wanted in zip(through, directly, strict=True):
         if seen(answer) != seen(wanted):
             yield answer, "is answered otherwise than directly: " + difference(seen(answer), seen(wanted))
@@ -110,7 +108,7 @@ def check(place, watch, row):
     """The faults of one row in all of its forms, each with the forms that it showed in."""
     honest = row.get("answer") == "works"
     found = {}
-    before = None if honest else [place.digest(world) for world in COMPARED]
+    before = None if honest else [place.digest(world) for world in compared(row)]
     for form in forms.of(row):
         try:
             faults = honest_faults(place, row, form) if honest else hostile_faults(place, watch, row, form)
@@ -118,7 +116,7 @@ def check(place, watch, row):
         except (OSError, ConnectionError) as error:
             faults = [("", f"no session: {error}")]
         if not honest and row.get("changes") != "any":
-            after = [place.digest(world) for world in COMPARED]
+            after = [place.digest(world) for world in compared(row)]
             if after != before:
                 faults, before = [*faults, ("", "changes the database")], after
         for sent, fault in faults:

@@ -62,6 +62,7 @@ class Session:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=ANSWER_MAX_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer, self.received, self.ended = b"", [], None
+        self.prepared = 0
         body = struct.pack(">i", 196608) + text("user") + text(user) + text("database") + text(database) + b"\0"
         self.socket.sendall(struct.pack(">i", len(body) + 4) + body)
         kind, asked = self.next() or (None, b"")

@@ -10,7 +10,9 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 CORPUS = HERE.parent.parent / "corpus" / "hostile"
-WORLDS = ("shop", "twin", "other")
+WORLDS = ("shop", "twin", "other", "added", "added_other")
+# `added` and `added_other` hold what `shop` and `other` do, and homonyms of the system's functions, operators and casts.
+ADDED = {"added": "shop", "added_other": "other"}
 ROWS = 5
 
 
@@ -58,17 +60,28 @@ def canaries():
     return {part[:-4] if part.endswith("0042") else part for part in parts} | set(hearsay("shop"))
 
 
+def worlds_of(row):
+    """Where a row's objects are made."""
+    return ADDED if row["kind"] == "homonyms" else set(WORLDS) - set(ADDED)
+
+
+def compared(row):
+    """What was asked for in one world and in another must be told alike; these differ in all that is protected."""
+    return ("added", "added_other") if row["kind"] == "homonyms" else ("shop", "other")
+
+
 def setup(world, major, rows=()):
     """The script that makes a world, with what rows of the corpus need."""
-    names = list(secrets(world))
-    customers = zip(*secrets(world).values())
+    base = ADDED.get(world, world)
+    names = list(secrets(base))
+    customers = zip(*secrets(base).values())
     values = ",\n".join(
         f"({n}, 'name {n}', 'city {n % 3}', " + ", ".join(f"'{v}'" for v in row) + ")"
         for n, row in enumerate(customers, 1)
     )
     text = (CORPUS / "shop.sql").read_text(encoding="utf-8")
     text = text.replace("CUSTOMERS", f"insert into customers (id, name, city, {', '.join(names)}) values\n{values};")
-    told = ", ".join(f"({n}, '{word}')" for n, word in enumerate(hearsay(world), 1))
+    told = ", ".join(f"({n}, '{word}')" for n, word in enumerate(hearsay(base), 1))
     text = text.replace("HEARSAY", f"insert into payroll values {told};").replace("WORLD", world)
-    own = [row["setup"] for row in rows if "setup" in row and major in row.get("versions", (15, 18))]
+    own = [row["setup"] for row in rows if "setup" in row and major in row.get("versions", (15, 18)) and world in worlds_of(row)]
     return text + "\n" + "\n".join(own) + "\nreset role;\nanalyze;\n"
