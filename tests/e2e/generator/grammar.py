@@ -1,7 +1,7 @@
 """Hostile statements by kind: a source of protected values, a carrier that takes them along, an exit by which they would leave.
 
-No statement compares a protected value with a constant where that chooses rows: whoever asks so often enough gets an answer, as
-POLICY.md says. All else that depends on a protected value must show nothing."""
+No statement compares a protected value with constants alone where that chooses, groups or orders rows: whoever asks so often
+enough gets an answer, as POLICY.md says. All else that depends on a protected value must show nothing."""
 
 from typing import NamedTuple
 
@@ -148,16 +148,12 @@ def carriers(c, s):
             lambda: f"{s.before}select id from orders where id < 62 {c.of(['intersect', 'except', 'union', 'intersect all', 'except all'])} select {n} from {s.items} order by 1",
             lambda: f"{s.before}select item from orders union select {t} from {s.items}",
             lambda: recursion(c, s),
-            lambda: f"{s.before}select {c.of(['count(*)', 'min(' + key + ')', '1'])} from {s.items} group by {c.of([n + ' % 3', 'left(' + s.text + ', 1)'])} order by 1",
-            lambda: f"{s.before}select distinct on ({n} % 3) {key} from {s.items} order by {n} % 3, {key}",
-            lambda: f"{s.before}select 1 from (select distinct {n} % 3 from {s.items}) z",
             lambda: f"{s.before}select x.id from orders x order by abs(x.id - {one}), x.id limit 1",
             lambda: f"{s.before}select {key}, {state(c, s)} from {s.items}{order}",
             lambda: f"{s.before}select {state(c, s)} is null from {s.items}",
             lambda: f"{s.before}select k, random() from (select {key} as k, setseed({s.number} / 200.0) from {s.items}{order} offset 0) z",
             lambda: f"{s.before}select {key}, ({t})::{c.of(['int', 'date', 'inet', 'uuid', 'json', 'point', 'regclass', 'xml', 'interval', 'int[]', 'money', 'tsquery', 'bit(3)', 'jsonpath', 'int4range', 'oid', 'xid', 'regtype', 'macaddr', 'numeric'])} from {s.items}",
             lambda: f"{s.before}select {loud(c, s, t)} from {s.items}",
-            lambda: f"{s.before}select grouping({n} % 2), count(*) from {s.items} group by {c.of(['rollup', 'cube'])} ({n} % 2) order by 1, 2",
             lambda: f"{s.before}select {key} from {s.items} group by {key} having {c.of(['bool_or', 'every'])}({n} = (select max(id) from orders where id <= {one}))",
         ]
     )()
