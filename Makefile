@@ -2,6 +2,8 @@
 #         make test         build, format check, all tests
 #         make clients      every client on PostgreSQL 15 and 18, by both drivers, with and without TLS
 #         make regress      PostgreSQL's regression suite through the gateway
+#         make hostile      SECONDS=3600 of hostile statements by kind on PostgreSQL 15 and 18, from SEED (the clock's, if none)
+#         make truth        STATEMENTS=50000: what pgaudit says ran lies within what was predicted
 #         make conformance  the golden exchanges, cut at every single place (two minutes, and a release build)
 #         make simulate     SEEDS=100000 worlds of the simulation, from seed FROM=0 on
 #         make bench        criterion benches
@@ -13,10 +15,12 @@
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/wireward/target
 
-.PHONY: help demo packages test clients regress build fmt-check conformance simulate bench bench-peers bench-engines storm fuzz fmt
+.PHONY: help demo packages test clients regress hostile truth build fmt-check conformance simulate bench bench-peers bench-engines storm fuzz fmt
 
 SEEDS ?= 100000
 FROM ?= 0
+SECONDS ?= 3600
+STATEMENTS ?= 50000
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -38,6 +42,13 @@ clients:
 regress:
 	bash tests/regress/fetch.sh
 	WIREWARD_REGRESS=all cargo test -p tests --test regress
+
+hostile:
+	WIREWARD_HOSTILE_SECONDS=$(SECONDS) WIREWARD_HOSTILE_SEED=$(or $(SEED),$(shell date +%s)) cargo test -p tests --test e2e_generator
+
+truth:
+	bash tests/regress/fetch.sh
+	WIREWARD_TRUTH_STATEMENTS=$(STATEMENTS) cargo test -p tests --test e2e_truth
 
 build:
 	cargo build --workspace --all-targets

@@ -14,6 +14,7 @@ pub mod server;
 #[path = "../../dataplane/src/demo/shop.rs"]
 pub mod shop;
 
+pub mod arena;
 pub mod process;
 pub mod provider;
 pub mod suite;
