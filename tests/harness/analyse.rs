@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, Write};
 
+use policy_compiler::statement::Budget;
+use policy_compiler::statement::postgres::analyse_for;
 use policy_compiler::statement::postgres::server::{Additions, Server, Untouched, Version};
-use policy_compiler::statement::postgres::{Budget, analyse_for};
 use policy_compiler::statement::{Effect, EffectSet, RelationUse, Statement};
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use policy_compiler::artifact::{MaskAction, Masks};
 use policy_compiler::judge::SETTINGS_VIEW;
-use policy_compiler::statement::postgres::server::{Server, Version};
 use policy_compiler::statement::postgres;
+use policy_compiler::statement::postgres::server::{Server, Version};
 use policy_compiler::statement::{Budget, ColumnUse, Output, Places, Statement};
 use tokio_postgres::Client;
 

@@ -9,7 +9,8 @@ use policy_compiler::detect::transform::HashKey;
 use policy_compiler::detect::{Kind, KindSet};
 use policy_compiler::judge::{self, Action, CopyMasks, Judgement};
 use policy_compiler::statement::{
-    AnalyseError, Analysis, Budget, Copy, CopyDirection, CopyFormat, Dropped, Effect, Named, NewValue, Statement, postgres,
+    AnalyseError, Analysis, Budget, Copy, CopyDirection, CopyFormat, Dropped, Effect, Named, NewValue, Statement,
+    postgres,
 };
 
 use super::catalogue::{Protected, Snapshot};
@@ -265,7 +266,8 @@ fn leaves_traces(statement: &Statement) -> bool {
 
 /// It sets another encoding for what comes behind it.
 fn leaves_utf8(statement: &Statement) -> bool {
-    let mut encodings = statement.settings.iter().filter(|setting| setting.name.eq_ignore_ascii_case("client_encoding"));
+    let mut encodings =
+        statement.settings.iter().filter(|setting| setting.name.eq_ignore_ascii_case("client_encoding"));
     encodings.any(|setting| match &setting.value {
         NewValue::Default => false,
         NewValue::Is(value) => !judge::is_utf8(value),

@@ -28,6 +28,11 @@ pub(super) const COPY_DISTURBED: Step = Step::End(COPY_DISTURBED_FAULT);
 const COPY_DISTURBED_FAULT: Fault =
     Fault::Protocol(Side::Client, "a message came that is no COPY data, while the server waits for some");
 const UNKNOWN: &str = "a message of an unknown kind came from the client";
+/// The server cuts names at 63 bytes of its own encoding: two that are two here may be one there.
+const FOREIGN_NAME: Step = Step::End(Fault::Protocol(
+    Side::Client,
+    "a name of a statement or portal has letters outside ASCII, which needs the client_encoding UTF8",
+));
 /// A message of the client for which a text is judged.
 #[derive(Clone, Copy)]
 pub(super) struct Asking {
@@ -52,6 +57,18 @@ fn is_of_copy(tag: u8) -> bool {
     matches!(tag, COPY_DATA | COPY_DONE | COPY_FAIL | FLUSH | SYNC | TERMINATE)
 }
 
+/// A name in the message has letters outside ASCII.
+fn has_foreign_name(tag: u8, body: &[u8]) -> bool {
+    let first = |at| cstr_at(body, at).filter(|_| at <= body.len());
+    let names = match tag {
+        frontend::PARSE | frontend::EXECUTE => [first(0), None],
+        frontend::BIND => [first(0), first(0).and_then(|(_, at)| first(at))],
+        frontend::DESCRIBE | frontend::CLOSE => [first(1), None],
+        _ => [None, None],
+    };
+    names.into_iter().flatten().any(|(name, _)| !name.is_ascii())
+}
+
 impl Dissector {
     pub(super) fn on_request(&mut self, frame: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {
         let verdicts = scratch.verdicts.len();
@@ -67,6 +84,9 @@ impl Dissector {
         let body = &frame[HEAD_BYTES..];
         if self.skip != Skip::No {
             return self.skipping(frame[0], scratch);
+        }
+        if !self.is_utf8 && has_foreign_name(frame[0], body) {
+            return FOREIGN_NAME;
         }
         if self.copy_in == CopyIn::Open && !is_of_copy(frame[0]) {
             return COPY_DISTURBED;

@@ -315,15 +315,17 @@ impl Dissector {
     fn function_result(&mut self, frame: &mut [u8], scratch: &mut Scratch) -> Step {
         self.answered = true;
         let Some(owed) = self.replies.front().filter(|owed| owed.ask == Ask::FunctionCall) else { return UNASKED };
-        let Some(value) = frame.get_mut(HEAD_BYTES + 4..) else { return MALFORMED };
-        if owed.masks.active {
-            let masked = owed.plan.as_ref().is_none_or(|plan| plan.mask_unsourced);
-            scratch.count_row(!masked);
-            match masked {
-                true => value.fill(b'*'),
-                false => owed.masks.scrub(value),
-            }
+        let Some((length, value)) = frame[HEAD_BYTES..].split_first_chunk_mut::<4>() else { return MALFORMED };
+        if !owed.masks.active {
+            return Step::Pass;
         }
+        let masked = owed.plan.as_ref().is_none_or(|plan| plan.mask_unsourced);
+        scratch.count_row(!masked);
+        if masked {
+            *length = (-1_i32).to_be_bytes();
+            return shrunk(frame, HEAD_BYTES + 4);
+        }
+        owed.masks.scrub(value);
         Step::Pass
     }
 
@@ -398,8 +400,7 @@ impl Dissector {
         self.copy_in = CopyIn::No;
         let Some(owed) = self.replies.front().cloned() else {
             // Unasked errors exist: the server is being shut down, say. They hold no data of a statement.
-            scrub_report(&self.masks, frame, false);
-            return Step::Pass;
+            return scrub_report(&self.masks, frame, false);
         };
         if owed.drops_unnamed {
             self.names.statements.drop_name(NameId::UNNAMED);
@@ -421,8 +422,7 @@ impl Dissector {
             scratch.before.extend_from_slice(owed.plan.as_ref().and_then(|p| p.refusal.as_deref()).unwrap_or_default());
             return Step::Drop;
         }
-        scrub_report(&owed.masks, frame, self.may_tell(&owed));
-        Step::Pass
+        scrub_report(&owed.masks, frame, self.may_tell(&owed))
     }
 
     /// What the server passes over after an error.
@@ -453,8 +453,7 @@ impl Dissector {
 
     fn notice(&mut self, frame: &mut [u8]) -> Step {
         let protected = self.replies.front().is_some_and(|owed| self.may_tell(owed));
-        scrub_report(&self.masks_of_answer(), frame, protected);
-        Step::Pass
+        scrub_report(&self.masks_of_answer(), frame, protected)
     }
 
     /// What others say may hold any value that they see: only one's own words are sure to be one's own.
@@ -498,10 +497,21 @@ impl Dissector {
 
 /// Values stand in errors and notices too: detectors go over every field, and where the statement reads what is masked,
 /// the quoted parts of the message and the whole of detail, context and query are starred.
-fn scrub_report(masks: &MaskView, frame: &mut [u8], protected: bool) {
-    if masks.active {
-        mask::scrub_report(masks, &mut frame[HEAD_BYTES..], protected);
+fn scrub_report(masks: &MaskView, frame: &mut [u8], protected: bool) -> Step {
+    if !masks.active {
+        return Step::Pass;
     }
+    let bytes = HEAD_BYTES + mask::scrub_report(masks, &mut frame[HEAD_BYTES..], protected);
+    shrunk(frame, bytes)
+}
+
+/// A frame of which so many bytes stay.
+fn shrunk(frame: &mut [u8], bytes: usize) -> Step {
+    if bytes == frame.len() {
+        return Step::Pass;
+    }
+    set_length(frame, bytes);
+    Step::Shrink(bytes)
 }
 
 fn unasked_large() -> Large {

@@ -123,15 +123,15 @@ impl Walk<'_> {
         }
         self.note_operator_apart();
         let mark = self.mark();
+        let members = self.scopes.last().map(|s| s.sources[first.min(s.sources.len())..].to_vec()).unwrap_or_default();
         for name in columns {
-            let column = self.column(None, name);
-            self.refer(Some(column), 0);
-        }
-        if item.flag("is_natural") {
-            let members = self.scopes.last().map(|s| s.sources[first.min(s.sources.len())..].to_vec());
-            for member in members.unwrap_or_default() {
-                self.refer_to_all_of(&member);
+            self.column(None, name);
+            for member in &members {
+                self.refer_to_column_of(member, name);
             }
+        }
+        for member in members.iter().filter(|_| item.flag("is_natural")) {
+            self.refer_to_all_of(member);
         }
         self.place(mark, Places::SHAPES);
         self.forget_since(mark);
@@ -142,6 +142,12 @@ impl Walk<'_> {
 
     fn note_operator_apart(&mut self) {
         self.apart(|w| w.note_operator(&["="]));
+    }
+
+    fn refer_to_column_of(&mut self, source: &Source, name: &str) {
+        if let Some((output, row)) = self.possible_column(source, name) {
+            self.refer_to(&output, row);
+        }
     }
 
     fn refer_to_all_of(&mut self, source: &Source) {

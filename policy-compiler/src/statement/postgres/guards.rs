@@ -111,13 +111,42 @@ impl Written<'_> {
 pub fn updates_whatever_conflicts(insert: &Node, conflict: &Node) -> bool {
     let rows = insert.node("select_stmt");
     let is_query = rows.is_some_and(|rows| !rows.has("values_lists") && !is_bounded(rows));
-    is_query && !conflict.has("where_clause")
+    is_query && !conflict.node("where_clause").is_some_and(picks)
 }
 
-/// A query that has a condition, a limit, or no table.
+/// A query that has a condition which picks, a limit, or no table.
 fn is_bounded(query: &Node) -> bool {
     query.kind == "SelectStmt"
-        && (query.has("where_clause") || query.has("limit_count") || !query.list("from_clause").any(is_table))
+        && (query.node("where_clause").is_some_and(picks)
+            || query.has("limit_count")
+            || !query.list("from_clause").any(is_table))
+}
+
+/// Some part of a condition that must hold sets a column, of whatever table, against something else.
+fn picks(condition: &Node) -> bool {
+    let parts = || condition.list("args");
+    match (condition.kind, BoolExprType::try_from(i32::try_from(condition.int_if("boolop")).unwrap_or(0))) {
+        ("BoolExpr", Ok(BoolExprType::OrExpr)) => parts().all(picks),
+        ("BoolExpr", _) => parts().any(picks),
+        ("AExpr", _) => {
+            let side = |field| condition.node(field).map(columns).unwrap_or_default();
+            side("lexpr") != side("rexpr")
+        }
+        ("NullTest", _) => condition.int("nulltesttype") == NullTestType::IsNull as i64,
+        ("SubLink", _) => true,
+        _ => !columns(condition).is_empty(),
+    }
+}
+
+/// The columns that are named below a node, each once.
+fn columns(node: &Node) -> Vec<String> {
+    let mut found: Vec<String> = match node.kind {
+        "ColumnRef" => node.name_parts("fields").last().map(|name| (*name).to_owned()).into_iter().collect(),
+        _ => node.children().flat_map(columns).collect(),
+    };
+    found.sort_unstable();
+    found.dedup();
+    found
 }
 
 fn is_table(item: &Node) -> bool {

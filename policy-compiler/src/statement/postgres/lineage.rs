@@ -167,6 +167,11 @@ impl Walk<'_> {
         }
     }
 
+    /// The column of a source that a name may mean, and whose row it is of.
+    pub fn possible_column(&mut self, source: &Source, name: &str) -> Option<(Output, u32)> {
+        self.candidate(source, name).map(|candidate| (candidate.output, candidate.row))
+    }
+
     fn candidate(&mut self, source: &Source, name: &str) -> Option<Candidate> {
         match &source.rows {
             Rows::Relation { schema, name: relation } => {
