@@ -48,6 +48,8 @@ pub fn settings(keys: &Path) -> Issuer {
         name_claim: claim("preferred_username"),
         roles: vec![rule],
         leeway_s: LEEWAY_S,
+        token_types: ["JWT", "at+jwt"].map(String::from).into(),
+        token_lifetime_max_s: 86_400,
         oauth_scope: "openid".into(),
     }
 }

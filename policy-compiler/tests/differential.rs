@@ -7,7 +7,7 @@ use policy_compiler::judge::{Action, Catalogue, Subject, judge};
 use policy_compiler::policy::{Checked, Source, check};
 use policy_compiler::statement::{
     AnalyseError, Analysis, Called, ColumnUse, Copy, CopyDirection, CopyFormat, Effect, EffectSet, FunctionUse, Named,
-    NewValue, Output, Places, RelationUse, Setting, Statement,
+    NewValue, Output, Places, RelationUse, Setting, Statement, Unmodelled,
 };
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -296,6 +296,7 @@ fn random_copy(random: &mut Random) -> Copy {
         escape: b'"',
         null: "\\N".into(),
         header: false,
+        unmodelled: random.one_in(8).then(|| Unmodelled { what: "an option".into(), remedy: "leave it out".into() }),
     }
 }
 

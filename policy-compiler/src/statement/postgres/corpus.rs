@@ -1,6 +1,6 @@
 //! One row a statement: `sql ;; effects ;; relations ;; output ;; extras`, see `corpus.txt`.
 
-use super::super::{EffectSet, Named, NewValue, Output, Places, Statement, UNKNOWN_COLUMN};
+use super::super::{Dropped, EffectSet, Named, NewValue, Output, Places, Statement, UNKNOWN_COLUMN};
 use super::analyse;
 
 const ROWS: &str = include_str!("corpus.txt");

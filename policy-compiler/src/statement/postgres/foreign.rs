@@ -85,7 +85,9 @@ fn has_long_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::analyse_bytes;
+    use super::super::server::Server;
     use super::*;
+    use crate::statement::Budget;
 
     #[test]
     fn a_text_in_a_foreign_encoding_is_judged_where_nothing_hangs_on_its_letters() {
@@ -115,7 +117,7 @@ mod tests {
             (b"select 'M\xfcller", false),
         ] {
             let shown = String::from_utf8_lossy(text);
-            assert_eq!(analyse_bytes(&letters(text)).is_ok(), judged, "{shown}");
+            assert_eq!(analyse_bytes(&letters(text), Server::NEWEST, Budget::ANALYSER).is_ok(), judged, "{shown}");
             let twice = letters(text).into_owned();
             assert_eq!(letters(&twice), twice, "{shown} judged once more");
         }
@@ -133,7 +135,7 @@ mod tests {
     #[test]
     fn a_text_in_utf8_is_judged_by_its_names() {
         for text in ["select * from küche", "select 'Müller' as größe", "comment on table t is 'ä'"] {
-            assert!(analyse_bytes(text.as_bytes()).is_ok(), "{text}");
+            assert!(analyse_bytes(text.as_bytes(), Server::NEWEST, Budget::ANALYSER).is_ok(), "{text}");
         }
     }
 }

@@ -180,7 +180,7 @@ impl Walk<'_> {
         if !matches!(method.as_slice(), ["system" | "bernoulli"] | ["pg_catalog", "system" | "bernoulli"])
             && let Some((schema, name)) = names::schema_and_name(&method)
         {
-            self.apart(|w| w.foreign_call(schema, name));
+            self.apart(|w| w.foreign_form(schema, name));
         }
         self.with_literals(false, |w| {
             w.shaping(|w| {

@@ -266,7 +266,7 @@ fn columns_are_noted_in_every_clause_with_their_relation() {
     assert_eq!(named("select c from customers c"), "?.c customers.*");
     assert_eq!(named("select * from a, b x"), "a.* b.*");
     assert_eq!(named("select x.* from a, b x"), "b.*");
-    assert_eq!(named("select 1 from a join b using (id)"), "?.id");
+    assert_eq!(named("select 1 from a join b using (id)"), "?.id a.id b.id");
     assert_eq!(named("select (c).ssn from customers c"), "?.c customers.* ?.ssn");
     assert_eq!(named("select c.name from customers as c (id, name)"), "customers.* ?.name");
     assert_eq!(named("select name from (customers c join t on true) as j (id, name)"), "customers.* t.* ?.name");
