@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::client::{Account, is_unasked, split};
 use super::ledger::Evidence;
-use super::server::{CANCELLED, Class, REFUSED, VAULTED};
+use super::server::{CANCELLED, Class, NULL, REFUSED, VAULTED};
 use super::upstream::Intake;
 
 /// A FATAL error in the gateway's own words.
@@ -72,12 +72,18 @@ pub fn is_outdated(frame: &[u8]) -> bool {
     frame[0] == b'E' && contains(frame, b"C0A000\0")
 }
 
-/// COPY data and computed values under a name whose statement the gateway is not sure of: the strictest masks hold. The vault
-/// is never starred by halves.
+/// Nothing stands under a name of the client's, or under the one that stands for a refusal.
+pub fn says_no_name(frame: &[u8]) -> bool {
+    frame[0] == b'E' && (contains(frame, b"C26000\0") || contains(frame, b"C34000\0"))
+}
+
+/// COPY data and computed values under a name whose statement the gateway is not sure of, and what others notify: the strictest
+/// masks hold. The vault is never starred by halves.
 fn is_starred(expected: &[u8], got: &[u8], masked: bool, may_be_starred: bool) -> bool {
-    let here = got[0] == b'd' && (masked || may_be_starred) || got[0] == b'D' && may_be_starred;
+    let here = got[0] == b'd' && (masked || may_be_starred) || b"DA".contains(&got[0]) && may_be_starred;
     let starred = expected.len() == got.len() && expected.iter().zip(got).all(|(e, g)| e == g || *g == b'*');
-    here && starred && !contains(expected, VAULTED.as_bytes())
+    let nulled = got[0] == b'D' && contains(expected, b"CANARY") && got[5..] == [&[0, 1], &NULL[..]].concat();
+    here && (starred || nulled) && !contains(expected, VAULTED.as_bytes())
 }
 
 /// A slow statement that was cancelled.

@@ -37,9 +37,10 @@ pub const REFUSED: &[u8] = b"C42501\0";
 
 /// What a slow statement says that was cancelled: as many messages as if it was not, so that the client need not know.
 pub const CANCELLED: &str = "INSERT 0 0";
-/// The portal whose Execute stands for a refused statement, and what the server says of it.
-const STAND_IN: &[u8] = b"blocked by wireward";
-pub const STANDS_IN: &str = "stands for a refusal";
+/// Another session than any of ours.
+const NOTIFIER_PID: u32 = 1 << 30;
+/// The length of a value that is NULL.
+pub const NULL: [u8; 4] = [0xff; 4];
 /// Stands in every value of the vault.
 pub const VAULTED: &str = "VAULT-";
 
@@ -56,7 +57,7 @@ pub struct Server {
     pub skipping: bool,
     /// Messages have come since the last Sync.
     pipeline_open: bool,
-    /// The error that it skips after was a refusal, which the gateway may have given alone.
+    /// The error that it skips after was a refusal, or said that there is no such name: the gateway may have given it alone.
     skipping_refusal: bool,
     copying_extended: Option<bool>,
     copied: usize,
@@ -118,6 +119,13 @@ impl Server {
             sleeping: false,
             woken: false,
             cancelled: false,
+        }
+    }
+
+    /// The server forgets the unnamed statement before it looks at what is asked, whatever comes of it.
+    fn drop_unnamed(&mut self, tag: u8, body: &[u8]) {
+        if tag == b'Q' || tag == b'P' && body.starts_with(&[0]) {
+            self.statements.remove(b"".as_slice());
         }
     }
 
@@ -210,6 +218,7 @@ impl Server {
             b'P' => text_at(body, text_at(body, 0).1).0,
             _ => String::new(),
         };
+        self.drop_unnamed(tag, body);
         let refused = text.contains("forbidden") || self.vault.refused_at == Some(tag);
         assert!(!(refused && self.mode == Mode::Upstream), "a refused statement has reached the upstream: {text}");
         let outdated = self.outdated.contains(&self.classes.len());
@@ -232,10 +241,7 @@ impl Server {
             b'P' => self.parse(body, text, out),
             b'B' => {
                 self.bind(body, out);
-                if self.reloads && self.skipping {
-                    self.skipping_refusal = true;
-                    return Class::May;
-                }
+                self.skipping_refusal |= self.reloads && self.skipping;
             }
             b'D' => self.describe(body, out),
             b'E' => self.execute(body, out),
@@ -247,7 +253,7 @@ impl Server {
             b'd' | b'c' | b'f' => return Class::May,
             other => panic!("the model server was sent a message {:?}", other as char),
         }
-        Class::Must
+        if self.skipping_refusal { Class::May } else { Class::Must }
     }
 
     fn take_copy(&mut self, tag: u8, extended: bool, out: &mut Vec<u8>) -> Class {
@@ -303,10 +309,10 @@ impl Server {
             self.status = b'E';
         }
         self.skipping = extended;
+        self.skipping_refusal = extended && is_of_name(sqlstate);
     }
 
     fn query(&mut self, text: &str, out: &mut Vec<u8>) {
-        self.statements.remove(b"".as_slice());
         self.portals.remove(b"".as_slice());
         for part in text.split(';').map(str::trim) {
             if part.is_empty() {
@@ -360,7 +366,7 @@ impl Server {
         let (portal, at) = cstr_at(body, 0).expect("a portal");
         let (name, _) = cstr_at(body, at).expect("a statement");
         let Some(text) = self.statements.get(name).cloned() else {
-            return self.fail("26000", "no such prepared statement", true, out);
+            return self.fail("26000", &no_statement(name), true, out);
         };
         if let Err((sqlstate, why)) = self.allowed(&text) {
             return self.fail(sqlstate, why, true, out);
@@ -372,11 +378,12 @@ impl Server {
     fn describe(&mut self, body: &[u8], out: &mut Vec<u8>) {
         let name = cstr_at(body, 1).expect("a name").0;
         let found = match body[0] {
-            b'S' => self.statements.get(name).cloned().ok_or(("26000", "no such prepared statement")),
-            _ => self.portals.get(name).map(|p| p.text.clone()).ok_or(("34000", "no such portal")),
+            b'S' => self.statements.get(name).cloned().ok_or_else(|| ("26000", no_statement(name))),
+            _ => self.portals.get(name).map(|p| p.text.clone()).ok_or_else(|| ("34000", no_portal(name))),
         };
-        match found.and_then(|text| self.allowed(&text).map(|()| text)) {
-            Err((sqlstate, why)) => self.fail(sqlstate, why, true, out),
+        let aborted = |(sqlstate, why): (&'static str, &str)| (sqlstate, why.to_owned());
+        match found.and_then(|text| self.allowed(&text).map(|()| text).map_err(aborted)) {
+            Err((sqlstate, why)) => self.fail(sqlstate, &why, true, out),
             Ok(text) => {
                 if body[0] == b'S' {
                     message(out, b't', |out| out.extend_from_slice(&[0, 0]));
@@ -394,8 +401,7 @@ impl Server {
         let rows_max = u32_at(body, at).filter(|n| *n > 0).map_or(usize::MAX, |n| n as usize);
         let name = name.to_vec();
         let Some(portal) = self.portals.get(&name) else {
-            let why = if name == STAND_IN { STANDS_IN } else { "no such portal" };
-            return self.fail("34000", why, true, out);
+            return self.fail("34000", &no_portal(&name), true, out);
         };
         let text = portal.text.clone();
         match self.allowed(&text) {
@@ -455,7 +461,12 @@ impl Server {
             message(out, b'S', |out| out.extend_from_slice(b"application_name\0something else\0"));
         }
         if text.contains("notify") {
-            message(out, b'A', |out| out.extend_from_slice(b"\0\0\0\x07channel\0payload\0"));
+            let payload: &[u8] = if self.masks() { b"*******\0" } else { b"payload\0" };
+            message(out, b'A', |out| {
+                out.extend_from_slice(&NOTIFIER_PID.to_be_bytes());
+                put_cstr(out, b"channel");
+                out.extend_from_slice(payload);
+            });
         }
     }
 
@@ -468,6 +479,10 @@ impl Server {
             message(out, b'D', |out| {
                 out.extend_from_slice(&(columns.len() as u16).to_be_bytes());
                 for column in columns {
+                    if column.relation == 0 && self.masks() {
+                        out.extend_from_slice(&NULL);
+                        continue;
+                    }
                     let value = self.value(column, text, row);
                     out.extend_from_slice(&(value.len() as u32).to_be_bytes());
                     out.extend_from_slice(&value);
@@ -484,17 +499,21 @@ impl Server {
         true
     }
 
+    fn masks(&self) -> bool {
+        matches!(self.mode, Mode::Direct { masked: true })
+    }
+
     /// A value carries client, statement and row, so that one that strays is known.
     fn value(&self, column: &Column, text: &str, row: usize) -> Vec<u8> {
         let place = format!("c{}-s{}-r{row}", self.client, number(text));
-        let masked = matches!(self.mode, Mode::Direct { masked: true });
+        let masked = self.masks();
         match column.name {
             "id" => row.to_string().into_bytes(),
             _ if column.relation == 16402 => {
                 let value = format!("{VAULTED}tok-{place}-").into_bytes();
                 if self.vault.starred { vec![b'*'; value.len()] } else { value }
             }
-            "ssn" | "?column?" if masked => vec![b'*'; format!("CANARY-{place}-").len()],
+            "ssn" if masked => vec![b'*'; format!("CANARY-{place}-").len()],
             "ssn" | "?column?" => format!("CANARY-{place}-").into_bytes(),
             _ if text.contains("big") && row == 0 && column.name == "note" => {
                 let length = 20_000 + number(text) * 7919 % 60_000;
@@ -578,6 +597,22 @@ fn columns(text: &str) -> Option<&'static [Column]> {
 pub fn number(text: &str) -> usize {
     let digits: String = text.split("k = ").nth(1).unwrap_or("7").chars().take_while(char::is_ascii_digit).collect();
     digits.parse().unwrap_or(7)
+}
+
+/// Nothing stands under the name.
+fn is_of_name(sqlstate: &str) -> bool {
+    matches!(sqlstate, "26000" | "34000")
+}
+
+fn no_statement(name: &[u8]) -> String {
+    match name {
+        b"" => "unnamed prepared statement does not exist".to_owned(),
+        _ => format!("prepared statement \"{}\" does not exist", name.escape_ascii()),
+    }
+}
+
+fn no_portal(name: &[u8]) -> String {
+    format!("portal \"{}\" does not exist", name.escape_ascii())
 }
 
 fn text_at(body: &[u8], at: usize) -> (String, usize) {

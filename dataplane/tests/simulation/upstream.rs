@@ -9,8 +9,8 @@ use dataplane::protocol::postgres::wire::{CANCEL_REQUEST, cstr_at, message, put_
 use super::cancel::{self, Asks};
 use super::client::{Account, is_unasked, split};
 use super::law::Court;
-use super::oracle::{contains, is_outdated, is_refusal};
-use super::server::{Mode, STANDS_IN, Server};
+use super::oracle::{is_outdated, is_refusal, says_no_name};
+use super::server::{Mode, Server};
 
 /// What a lying upstream does, once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,10 +106,9 @@ impl Intake {
 }
 
 /// A frame of a server that the gateway neither swallows nor says in its place. Those that answer a Describe it may have asked
-/// for, a ReadyForQuery it may say alone, and what stands for a refusal it replaces.
+/// for, a ReadyForQuery it may say alone, what stands for a refusal it replaces, and that there is no such name it may know.
 pub fn must_arrive(frame: &[u8]) -> bool {
-    let is_replaced =
-        frame[0] == b'E' && (is_refusal(frame) || is_outdated(frame) || contains(frame, STANDS_IN.as_bytes()));
+    let is_replaced = frame[0] == b'E' && (is_refusal(frame) || is_outdated(frame) || says_no_name(frame));
     !b"ZTnt".contains(&frame[0]) && !is_unasked(frame) && !is_replaced
 }
 
