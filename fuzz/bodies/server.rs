@@ -14,6 +14,8 @@ pub const CANARY: &[u8] = b"CANARY";
 pub const COMPUTED: &[u8] = b"computed";
 /// The relation of every other result: its columns 2 and 3 are masked.
 pub const PEOPLE: u32 = 16401;
+pub const NO_STATEMENT: &str = "26000";
+pub const NO_PORTAL: &str = "34000";
 
 #[derive(Default)]
 pub struct Server {
@@ -71,8 +73,28 @@ impl Server {
     }
 
     fn fail(&mut self, extended: bool, out: &mut Vec<u8>) {
+        self.fail_with("42601", "no", extended, out);
+    }
+
+    /// The gateway may know that there is no such name, and says so in these words.
+    fn no_statement(&mut self, name: &[u8], out: &mut Vec<u8>) {
+        let text = match name {
+            b"" => "unnamed prepared statement does not exist".to_owned(),
+            _ => format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name)),
+        };
+        self.fail_with(NO_STATEMENT, &text, true, out);
+    }
+
+    fn no_portal(&mut self, name: &[u8], out: &mut Vec<u8>) {
+        let text = format!("portal \"{}\" does not exist", String::from_utf8_lossy(name));
+        self.fail_with(NO_PORTAL, &text, true, out);
+    }
+
+    fn fail_with(&mut self, sqlstate: &str, text: &str, extended: bool, out: &mut Vec<u8>) {
         message(out, b'E', |out| {
-            ["SERROR", "VERROR", "C42601", "Mno"].iter().for_each(|field| put_cstr(out, field.as_bytes()));
+            for field in ["SERROR", "VERROR", &format!("C{sqlstate}"), &format!("M{text}")] {
+                put_cstr(out, field.as_bytes());
+            }
             out.push(0);
         });
         self.skipping = extended;
@@ -151,20 +173,28 @@ impl Server {
 
     fn bind(&mut self, body: &[u8], out: &mut Vec<u8>) {
         let Some((portal, at)) = cstr_at(body, 0) else { return };
-        let statement = self.statements.get(text(&body[at..])).cloned();
-        match statement.filter(|s| !self.refuses(s) && (portal.is_empty() || !self.portals.contains_key(portal))) {
+        let name = text(&body[at..]);
+        match self.statements.get(name).cloned() {
+            None => self.no_statement(name, out),
+            Some(s) if self.refuses(&s) || !portal.is_empty() && self.portals.contains_key(portal) => {
+                self.fail(true, out);
+            }
             Some(statement) => {
                 self.portals.insert(portal.to_vec(), statement);
                 message(out, b'2', |_| ());
             }
-            None => self.fail(true, out),
         }
     }
 
     fn describe(&mut self, body: &[u8], out: &mut Vec<u8>) {
         let Some((kind, name)) = body.split_first() else { return };
         let known = if *kind == b'S' { &self.statements } else { &self.portals };
-        let Some(statement) = known.get(text(name)) else { return self.fail(true, out) };
+        let Some(statement) = known.get(text(name)) else {
+            return match kind {
+                b'S' => self.no_statement(text(name), out),
+                _ => self.no_portal(text(name), out),
+            };
+        };
         if *kind == b'S' {
             message(out, b't', |out| out.extend_from_slice(&[0, 0]));
         }
@@ -176,8 +206,9 @@ impl Server {
 
     fn execute(&mut self, portal: &[u8], out: &mut Vec<u8>) {
         match self.portals.get(portal).cloned() {
+            None => self.no_portal(portal, out),
             Some(text) if !self.refuses(&text) => self.run(&text, true, out),
-            _ => self.fail(true, out),
+            Some(_) => self.fail(true, out),
         }
     }
 
