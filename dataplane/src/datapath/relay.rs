@@ -67,7 +67,7 @@ pub struct Relay<D> {
     /// A gathered reply that leaves as the ring takes it.
     recording: Option<Box<Recording>>,
     /// A request that is recorded in pieces.
-    pieces: Pieces,
+    pieces: Option<Box<Pieces>>,
     /// A request had a secret, and not all is answered: errors may quote it.
     has_asked_secret: bool,
     /// The policy's identity, first 8 bytes: stands in every verdict record.
@@ -86,7 +86,7 @@ impl<D: Dissector> Relay<D> {
             replies,
             dissector,
             recording: None,
-            pieces: Pieces::default(),
+            pieces: None,
             has_asked_secret: false,
             epoch,
             statements: 0,
@@ -287,7 +287,7 @@ impl<D: Dissector> Relay<D> {
             _ => length,
         };
         let recorded = match bytes {
-            0 => self.pieces.record(cx.tap, cx.scratch, note, &window[..kept]),
+            0 => self.pieces.get_or_insert_default().record(cx.tap, cx.scratch, note, &window[..kept]),
             _ => record_asked(cx.tap, cx.scratch, note, &window[..kept], &mut self.has_asked_secret),
         };
         let stopped = match recorded.is_some() {

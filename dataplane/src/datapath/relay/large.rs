@@ -204,8 +204,9 @@ impl<D: Dissector> Relay<D> {
     }
 
     fn record_piece(&mut self, n: usize, note: Note, cx: &mut Cx<'_>) -> Option<Receipt> {
-        let recorded = self.pieces.record(cx.tap, cx.scratch, note, &self.requests.window(cx.slab)[..n]);
-        self.has_asked_secret |= self.pieces.has_secret();
+        let pieces = self.pieces.get_or_insert_default();
+        let recorded = pieces.record(cx.tap, cx.scratch, note, &self.requests.window(cx.slab)[..n]);
+        self.has_asked_secret |= pieces.has_secret();
         recorded
     }
 

@@ -2,6 +2,7 @@
 //! plans, what is owed, and the row plan of the result that is passing.
 
 use std::hash::Hasher;
+use std::num::NonZeroU64;
 use std::rc::Rc;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
@@ -58,13 +59,6 @@ pub(super) enum CopyIn {
     Open,
 }
 
-/// Behind a statement of unknown effect nothing goes upstream until the server has said what holds.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Wall {
-    pub(super) at: u64,
-    pub(super) pipeline: u32,
-}
-
 /// Whether the server is to be asked what holds, before anything else runs there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum GuardDue {
@@ -84,9 +78,10 @@ pub struct Dissector {
     pub(super) pipeline_open: bool,
     pub(super) skip: Skip,
     pub(super) copy_in: CopyIn,
-    pub(super) copying_out: Option<CopyOut>,
+    pub(super) copying_out: Option<Box<CopyOut>>,
     pub(super) names: Names,
-    pub(super) wall: Option<Wall>,
+    /// Behind a statement of unknown effect, which was asked then, nothing goes upstream until the server has said what holds.
+    pub(super) wall: Option<NonZeroU64>,
     pub(super) guard_due: GuardDue,
     /// The portal whose RowDescription is the last one asked for, if an Execute of it may follow.
     pub(super) described: Option<NameId>,
@@ -100,17 +95,15 @@ pub struct Dissector {
     /// The upstream has said its last word: a FATAL error.
     pub(super) farewell: bool,
     /// A statement that is too long to be judged passes by: its kind and length.
-    pub(super) discarding: Option<(u8, usize)>,
+    pub(super) discarding: Option<(u8, u32)>,
     /// The upstream's process, as the server signs notifications with it.
     pub(super) own_pid: Option<u32>,
-    /// What the resource pins.
-    pub(super) pinned_role: Option<Box<str>>,
+    /// What the resource pins, if it does; few do.
+    pub(super) pinned_role: Option<Box<Box<str>>>,
     /// Statements of the query that is answered now that have run.
     pub(super) ran: usize,
     /// The open transaction has something left for its end, whose error may tell a value that is masked.
     pub(super) defers: bool,
-    /// Counts Syncs and simple queries: a pipeline's number.
-    pub(super) pipeline: u32,
     /// Statements may be there that were judged under another policy or catalogue.
     pub(super) renewed: bool,
     /// Something may be left at the upstream that a reset does not undo.
@@ -143,7 +136,6 @@ impl Dissector {
             pinned_role: None,
             ran: 0,
             defers: false,
-            pipeline: 0,
             renewed: false,
             is_stained: false,
             is_utf8: true,
@@ -192,7 +184,7 @@ impl Dissector {
     /// Whose the upstream's connection is: its process, and the role that the resource pins.
     pub fn set_upstream(&mut self, pid: Option<u32>, role: Option<&str>) {
         self.own_pid = pid;
-        self.pinned_role = role.map(Box::from);
+        self.pinned_role = role.map(|role| Box::new(Box::from(role)));
     }
 
     pub fn set_masks(&mut self, masks: Rc<MaskView>) {

@@ -7,6 +7,7 @@
 //! What may have changed unseen (a function that was called, a DO) makes every name that SQL can say *lost*: nothing is known
 //! of what stands there. The empty name cannot be said in SQL.
 
+use std::num::NonZeroU64;
 use std::rc::Rc;
 
 use hashbrown::HashMap;
@@ -62,18 +63,33 @@ pub(super) enum Made {
     SqlHeld,
 }
 
-/// What stands under a name.
+const MADES: [Made; 3] = [Made::Protocol, Made::Sql, Made::SqlHeld];
+/// A power of two, above how many there are.
+const MADES_MAX: u64 = 4;
+
+/// What stands under a name. Two words, since sessions hold many: when it was asked for, and how it was made, are one of them.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) plan: Rc<Plan>,
-    pub(super) made: Made,
-    at: u64,
+    stamp: u64,
 }
 
 impl Held {
+    fn new(plan: Rc<Plan>, made: Made, at: u64) -> Self {
+        Self { plan, stamp: at * MADES_MAX + made as u64 }
+    }
+
     /// Something that nobody has looked at.
     pub(super) fn unknown(plan: Plan) -> Self {
-        Self { plan: Rc::new(plan), made: Made::Protocol, at: 0 }
+        Self::new(Rc::new(plan), Made::Protocol, 0)
+    }
+
+    pub(super) fn made(&self) -> Made {
+        MADES[(self.stamp % MADES_MAX) as usize]
+    }
+
+    fn at(&self) -> u64 {
+        self.stamp / MADES_MAX
     }
 }
 
@@ -81,14 +97,13 @@ impl Held {
 struct Entry {
     /// As the last answer left it.
     confirmed: Option<Held>,
-    /// The last that was asked for and is not answered yet, and in which pipeline.
-    pending: Option<(Held, u32)>,
+    /// The last that was asked for and is not answered yet.
+    pending: Option<Held>,
 }
 
 impl Entry {
     fn bytes(&self) -> u32 {
-        let held = self.confirmed.iter().chain(self.pending.as_ref().map(|(held, _)| held));
-        held.map(|held| held.plan.bytes()).sum()
+        self.confirmed.iter().chain(&self.pending).map(|held| held.plan.bytes()).sum()
     }
 }
 
@@ -104,13 +119,6 @@ pub(super) enum Known {
     Soon,
 }
 
-/// What the names stood for until something of unknown effect was sent.
-#[derive(Clone, Copy, Debug, Default)]
-struct Loss {
-    at: u64,
-    pipeline: u32,
-}
-
 /// One of the two tables.
 #[derive(Debug, Default)]
 pub(super) struct Table {
@@ -120,7 +128,7 @@ pub(super) struct Table {
     /// Names that are older than this are lost, by an answer that has come.
     lost: u64,
     /// The same by what was sent last and is not answered yet.
-    losing: Option<Loss>,
+    losing: Option<NonZeroU64>,
     /// What the plans behind the names have; a plan counts for each name.
     bytes: u32,
 }
@@ -143,31 +151,31 @@ impl Table {
         }
     }
 
-    /// What stands under the name for a message of this pipeline that is sent now.
-    pub(super) fn known(&self, id: NameId, pipeline: u32) -> Known {
+    /// What stands under the name for a message that is sent now, in the pipeline that has begun behind `from`.
+    fn known(&self, id: NameId, from: u64) -> Known {
         let pending = self.entry(id).and_then(|entry| entry.pending.as_ref());
-        if pending.is_some_and(|(_, asked)| *asked != pipeline) {
+        if pending.is_some_and(|held| held.at() <= from) {
             return Known::Soon;
         }
-        let held = pending.map(|(held, _)| held).or(self.entry(id).and_then(|entry| entry.confirmed.as_ref()));
-        let at = held.map_or(0, |held| held.at);
+        let held = pending.or(self.entry(id).and_then(|entry| entry.confirmed.as_ref()));
+        let (at, losing) = (held.map_or(0, Held::at), self.losing.map_or(0, NonZeroU64::get));
         match held {
             _ if id == NameId::UNNAMED => {}
-            _ if self.losing.is_some_and(|loss| at < loss.at && loss.pipeline != pipeline) => return Known::Soon,
-            _ if at < self.lost.max(self.losing.map_or(0, |loss| loss.at)) => return Known::Lost(held.cloned()),
+            _ if at < losing && losing <= from => return Known::Soon,
+            _ if at < self.lost.max(losing) => return Known::Lost(held.cloned()),
             _ => {}
         }
         held.map_or(Known::Absent, |held| Known::Held(held.clone()))
     }
 
-    fn ask(&mut self, id: NameId, held: Held, pipeline: u32) {
-        self.change(id, |entry| entry.pending = Some((held, pipeline)));
+    fn ask(&mut self, id: NameId, held: Held) {
+        self.change(id, |entry| entry.pending = Some(held));
     }
 
-    /// The server has done what was asked at `held.at`.
+    /// The server has done what was asked then.
     fn confirm(&mut self, id: NameId, held: Held) {
         self.change(id, |entry| {
-            entry.pending.take_if(|(pending, _)| pending.at == held.at);
+            entry.pending.take_if(|pending| pending.at() == held.at());
             entry.confirmed = Some(held);
         });
     }
@@ -175,7 +183,7 @@ impl Table {
     /// It has not: what stood under the name still does.
     fn refute(&mut self, id: NameId, at: u64) {
         if self.entry(id).is_some() {
-            self.change(id, |entry| _ = entry.pending.take_if(|(pending, _)| pending.at == at));
+            self.change(id, |entry| _ = entry.pending.take_if(|pending| pending.at() == at));
         }
     }
 
@@ -207,7 +215,7 @@ impl Table {
     pub(super) fn renew(&mut self, id: NameId, plan: &Rc<Plan>) {
         if self.entry(id).is_some() {
             self.change(id, |entry| {
-                let held = entry.pending.as_mut().map(|(held, _)| held).or(entry.confirmed.as_mut());
+                let held = entry.pending.as_mut().or(entry.confirmed.as_mut());
                 held.into_iter().for_each(|held| held.plan = plan.clone());
             });
         }
@@ -230,6 +238,8 @@ pub(super) struct Names {
     pub(super) portals: Table,
     /// Counts what was asked.
     at: u64,
+    /// The last that was asked before the pipeline that is open, or begins next.
+    from: u64,
     /// What we have refused in the server's place and it would have forgotten the unnamed statement for: so many answers are
     /// due that tell whether it came so far.
     pub(super) refusing: u32,
@@ -240,12 +250,26 @@ impl Names {
         self.statements.bytes() + self.portals.bytes()
     }
 
-    pub(super) fn statement(&self, id: NameId, pipeline: u32) -> Known {
-        let is_newer = || self.statements.unnamed.pending.as_ref().is_some_and(|(_, asked)| *asked == pipeline);
+    /// The pipeline has come to its end: what was asked in it is of an earlier one.
+    pub(super) fn end_pipeline(&mut self) {
+        self.from = self.at;
+    }
+
+    /// It was asked in the pipeline that is open.
+    pub(super) fn is_of_this_pipeline(&self, at: NonZeroU64) -> bool {
+        at.get() > self.from
+    }
+
+    pub(super) fn statement(&self, id: NameId) -> Known {
+        let is_newer = || self.statements.unnamed.pending.as_ref().is_some_and(|held| held.at() > self.from);
         if id == NameId::UNNAMED && self.refusing > 0 && !is_newer() {
             return Known::Soon;
         }
-        self.statements.known(id, pipeline)
+        self.statements.known(id, self.from)
+    }
+
+    pub(super) fn portal(&self, id: NameId) -> Known {
+        self.portals.known(id, self.from)
     }
 
     pub(super) fn next(&mut self, id: NameId) -> NameUse {
@@ -254,48 +278,48 @@ impl Names {
     }
 
     /// A Parse goes upstream.
-    pub(super) fn parse(&mut self, id: NameId, plan: Rc<Plan>, pipeline: u32) -> NameUse {
+    pub(super) fn parse(&mut self, id: NameId, plan: Rc<Plan>) -> NameUse {
         let name = self.next(id);
-        self.statements.ask(id, Held { plan, made: Made::Protocol, at: name.at }, pipeline);
+        self.statements.ask(id, Held::new(plan, Made::Protocol, name.at));
         name
     }
 
     /// A Bind goes upstream.
-    pub(super) fn bind(&mut self, id: NameId, plan: Rc<Plan>, made: Made, pipeline: u32) -> NameUse {
+    pub(super) fn bind(&mut self, id: NameId, plan: Rc<Plan>, made: Made) -> NameUse {
         let name = self.next(id);
-        self.portals.ask(id, Held { plan, made, at: name.at }, pipeline);
+        self.portals.ask(id, Held::new(plan, made, name.at));
         name
     }
 
     /// The server is asked whether a lost statement still is what it was: if not, what is behind the question is skipped.
-    pub(super) fn find(&mut self, id: NameId, held: Held, pipeline: u32) -> NameUse {
+    pub(super) fn find(&mut self, id: NameId, held: &Held) -> NameUse {
         let name = self.next(id);
-        self.statements.ask(id, Held { at: name.at, ..held }, pipeline);
+        self.statements.ask(id, Held::new(held.plan.clone(), held.made(), name.at));
         name
     }
 
     /// It is.
     pub(super) fn found(&mut self, name: NameUse) {
         self.statements.change(name.id, |entry| {
-            if let Some((held, _)) = entry.pending.take_if(|(held, _)| held.at == name.at) {
+            if let Some(held) = entry.pending.take_if(|held| held.at() == name.at) {
                 entry.confirmed = Some(held);
             } else if let Some(held) = &mut entry.confirmed {
-                held.at = held.at.max(name.at);
+                *held = Held::new(held.plan.clone(), held.made(), held.at().max(name.at));
             }
         });
     }
 
     /// A text goes upstream to be run.
-    pub(super) fn run(&mut self, key: &NameKey, plan: &Rc<Plan>, at: u64, pipeline: u32) {
+    pub(super) fn run(&mut self, key: &NameKey, plan: &Rc<Plan>, at: u64) {
         for touch in &plan.touches {
             match touch {
                 Touch::Prepares(name) => {
-                    let held = Held { plan: plan.clone(), made: Made::Sql, at };
-                    self.statements.ask(NameId::of_sql(key, name), held, pipeline);
+                    let held = Held::new(plan.clone(), Made::Sql, at);
+                    self.statements.ask(NameId::of_sql(key, name), held);
                 }
                 Touch::Declares { name, holds } => {
-                    let held = Held { plan: plan.clone(), made: declared(*holds), at };
-                    self.portals.ask(NameId::of_sql(key, name), held, pipeline);
+                    let held = Held::new(plan.clone(), declared(*holds), at);
+                    self.portals.ask(NameId::of_sql(key, name), held);
                 }
                 _ => {}
             }
@@ -306,10 +330,10 @@ impl Names {
     pub(super) fn has_run(&mut self, key: &NameKey, plan: &Rc<Plan>, touch: &Touch, at: u64) {
         match touch {
             Touch::Prepares(name) => {
-                self.statements.confirm(NameId::of_sql(key, name), Held { plan: plan.clone(), made: Made::Sql, at });
+                self.statements.confirm(NameId::of_sql(key, name), Held::new(plan.clone(), Made::Sql, at));
             }
             Touch::Declares { name, holds } => {
-                let held = Held { plan: plan.clone(), made: declared(*holds), at };
+                let held = Held::new(plan.clone(), declared(*holds), at);
                 self.portals.confirm(NameId::of_sql(key, name), held);
             }
             Touch::Deallocates(Some(name)) => self.statements.drop_name(NameId::of_sql(key, name)),
@@ -336,11 +360,11 @@ impl Names {
     }
 
     pub(super) fn parsed(&mut self, name: NameUse, plan: Rc<Plan>) {
-        self.statements.confirm(name.id, Held { plan, made: Made::Protocol, at: name.at });
+        self.statements.confirm(name.id, Held::new(plan, Made::Protocol, name.at));
     }
 
     pub(super) fn bound(&mut self, name: NameUse, plan: Rc<Plan>, made: Made) {
-        self.portals.confirm(name.id, Held { plan, made, at: name.at });
+        self.portals.confirm(name.id, Held::new(plan, made, name.at));
     }
 
     pub(super) fn not_parsed(&mut self, name: NameUse) {
@@ -358,14 +382,14 @@ impl Names {
 
     /// No transaction is open: portals have gone with the last one.
     pub(super) fn transaction_ended(&mut self) {
-        self.portals.drop_names(|held| held.made != Made::SqlHeld);
+        self.portals.drop_names(|held| held.made() != Made::SqlHeld);
         self.portals.drop_name(NameId::UNNAMED);
     }
 
     /// What goes upstream now may change any name that SQL can say, also if it fails.
-    pub(super) fn losing(&mut self, at: u64, pipeline: u32) {
+    pub(super) fn losing(&mut self, at: u64) {
         for table in [&mut self.statements, &mut self.portals] {
-            table.losing = Some(Loss { at, pipeline });
+            table.losing = NonZeroU64::new(at);
         }
     }
 
@@ -373,7 +397,7 @@ impl Names {
     pub(super) fn lost(&mut self, at: u64) {
         for table in [&mut self.statements, &mut self.portals] {
             table.lost = table.lost.max(at);
-            table.losing.take_if(|loss| loss.at <= at);
+            table.losing.take_if(|loss| loss.get() <= at);
         }
     }
 

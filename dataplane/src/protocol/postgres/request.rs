@@ -2,11 +2,12 @@
 //! Source: <https://www.postgresql.org/docs/18/protocol-flow.html>.
 
 use std::borrow::Cow;
+use std::num::NonZeroU64;
 use std::rc::Rc;
 
 use policy_compiler::statement::postgres::foreign;
 
-use super::dissector::{CopyIn, Dissector, GuardDue, Skip, Wall};
+use super::dissector::{CopyIn, Dissector, GuardDue, Skip};
 use super::function_call;
 use super::names::{Known, Made, NameId};
 use super::responder;
@@ -94,7 +95,7 @@ impl Dissector {
         if self.replies.is_full() && !matches!(frame[0], frontend::COPY_DATA | frontend::TERMINATE) {
             return Step::Wait;
         }
-        if is_executable(frame[0]) && self.wall.is_some_and(|wall| wall.pipeline != self.pipeline) {
+        if is_executable(frame[0]) && self.wall.is_some_and(|at| !self.names.is_of_this_pipeline(at)) {
             return Step::Wait;
         }
         if self.guard_due != GuardDue::No && self.must_ask(frame[0]) {
@@ -150,14 +151,14 @@ impl Dissector {
         if self.replies.is_full() {
             return Large::Wait;
         }
-        self.discarding = Some((tag, bytes));
+        self.discarding = Some((tag, u32::try_from(bytes).unwrap_or(u32::MAX)));
         Large::Discard
     }
 
     /// A message that was thrown away has come to its end.
     pub(super) fn on_discarded(&mut self, view: u64, scratch: &mut Scratch) {
         let Some((tag, bytes)) = self.discarding.take() else { return };
-        let plan = Rc::new(responder::too_long(bytes, self.shared.limits.statement_bytes_max, view));
+        let plan = Rc::new(responder::too_long(bytes as usize, self.shared.limits.statement_bytes_max, view));
         scratch.verdicts.push(plan.clone());
         // Which name a Parse was to give nobody has read: the unnamed one counts as dropped.
         let ask = if tag == frontend::QUERY { Ask::Query } else { Ask::Parse };
@@ -220,7 +221,7 @@ impl Dissector {
     /// A simple query and a function call end an extended-protocol pipeline, as Sync does.
     pub(super) fn end_pipeline(&mut self) {
         self.pipeline_open = false;
-        self.pipeline = self.pipeline.wrapping_add(1);
+        self.names.end_pipeline();
     }
 
     /// The plan of a text that may go upstream, with its verdict noted; else what becomes of its frame.
@@ -261,7 +262,7 @@ impl Dissector {
             return full;
         }
         let id = self.id(name);
-        let name = self.names.parse(id, plan.clone(), self.pipeline);
+        let name = self.names.parse(id, plan.clone());
         self.pipeline_open = true;
         let owed = self.owed(Ask::Parse, Some(plan));
         self.owe_owed(Owed { name, drops_unnamed: asking.drops_unnamed, ..owed });
@@ -318,8 +319,8 @@ impl Dissector {
             return TOO_MUCH;
         }
         self.pipeline_open = true;
-        let (portal, is_text, is_unknown) = (self.id(portal), held.made == Made::Protocol, held.plan.is_unknown);
-        let name = self.names.bind(portal, held.plan.clone(), held.made, self.pipeline);
+        let (portal, is_text, is_unknown) = (self.id(portal), held.made() == Made::Protocol, held.plan.is_unknown);
+        let name = self.names.bind(portal, held.plan.clone(), held.made());
         let owed = self.owed(Ask::Bind, Some(held.plan));
         self.owe_owed(Owed { name, is_text, is_unknown, ..owed });
         Step::Pass
@@ -344,7 +345,7 @@ impl Dissector {
 
     /// A name that is lost shows its columns' names and types at most.
     fn describe_statement(&mut self, name: &[u8], judge: &mut dyn Judge, scratch: &mut Scratch) -> Step {
-        let plan = match self.names.statement(self.id(name), self.pipeline) {
+        let plan = match self.names.statement(self.id(name)) {
             Known::Held(held) => Some(held.plan),
             Known::Lost(_) => None,
             Known::Soon => return Step::Wait,
@@ -429,12 +430,12 @@ impl Dissector {
 
     pub(super) fn owe_owed(&mut self, owed: Owed) {
         if owed.is_unknown {
-            self.names.losing(owed.name.at, self.pipeline);
+            self.names.losing(owed.name.at);
             self.guard_due = match owed.ask {
                 Ask::Bind => self.guard_due.max(GuardDue::BehindExecute),
                 _ => GuardDue::Now,
             };
-            self.wall = Some(Wall { at: owed.name.at, pipeline: self.pipeline });
+            self.wall = NonZeroU64::new(owed.name.at);
         }
         self.replies.owe(owed);
     }
@@ -454,7 +455,7 @@ impl Dissector {
         let Run { plan, is_text, is_unknown } = run;
         let owed = self.owed(ask, Some(plan.clone()));
         if is_text {
-            self.names.run(&self.shared.name_key, &plan, owed.name.at, self.pipeline);
+            self.names.run(&self.shared.name_key, &plan, owed.name.at);
         }
         self.owe_owed(Owed { is_text, is_unknown, drops_unnamed: ask == Ask::Query, ..owed });
     }

@@ -260,7 +260,7 @@ impl Dissector {
         if owed.is_unknown {
             self.names.lost(owed.name.at);
         }
-        self.wall.take_if(|wall| wall.at <= owed.name.at);
+        self.wall.take_if(|at| at.get() <= owed.name.at);
         if self.status == b'I' {
             self.names.transaction_ended();
             self.defers = false;
@@ -354,7 +354,7 @@ impl Dissector {
         if masks.active && !copy.is_understood(&masks) {
             return BINARY_COPY;
         }
-        self.copying_out = Some(copy);
+        self.copying_out = Some(Box::new(copy));
         step
     }
 

@@ -1,8 +1,9 @@
 //! What a message of the client runs in the end, by whatever names; and the questions that the server is asked before it does.
 
+use std::num::NonZeroU64;
 use std::rc::Rc;
 
-use super::dissector::{CopyIn, Dissector, GuardDue, Wall};
+use super::dissector::{CopyIn, Dissector, GuardDue};
 use super::names::{self, Held, Known, Made, NameId, NameUse};
 use super::request::{Asking, is_executable};
 use super::responder;
@@ -31,14 +32,14 @@ impl Run {
 
 /// EXECUTE of what only the protocol can prepare. (`Touch::Executes` of EXPLAIN runs nothing.)
 fn runs_transaction(touch: &Touch, held: &Held) -> bool {
-    matches!(touch, Touch::Executes { shows: true, .. }) && held.made == Made::Protocol && held.plan.transacts
+    matches!(touch, Touch::Executes { shows: true, .. }) && held.made() == Made::Protocol && held.plan.transacts
 }
 
 impl Dissector {
     /// A Sync comes before the answers to its pipeline; what can be run waits for those to the pipelines before it, and knows
     /// whether a transaction has failed. That has undone what was set in it, and runs nothing but its end.
     pub(super) fn must_ask(&mut self, tag: u8) -> bool {
-        let has_run_here = self.wall.is_some_and(|wall| wall.pipeline == self.pipeline);
+        let has_run_here = self.wall.is_some_and(|at| self.names.is_of_this_pipeline(at));
         if tag == frontend::SYNC {
             return has_run_here && self.copy_in == CopyIn::No;
         }
@@ -56,14 +57,14 @@ impl Dissector {
     pub(super) fn guard(&mut self, scratch: &mut Scratch) -> Step {
         self.guard_due = GuardDue::No;
         self.described = None;
-        let role = self.pinned_role.as_deref().map(str::as_bytes);
+        let role = self.pinned_role.as_ref().map(|role| role.as_bytes());
         responder::guard(&mut scratch.before, responder::SETTINGS_HOLD, role);
         let name = self.names.next(NameId::UNNAMED);
         self.owe_guard(name, None);
         if !std::mem::replace(&mut self.pipeline_open, true) {
             responder::sync(&mut scratch.before);
             self.owe_to(Ask::Sync, Owner::Ours, None);
-            self.wall = Some(Wall { at: name.at, pipeline: self.pipeline });
+            self.wall = NonZeroU64::new(name.at);
             self.end_pipeline();
         }
         Step::After
@@ -95,7 +96,7 @@ impl Dissector {
                 break;
             }
             let Some(held) = self.used(touch, ask, judge, scratch)? else { break };
-            (plan, made) = (held.plan, held.made);
+            (made, plan) = (held.made(), held.plan);
         }
         let is_unknown = plan.is_unknown || self.has_lost(&plan);
         Ok(Run { plan, is_text: made == Made::Protocol, is_unknown })
@@ -121,7 +122,7 @@ impl Dissector {
         for touch in &plan.touches {
             // What stands under the name may do anything to names, and it is not followed further.
             is_unknown |= match self.used(touch, ask, judge, scratch)? {
-                Some(held) => held.plan.is_unknown || !held.plan.touches.is_empty() && held.made == Made::Protocol,
+                Some(held) => held.plan.is_unknown || !held.plan.touches.is_empty() && held.made() == Made::Protocol,
                 None => self.has_lost_name(touch),
             };
         }
@@ -133,11 +134,11 @@ impl Dissector {
         match touch {
             Touch::Executes { name, .. } => {
                 let id = NameId::of_sql(key, name);
-                Some((self.names.statement(id, self.pipeline), id))
+                Some((self.names.statement(id), id))
             }
             Touch::Fetches { name, .. } => {
                 let id = NameId::of_sql(key, name);
-                Some((self.names.portals.known(id, self.pipeline), id))
+                Some((self.names.portal(id), id))
             }
             _ => None,
         }
@@ -211,14 +212,16 @@ impl Dissector {
         scratch: &mut Scratch,
     ) -> Result<Held, Step> {
         let id = self.id(name);
-        let refusal = match self.names.statement(id, self.pipeline) {
+        let refusal = match self.names.statement(id) {
             Known::Held(mut held) => {
                 held.plan = self.judged_again(held.plan, Ask::Bind, judge, scratch)?;
                 self.names.statements.renew(id, &held.plan);
                 return Ok(held);
             }
             Known::Soon => return Err(Step::Wait),
-            Known::Lost(Some(held)) if held.made == Made::Protocol && std::str::from_utf8(names::cut(name)).is_ok() => {
+            Known::Lost(Some(held))
+                if held.made() == Made::Protocol && std::str::from_utf8(names::cut(name)).is_ok() =>
+            {
                 return Err(self.find(id, held, names::cut(name), judge, scratch));
             }
             Known::Lost(held) if self.may_run_lost(held.as_ref(), Ask::Bind, judge, scratch)? => {
@@ -240,7 +243,7 @@ impl Dissector {
         scratch: &mut Scratch,
     ) -> Step {
         responder::guard(&mut scratch.before, responder::STATEMENT_HOLDS, Some(name));
-        let name = self.names.find(id, held, self.pipeline);
+        let name = self.names.find(id, &held);
         self.owe_guard(name, Some(Rc::new(responder::lost_statement(judge.view()))));
         self.pipeline_open = true;
         Step::After
@@ -254,7 +257,7 @@ impl Dissector {
         judge: &mut dyn Judge,
         scratch: &mut Scratch,
     ) -> Result<Option<Held>, Step> {
-        let refusal = match self.names.portals.known(self.id(name), self.pipeline) {
+        let refusal = match self.names.portal(self.id(name)) {
             Known::Held(held) => return Ok(Some(held)),
             Known::Soon => return Err(Step::Wait),
             // Whether one has failed is not known while answers are due; the server alone says it in its words then.
@@ -271,7 +274,8 @@ impl Dissector {
     /// By whose plan the rows of a portal are masked, `Some(None)` if it is not known; `None` if it will be soon.
     #[expect(clippy::option_option, reason = "not known yet, and never to be known, are not the same")]
     pub(super) fn shown(&self, held: Option<Held>) -> Option<Option<Rc<Plan>>> {
-        let Some(Held { mut plan, mut made, .. }) = held else { return Some(None) };
+        let Some(held) = held else { return Some(None) };
+        let (mut made, mut plan) = (held.made(), held.plan);
         for _ in 0..CHAIN_MAX {
             let [touch @ (Touch::Executes { shows: true, .. } | Touch::Fetches { shows: true, .. })] = &*plan.touches
             else {
@@ -279,7 +283,7 @@ impl Dissector {
             };
             match self.used_name(touch) {
                 _ if made != Made::Protocol => break,
-                Some((Known::Held(held), _)) => (plan, made) = (held.plan, held.made),
+                Some((Known::Held(held), _)) => (made, plan) = (held.made(), held.plan),
                 Some((Known::Soon, _)) => return None,
                 _ => break,
             }
@@ -294,8 +298,9 @@ impl Dissector {
         judge: &mut dyn Judge,
         scratch: &mut Scratch,
     ) -> Result<Run, Step> {
+        let made = held.made();
         let plan = self.judged_again(held.plan, Ask::Execute, judge, scratch)?;
         self.names.portals.renew(id, &plan);
-        self.running(plan, held.made, Ask::Execute, judge, scratch)
+        self.running(plan, made, Ask::Execute, judge, scratch)
     }
 }
