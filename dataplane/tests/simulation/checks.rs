@@ -5,6 +5,7 @@ use super::law::{ADDRESSES, CONNECT_TIMEOUT, GATHERED_BYTES_MAX, Outcome, Rule};
 use super::ledger::Evidence;
 use super::oracle;
 use super::scenario::{Key, When};
+use super::server::is_question;
 use super::upstream::Intake;
 use super::world::{RECORDER_ABSENT_MAX, STOP_NS_MAX, TURN_NS_MAX, World};
 
@@ -222,6 +223,11 @@ impl World {
             |i: &Intake| i.password.as_ref().is_some_and(|given| *given != self.scenario.generations[0].password());
         let exchanged = self.shared.house.intakes.borrow().iter().filter(|i| is_later(&i.borrow())).count();
         tally.add("credential exchanged", exchanged);
+        for intake in self.shared.house.intakes.borrow().iter().map(|i| i.borrow()) {
+            let (frames, _) = split(&intake.received[intake.login_end.unwrap_or(intake.received.len())..]);
+            let questions = frames.iter().filter(|frame| frame[0] == b'E' && is_question(frame)).count();
+            tally.add("question of the gateway's own", questions);
+        }
         for ask in self.shared.house.asks.borrow().iter() {
             let target = self.shared.house.accounts[ask.plan.target as usize].borrow();
             let across = ask.landed && ask.plan.shard != target.shard;

@@ -40,7 +40,7 @@ name = "masked"
 [[grant]]
 to = [ROLES]
 resources = ["shop"]
-effects = ["read", "insert"]
+effects = ["read", "insert", "call"]
 [[rule]]
 name = "no-drop"
 action = "block"

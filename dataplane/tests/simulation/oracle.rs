@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use dataplane::protocol::postgres::wire::u32_at;
+
 use super::client::{Account, is_unasked, split};
 use super::ledger::Evidence;
-use super::server::{CANCELLED, Class, NULL, REFUSED, VAULTED};
+use super::server::{CANCELLED, Class, NULL, REFUSED, VAULTED, is_question};
 use super::upstream::Intake;
 
 /// A FATAL error in the gateway's own words.
@@ -49,7 +51,8 @@ pub fn answers_are_the_servers(account: &Account, may_be_cut: bool, may_be_starr
             let starred = is_starred(e, frame, account.masked, may_be_starred);
             let refused = is_refusal(e) && is_refusal(frame) || is_outdated(frame) && account.model.may_be_outdated(e);
             let outdated = is_outdated(e) && is_outdated(frame);
-            e == frame || refused || outdated || starred || account.cancelled > 0 && is_cut_short(e, frame)
+            let nameless = (account.masked || may_be_starred) && is_nameless(e, frame);
+            e == frame || refused || outdated || starred || nameless || account.cancelled > 0 && is_cut_short(e, frame)
         });
         // A lie, or the server's own farewell, may stand where the model has another answer or none.
         if !alike && (account.lied_to || account.vault_unseen && i >= expected.len()) {
@@ -75,6 +78,18 @@ pub fn is_outdated(frame: &[u8]) -> bool {
 /// Nothing stands under a name of the client's, or under the one that stands for a refusal.
 pub fn says_no_name(frame: &[u8]) -> bool {
     frame[0] == b'E' && (contains(frame, b"C26000\0") || contains(frame, b"C34000\0"))
+}
+
+/// What the server says of a name that was lost may quote anything, so to who does not see everything its quotes are empty.
+fn is_nameless(expected: &[u8], got: &[u8]) -> bool {
+    let quotes = |frame: &[u8]| {
+        let body = frame.get(5..).filter(|_| says_no_name(frame))?.to_vec();
+        let (from, to) = (memchr::memchr(b'"', &body)? + 1, memchr::memrchr(b'"', &body)?);
+        (from <= to).then(|| (body[..from].to_vec(), to - from, body[to..].to_vec()))
+    };
+    let (Some((before, named, behind)), Some((start, 0, end))) = (quotes(expected), quotes(got)) else { return false };
+    let is_whole = u32_at(got, 1) == u32_at(expected, 1).map(|length| length - named as u32);
+    before == start && behind == end && is_whole
 }
 
 /// COPY data and computed values under a name whose statement the gateway is not sure of, and what others notify: the strictest
@@ -178,9 +193,11 @@ fn recorded_before(account: &Account, intake: &Intake, next: usize, end: usize) 
     assert!(send.1 >= offset, "message {next} of client {} left before its record", account.number);
 }
 
-/// Messages that the gateway says itself: Describe of a portal, the Execute that stands for a refusal, Sync, Terminate.
+/// Messages that the gateway says itself: its questions, Describe of a portal, the Execute that stands for a refusal, Sync,
+/// Terminate.
 fn is_ours(frame: &[u8]) -> bool {
     match frame[0] {
+        _ if is_question(frame) => true,
         b'D' => frame[5] == b'P',
         b'E' => frame[5..].starts_with(b"blocked by wireward\0"),
         b'S' | b'X' => true,

@@ -135,6 +135,7 @@ impl Scenario {
             large: random.per_mille(333),
             vault: reloads > 0,
             slow: random.per_mille(500),
+            calls: random.per_mille(500),
         };
         let canceled = taste.slow && random.per_mille(600);
         let cancels = if canceled { 1 + random.below(3) } else { 0 };

@@ -27,6 +27,8 @@ pub struct Taste {
     pub vault: bool,
     /// Statements that take the server a while.
     pub slow: bool,
+    /// Statements that call what nobody knows: after each the gateway has questions of its own.
+    pub calls: bool,
 }
 
 /// Draws a script.
@@ -109,14 +111,15 @@ impl Writer<'_> {
         let k = *self.sequence;
         let aside = ["", "", "", " AND note <> 'notice'", " AND note <> 'status'", " AND note <> 'notify'"];
         let aside = aside[self.random.below(aside.len())];
+        let call = if self.taste.calls && self.random.per_mille(300) { " AND changes()" } else { "" };
         let big = if self.taste.large && self.random.per_mille(300) { " AND note <> 'big'" } else { "" };
         let kinds = if copies { 16 } else { 14 };
         let kind = if self.taste.slow && self.random.per_mille(150) { 6 } else { self.random.below(kinds) };
         let text = match kind {
-            0..=2 => format!("SELECT id, note FROM items WHERE k = {k}{aside}{big}"),
+            0..=2 => format!("SELECT id, note FROM items WHERE k = {k}{call}{aside}{big}"),
             3..=4 => format!("SELECT name, ssn, note FROM people WHERE k = {k}{aside}{big}"),
             5 => format!("SELECT ssn || '' FROM people WHERE k = {k}"),
-            6 => format!("INSERT INTO items SELECT id, note FROM items WHERE k = {k}{aside}{}", self.slow()),
+            6 => format!("INSERT INTO items SELECT id, note FROM items WHERE k = {k}{call}{aside}{}", self.slow()),
             7 => "BEGIN".to_owned(),
             8 => "COMMIT".to_owned(),
             9 => "ROLLBACK".to_owned(),
@@ -174,7 +177,8 @@ impl Writer<'_> {
         // After a reload a name that the gateway is not sure of is refused, which this client does not expect.
         let names = if self.taste.vault { 2 } else { 4 };
         let statement = ["", "", "s1", "s2"][self.random.below(names)];
-        let portal = ["", "", "p1"][self.random.below(3)];
+        // What was called may have opened another cursor of the name, so the gateway refuses it to who does not see everything.
+        let portal = ["", "", "p1"][self.random.below(if self.taste.calls { 2 } else { 3 })];
         // The unnamed statement may be a COPY FROM STDIN of before.
         let parses = statement.is_empty() || self.random.per_mille(600);
         if parses {

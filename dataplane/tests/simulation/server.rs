@@ -6,6 +6,9 @@ use std::collections::{BTreeSet, HashMap};
 use dataplane::datapath::verdict::TEXT_KEPT_BYTES_MAX;
 use dataplane::protocol::postgres::wire::{cstr_at, message, put_cstr, u32_at};
 
+use super::client::split;
+use super::upstream::must_arrive;
+
 /// Relations of the model: OID, name, columns.
 pub const TABLES: [(u32, &str, &[&str]); 3] =
     [(16400, "items", &["id", "note"]), (16401, "people", &["name", "ssn", "note"]), (16402, "vault", &["id", "note"])];
@@ -41,6 +44,9 @@ pub const CANCELLED: &str = "INSERT 0 0";
 const NOTIFIER_PID: u32 = 1 << 30;
 /// The length of a value that is NULL.
 pub const NULL: [u8; 4] = [0xff; 4];
+/// The name of the statement and the portal of the gateway's own questions, and how they begin.
+const QUESTION: &[u8] = b"asked by wireward\0";
+const ASKS: &str = "select 1 operator";
 /// Stands in every value of the vault.
 pub const VAULTED: &str = "VAULT-";
 
@@ -82,6 +88,8 @@ pub struct Server {
     woken: bool,
     /// The slow statement was cancelled.
     cancelled: bool,
+    /// Answers to the gateway's own questions, which no client sees.
+    pub hidden: usize,
 }
 
 /// How a gateway treats statements that read the vault: in [`Mode::Direct`] the client tells, when it has seen it.
@@ -119,6 +127,7 @@ impl Server {
             sleeping: false,
             woken: false,
             cancelled: false,
+            hidden: 0,
         }
     }
 
@@ -178,10 +187,15 @@ impl Server {
                 return;
             }
             let frame: Vec<u8> = self.pending.drain(..total).collect();
+            let from = out.len();
             let class = match self.vault.unknown {
                 true => Class::May,
                 false => self.take(frame[0], &frame[5..], out),
             };
+            if is_question(&frame) {
+                self.hidden +=
+                    split(&out[from..]).0.iter().filter(|answer| answer[0] != b'E' && must_arrive(answer)).count();
+            }
             (self.woken, self.cancelled) = (false, false);
             self.consumed += total;
             self.classes.push((self.consumed, class));
@@ -430,6 +444,11 @@ impl Server {
                 self.fail("22012", "division by zero", extended, out);
                 return false;
             }
+            _ if text.starts_with(ASKS) => {
+                message(out, b'D', |out| out.extend_from_slice(b"\0\x01\0\0\0\x011"));
+                complete("SELECT 1", out);
+                return true;
+            }
             _ if text.starts_with("SELECT") => return self.select(text, portal, rows_max, out),
             _ if text.contains("FROM STDIN") => {
                 self.copying_extended = Some(extended);
@@ -597,6 +616,15 @@ fn columns(text: &str) -> Option<&'static [Column]> {
 pub fn number(text: &str) -> usize {
     let digits: String = text.split("k = ").nth(1).unwrap_or("7").chars().take_while(char::is_ascii_digit).collect();
     digits.parse().unwrap_or(7)
+}
+
+/// A message by which the gateway asks for itself.
+pub fn is_question(frame: &[u8]) -> bool {
+    match frame[0] {
+        b'C' => frame[6..].starts_with(QUESTION),
+        b'P' | b'B' | b'E' => frame[5..].starts_with(QUESTION),
+        _ => false,
+    }
 }
 
 /// Nothing stands under the name.

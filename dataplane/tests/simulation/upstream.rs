@@ -241,6 +241,7 @@ impl UpstreamPeer {
         let Some(server) = &mut self.server else { return };
         let mut intake = self.intake.borrow_mut();
         intake.answered += split(&answer).0.into_iter().filter(|frame| must_arrive(frame)).count();
+        intake.answered -= std::mem::take(&mut server.hidden);
         let from_statements = !server.sleeping && !server.is_copying();
         let wholly = from_statements && server.is_idle();
         intake.rests = Rests { from_statements, wholly, ignores: server.skipping };
