@@ -3,6 +3,8 @@
 use dataplane::io::sim::Random;
 use dataplane::protocol::postgres::wire::{message, put_cstr};
 
+use super::server::CALLS;
+
 /// One step of a script: bytes, and whether all answers are awaited before they are sent.
 pub struct Step {
     pub bytes: Vec<u8>,
@@ -111,7 +113,7 @@ impl Writer<'_> {
         let k = *self.sequence;
         let aside = ["", "", "", " AND note <> 'notice'", " AND note <> 'status'", " AND note <> 'notify'"];
         let aside = aside[self.random.below(aside.len())];
-        let call = if self.taste.calls && self.random.per_mille(300) { " AND changes()" } else { "" };
+        let call = if self.taste.calls && self.random.per_mille(300) { format!(" AND {CALLS}") } else { String::new() };
         let big = if self.taste.large && self.random.per_mille(300) { " AND note <> 'big'" } else { "" };
         let kinds = if copies { 16 } else { 14 };
         let kind = if self.taste.slow && self.random.per_mille(150) { 6 } else { self.random.below(kinds) };

@@ -44,6 +44,10 @@ pub const CANCELLED: &str = "INSERT 0 0";
 const NOTIFIER_PID: u32 = 1 << 30;
 /// The length of a value that is NULL.
 pub const NULL: [u8; 4] = [0xff; 4];
+/// A function of which nobody knows what it does.
+pub const CALLS: &str = "changes()";
+/// The portal whose Execute stands for a refused statement.
+const STAND_IN: &[u8] = b"blocked by wireward\0";
 /// The name of the statement and the portal of the gateway's own questions, and how they begin.
 const QUESTION: &[u8] = b"asked by wireward\0";
 const ASKS: &str = "select 1 operator";
@@ -90,6 +94,8 @@ pub struct Server {
     cancelled: bool,
     /// Answers to the gateway's own questions, which no client sees.
     pub hidden: usize,
+    /// What nobody knows was called, and the gateway has not asked since what holds.
+    unsure: bool,
 }
 
 /// How a gateway treats statements that read the vault: in [`Mode::Direct`] the client tells, when it has seen it.
@@ -128,6 +134,7 @@ impl Server {
             woken: false,
             cancelled: false,
             hidden: 0,
+            unsure: false,
         }
     }
 
@@ -187,6 +194,7 @@ impl Server {
                 return;
             }
             let frame: Vec<u8> = self.pending.drain(..total).collect();
+            self.expect_question(&frame);
             let from = out.len();
             let class = match self.vault.unknown {
                 true => Class::May,
@@ -200,6 +208,15 @@ impl Server {
             self.consumed += total;
             self.classes.push((self.consumed, class));
             self.answers.push(out.len());
+        }
+    }
+
+    /// Behind what nobody knows nothing runs before the gateway has asked what holds. A failed transaction has undone it.
+    fn expect_question(&mut self, frame: &[u8]) {
+        let runs = b"QPBE".contains(&frame[0]) && !frame[5..].starts_with(STAND_IN) && !is_question(frame);
+        if self.mode == Mode::Upstream && runs && !self.skipping && !self.is_copying() {
+            let must_ask = std::mem::take(&mut self.unsure) && self.status != b'E' && !self.lenient;
+            assert!(!must_ask, "nobody has asked what holds before {}", frame.escape_ascii());
         }
     }
 
@@ -437,6 +454,7 @@ impl Server {
     /// Runs one statement; false if it failed.
     fn run(&mut self, text: &str, portal: Option<&[u8]>, rows_max: usize, extended: bool, out: &mut Vec<u8>) -> bool {
         self.asides(text, out);
+        self.unsure |= text.contains(CALLS);
         match text {
             _ if text.starts_with("BEGIN") => self.status = b'T',
             _ if text.starts_with("COMMIT") || text.starts_with("ROLLBACK") => self.status = b'I',
@@ -445,6 +463,7 @@ impl Server {
                 return false;
             }
             _ if text.starts_with(ASKS) => {
+                self.unsure = false;
                 message(out, b'D', |out| out.extend_from_slice(b"\0\x01\0\0\0\x011"));
                 complete("SELECT 1", out);
                 return true;
