@@ -219,6 +219,17 @@ impl Dissector {
                 return Ok(held);
             }
             Known::Soon => return Err(Step::Wait),
+            // Whether the transaction has failed is known when what came before is answered.
+            Known::Lost(Some(_)) if self.status == b'E' && !self.pipeline_open && !self.replies.is_empty() => {
+                return Err(Step::Wait);
+            }
+            // A failed one takes no question, and runs nothing but its end, which SQL cannot prepare.
+            Known::Lost(Some(mut held))
+                if self.status == b'E' && self.replies.is_empty() && held.made() == Made::Protocol =>
+            {
+                held.plan = self.judged_again(held.plan, Ask::Bind, judge, scratch)?;
+                return Ok(held);
+            }
             Known::Lost(Some(held))
                 if held.made() == Made::Protocol && std::str::from_utf8(names::cut(name)).is_ok() =>
             {
