@@ -25,12 +25,16 @@ mod scenario;
 mod script;
 #[path = "simulation/server.rs"]
 mod server;
+#[path = "simulation/tables.rs"]
+mod tables;
 #[path = "simulation/tally.rs"]
 mod tally;
 #[path = "simulation/upstream.rs"]
 mod upstream;
 #[path = "simulation/wires.rs"]
 mod wires;
+#[path = "simulation/words.rs"]
+mod words;
 #[path = "simulation/world.rs"]
 mod world;
 

@@ -5,8 +5,8 @@ use super::law::{ADDRESSES, CONNECT_TIMEOUT, GATHERED_BYTES_MAX, Outcome, Rule};
 use super::ledger::Evidence;
 use super::oracle;
 use super::scenario::{Key, When};
-use super::server::is_question;
 use super::upstream::Intake;
+use super::words::is_question;
 use super::world::{RECORDER_ABSENT_MAX, STOP_NS_MAX, TURN_NS_MAX, World};
 
 impl World {

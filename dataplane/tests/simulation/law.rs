@@ -21,7 +21,7 @@ use policy_compiler::artifact::Policy;
 use rustls::ServerConfig;
 
 use super::scenario::Scenario;
-use super::server::TABLES;
+use super::tables::TABLES;
 use super::world::TURN_NS_MAX;
 
 /// As much as one session may hold, a request and a notice, so that two must wait for each other.

@@ -6,8 +6,9 @@ use dataplane::protocol::postgres::wire::u32_at;
 
 use super::client::{Account, is_unasked, split};
 use super::ledger::Evidence;
-use super::server::{CANCELLED, Class, NULL, REFUSED, VAULTED, is_question};
+use super::server::{CANCELLED, Class, NULL, REFUSED, VAULTED};
 use super::upstream::Intake;
+use super::words::is_question;
 
 /// A FATAL error in the gateway's own words.
 pub fn is_our_fatal(frame: &[u8]) -> bool {

@@ -3,7 +3,7 @@
 use dataplane::io::sim::Random;
 use dataplane::protocol::postgres::wire::{message, put_cstr};
 
-use super::server::CALLS;
+use super::words::CALLS;
 
 /// One step of a script: bytes, and whether all answers are awaited before they are sent.
 pub struct Step {

@@ -7,11 +7,9 @@ use dataplane::datapath::verdict::TEXT_KEPT_BYTES_MAX;
 use dataplane::protocol::postgres::wire::{cstr_at, message, put_cstr, u32_at};
 
 use super::client::split;
+use super::tables::{Column, ID, TABLES, big_note, columns, number, row_description};
 use super::upstream::must_arrive;
-
-/// Relations of the model: OID, name, columns.
-pub const TABLES: [(u32, &str, &[&str]); 3] =
-    [(16400, "items", &["id", "note"]), (16401, "people", &["name", "ssn", "note"]), (16402, "vault", &["id", "note"])];
+use super::words::{ASKS, CALLS, STAND_IN, is_of_name, is_question, no_portal, no_statement};
 
 /// Whom the server speaks with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,9 +30,6 @@ pub enum Class {
     Drop,
 }
 
-/// What the detectors find in a long value; the oracle looks for its first word.
-const ADDRESS: &str = "CANARY-card@example.com";
-
 /// Marks the refusals of [`Mode::Direct`]; the gateway's own have its words in their place.
 pub const REFUSED: &[u8] = b"C42501\0";
 
@@ -44,13 +39,6 @@ pub const CANCELLED: &str = "INSERT 0 0";
 const NOTIFIER_PID: u32 = 1 << 30;
 /// The length of a value that is NULL.
 pub const NULL: [u8; 4] = [0xff; 4];
-/// A function of which nobody knows what it does.
-pub const CALLS: &str = "changes()";
-/// The portal whose Execute stands for a refused statement.
-const STAND_IN: &[u8] = b"blocked by wireward\0";
-/// The name of the statement and the portal of the gateway's own questions, and how they begin.
-const QUESTION: &[u8] = b"asked by wireward\0";
-const ASKS: &str = "select 1 operator";
 /// Stands in every value of the vault.
 pub const VAULTED: &str = "VAULT-";
 
@@ -355,7 +343,7 @@ impl Server {
                 break;
             }
             if let Some(columns) = columns(part) {
-                self.row_description(columns, out);
+                row_description(columns, out);
             }
             if !self.run(part, None, usize::MAX, false, out) {
                 break;
@@ -420,7 +408,7 @@ impl Server {
                     message(out, b't', |out| out.extend_from_slice(&[0, 0]));
                 }
                 match columns(&text) {
-                    Some(columns) => self.row_description(columns, out),
+                    Some(columns) => row_description(columns, out),
                     None => message(out, b'n', |_| ()),
                 }
             }
@@ -577,89 +565,6 @@ impl Server {
         message(out, b'c', |_| ());
         complete(&format!("COPY {rows}"), out);
     }
-
-    fn row_description(&self, columns: &[Column], out: &mut Vec<u8>) {
-        message(out, b'T', |out| {
-            out.extend_from_slice(&(columns.len() as u16).to_be_bytes());
-            for column in columns {
-                put_cstr(out, column.name.as_bytes());
-                out.extend_from_slice(&column.relation.to_be_bytes());
-                out.extend_from_slice(&column.number.to_be_bytes());
-                out.extend_from_slice(&column.type_oid.to_be_bytes());
-                out.extend_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
-            }
-        });
-    }
-}
-
-/// A long value with an address every few hundred bytes, so that some lie across every border there may be.
-fn big_note(token: &str, length: usize, masked: bool) -> Vec<u8> {
-    let address = if masked { "*".repeat(ADDRESS.len()) } else { ADDRESS.to_owned() };
-    let mut note = String::new();
-    while note.len() < length {
-        note += &token.repeat(1 + note.len() % 40);
-        note += &format!(" {address} ");
-    }
-    note.into_bytes()
-}
-
-struct Column {
-    name: &'static str,
-    relation: u32,
-    number: u16,
-    type_oid: u32,
-}
-
-const ID: Column = Column { name: "id", relation: 16400, number: 1, type_oid: 23 };
-const ITEMS: [Column; 2] = [ID, Column { name: "note", relation: 16400, number: 2, type_oid: 25 }];
-const PEOPLE: [Column; 3] = [
-    Column { name: "name", relation: 16401, number: 1, type_oid: 25 },
-    Column { name: "ssn", relation: 16401, number: 2, type_oid: 25 },
-    Column { name: "note", relation: 16401, number: 3, type_oid: 25 },
-];
-const VAULT: [Column; 2] =
-    [Column { relation: 16402, ..ID }, Column { name: "note", relation: 16402, number: 2, type_oid: 25 }];
-const UNSOURCED: [Column; 1] = [Column { name: "?column?", relation: 0, number: 0, type_oid: 25 }];
-
-fn columns(text: &str) -> Option<&'static [Column]> {
-    match text {
-        _ if !text.starts_with("SELECT") || text.starts_with("SELECT 1 / 0") => None,
-        _ if text.contains("||") => Some(&UNSOURCED),
-        _ if text.contains("people") => Some(&PEOPLE),
-        _ if text.contains("FROM vault") => Some(&VAULT),
-        _ => Some(&ITEMS),
-    }
-}
-
-/// The first number in a text: its place in its client's script.
-pub fn number(text: &str) -> usize {
-    let digits: String = text.split("k = ").nth(1).unwrap_or("7").chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().unwrap_or(7)
-}
-
-/// A message by which the gateway asks for itself.
-pub fn is_question(frame: &[u8]) -> bool {
-    match frame[0] {
-        b'C' => frame[6..].starts_with(QUESTION),
-        b'P' | b'B' | b'E' => frame[5..].starts_with(QUESTION),
-        _ => false,
-    }
-}
-
-/// Nothing stands under the name.
-fn is_of_name(sqlstate: &str) -> bool {
-    matches!(sqlstate, "26000" | "34000")
-}
-
-fn no_statement(name: &[u8]) -> String {
-    match name {
-        b"" => "unnamed prepared statement does not exist".to_owned(),
-        _ => format!("prepared statement \"{}\" does not exist", name.escape_ascii()),
-    }
-}
-
-fn no_portal(name: &[u8]) -> String {
-    format!("portal \"{}\" does not exist", name.escape_ascii())
 }
 
 fn text_at(body: &[u8], at: usize) -> (String, usize) {
