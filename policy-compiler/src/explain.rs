@@ -317,7 +317,11 @@ impl<'a> Reading<'a> {
         let stands = |places: Places| {
             statement.columns.iter().any(|used| used.places.has_any(places) && self.may_be_masked(statement, used))
         };
-        if stands(Places::SHAPES) {
+        let shaped = statement.relations.iter().any(|relation| {
+            let schema = self.schema_of(relation.schema.as_deref(), &relation.name);
+            relation.effects.has(Effect::Read) && self.catalogue.is_shaped(schema.as_deref(), &relation.name)
+        });
+        if shaped || stands(Places::SHAPES) {
             return Some("masked-shape");
         }
         (stands(Places::KEPT) || statement.acts && stands(Places::PICKS)).then_some("masked-source")

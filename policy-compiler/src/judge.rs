@@ -40,6 +40,10 @@ pub trait Catalogue {
     fn column_mask(&self, _schema: Option<&str>, _name: &str, _column: &str) -> Option<Option<MaskAction>> {
         None
     }
+    /// Whether a masked value decides how many rows the relation has, or which: a view that joins by one.
+    fn is_shaped(&self, _schema: Option<&str>, _name: &str) -> bool {
+        false
+    }
     /// Whether writing to the relation sets settings: pg_settings, and views that lead to it.
     fn leads_to_settings(&self, _schema: Option<&str>, name: &str) -> bool {
         name == SETTINGS_VIEW

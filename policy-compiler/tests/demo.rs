@@ -126,7 +126,7 @@ catalogue  not asked: views, partitions and search_path are taken as written; --
            read on customers            granted at policy.toml:LINE
            column 1: customers.id       as it is
            column 2: customers.email    redact by customer-contact
-           column 3: shows no value     as it is
+           column 3: a number of rows   as it is
 detect     redact by pii: payment-card, us-ssn, email, phone, iban
 ",
         ),

@@ -259,16 +259,16 @@ fn without_admin(stage: &Stage<'_>) -> String {
 fn startup_parameters(world: &World) {
     let stage = Stage::new(world, "startup-parameters");
     let bring = || {
-        let mut psql = world.tool(&stage.login("dba"), "psql", &["-XAtqc", "show geqo"]);
-        psql.env("PGOPTIONS", "-c geqo=off");
+        let mut psql = world.tool(&stage.login("dba"), "psql", &["-XAtqc", "show post_auth_delay"]);
+        psql.env("PGOPTIONS", "-c post_auth_delay=1");
         Shown::of(psql)
     };
-    bring().must_complain("the startup parameter \"geqo\" is not allowed");
+    bring().must_complain("post_auth_delay cannot be set by a client");
     let text = fs::read_to_string(stage.place.configuration()).expect("it is there");
-    let allowing = format!("{text}\n[limits]\nignore_startup_parameters = [\"GEQO\"]\nplans_max = 16\n");
+    let allowing = format!("{text}\n[limits]\nignore_startup_parameters = [\"POST_AUTH_DELAY\"]\nplans_max = 16\n");
     stage.until_in_force(|| fs::write(stage.place.configuration(), allowing).expect("our directory is writable"));
     // It is let in, and the parameter counts for nothing.
-    bring().must_succeed().must_print("on");
+    bring().must_succeed().must_print("0");
 }
 
 fn hangup(world: &World) {

@@ -26,8 +26,9 @@ def answer(result):
         for c in range(result.nfields)
     ]
     rows = [[result.get_value(r, c) for c in range(result.nfields)] for r in range(result.ntuples)]
-    # A syntax error is ours to say, in the server's words but without the place in its source.
-    ours = result.error_field(pq.DiagnosticField.SQLSTATE) == b"42601"
+    # A syntax error, and that a name has no statement, are ours to say in the server's words, but not where in its source; that a
+    # transaction has failed may be said of our own question behind a DO block.
+    ours = result.error_field(pq.DiagnosticField.SQLSTATE) in (b"42601", b"26000", b"25P02")
     places = (pq.DiagnosticField.SOURCE_FILE, pq.DiagnosticField.SOURCE_FUNCTION)
     error = [result.error_field(field) for field in FIELDS if not (ours and field in places)]
     return result.status, result.command_status, columns, rows, error

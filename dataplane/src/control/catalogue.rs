@@ -3,13 +3,12 @@
 //! A mask names a column; here it becomes (OID, column number), for the table, its partitions and children, and the views
 //! that show the column. What hangs on a masked table in a way that is not understood is masked whole.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use policy_compiler::artifact::{MaskAction, Masks};
 use policy_compiler::judge::SETTINGS_VIEW;
 use policy_compiler::statement::postgres;
 use policy_compiler::statement::postgres::server::{Server, Version};
-use policy_compiler::statement::{Budget, ColumnUse, Output, Places, Statement};
+use policy_compiler::statement::{Budget, Output, Statement};
 use tokio_postgres::Client;
 
 use super::additions::Added;
@@ -29,20 +28,20 @@ pub struct Snapshot {
     /// Children and partitions, with their parents.
     inherits: Vec<(u32, u32)>,
     /// Views, with what they read.
-    reads: Vec<(u32, u32)>,
+    pub(super) reads: Vec<(u32, u32)>,
     /// Views that call functions which are not the server's own: what these read is not known.
-    calls: BTreeSet<u32>,
+    pub(super) calls: BTreeSet<u32>,
     /// What columns were called since this process began, if otherwise than now: a rename takes no mask away.
-    former: BTreeSet<Former>,
+    pub(super) former: BTreeSet<Former>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Former {
-    schema: String,
-    relation: String,
-    column: String,
-    oid: u32,
-    number: u16,
+pub(super) struct Former {
+    pub schema: String,
+    pub relation: String,
+    pub column: String,
+    pub oid: u32,
+    pub number: u16,
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -259,7 +258,7 @@ impl Snapshot {
         if lasting.is_empty() { temporary } else { lasting }
     }
 
-    fn column_name(&self, oid: u32, number: u16) -> Option<&str> {
+    pub(super) fn column_name(&self, oid: u32, number: u16) -> Option<&str> {
         self.relations.get(&oid)?.columns.iter().find(|(n, _)| *n == number).map(|(_, name)| name.as_str())
     }
 
@@ -304,7 +303,7 @@ impl Relation {
     }
 
     /// What a view's text does.
-    fn statement(&self, server: Server<'_>) -> Option<Statement> {
+    pub(super) fn statement(&self, server: Server<'_>) -> Option<Statement> {
         let analysis = postgres::analyse_for(self.definition.as_deref()?, server, Budget::ANALYSER).ok()?;
         analysis.statements.into_iter().next()
     }
@@ -332,175 +331,6 @@ async fn version(client: &Client) -> Result<Version, String> {
     known.ok_or_else(|| format!("the server is PostgreSQL {major}; versions {oldest} to {newest} can be judged"))
 }
 
-/// A subject's masks, resolved against a snapshot.
-#[derive(Debug, Default)]
-pub struct Protected {
-    /// What to do with each masked column, views included.
-    pub columns: HashMap<(u32, u16), MaskAction>,
-    /// Relations that are masked or hang on one that is.
-    pub(super) relations: HashSet<u32>,
-    /// Masks that no column answers to: in the log, for the operator.
-    pub unresolved: Vec<String>,
-}
-
-impl Protected {
-    pub fn resolve(snapshot: &Snapshot, masks: &Masks) -> Self {
-        let mut protected = Self::default();
-        for mask in &masks.columns {
-            let mut found = false;
-            for (oid, _) in snapshot.named(mask.schema.as_deref(), &mask.relation) {
-                found |= protected.column(snapshot, oid, &mask.column, mask.action);
-            }
-            for former in snapshot.former.iter().filter(|f| f.relation == mask.relation && f.column == mask.column) {
-                let meant = mask.schema.as_ref().is_none_or(|schema| *schema == former.schema);
-                if let Some(name) = snapshot.column_name(former.oid, former.number).filter(|_| meant) {
-                    found |= protected.column(snapshot, former.oid, name, mask.action);
-                }
-            }
-            if !found {
-                protected.unresolved.push(format!("{}: {}.{}", mask.rule, mask.relation, mask.column));
-            }
-        }
-        protected.generated(snapshot);
-        protected.views(snapshot);
-        protected
-    }
-
-    /// Masks a column in a relation and in everything that shares its rows by inheritance.
-    fn column(&mut self, snapshot: &Snapshot, oid: u32, name: &str, action: MaskAction) -> bool {
-        let mut found = false;
-        for oid in family(snapshot, oid) {
-            if let Some(number) = snapshot.column(oid, name) {
-                found = true;
-                self.relations.insert(oid);
-                self.mask(oid, number, action);
-            }
-        }
-        found
-    }
-
-    fn mask(&mut self, oid: u32, number: u16, action: MaskAction) {
-        let entry = self.columns.entry((oid, number)).or_insert(action);
-        *entry = (*entry).max(action);
-    }
-
-    /// What is computed from masked columns is NULL: the last four of a text turned round are its first, and its length may
-    /// be what it was computed from.
-    fn generated(&mut self, snapshot: &Snapshot) {
-        let masked = snapshot.relations.iter().filter(|(oid, _)| self.relations.contains(oid));
-        let derived: Vec<(u32, u16, MaskAction)> = masked
-            .flat_map(|(oid, relation)| relation.generated.iter().map(move |column| (*oid, column)))
-            .filter_map(|(oid, (number, sources))| Some((oid, *number, self.of_sources(oid, sources)?)))
-            .collect();
-        for (oid, number, action) in derived {
-            self.mask(oid, number, action.max(MaskAction::Null));
-        }
-    }
-
-    /// The strictest mask of what a generated column is computed from.
-    fn of_sources(&self, oid: u32, sources: &Sources) -> Option<MaskAction> {
-        let from = |number: &u16| match sources {
-            Sources::Columns(columns) => columns.contains(number),
-            Sources::Unknown => true,
-        };
-        let own = self.columns.iter().filter(|((relation, number), _)| *relation == oid && from(number));
-        own.map(|(_, action)| *action).max()
-    }
-
-    /// A view shows a column under an OID of its own. Views can stand on views, so this goes on until nothing changes.
-    /// What a function reads is not known, so a view that calls one counts as one on a masked table.
-    fn views(&mut self, snapshot: &Snapshot) {
-        if self.columns.is_empty() {
-            return;
-        }
-        loop {
-            let reads = snapshot.reads.iter().filter(|(_, read)| self.relations.contains(read)).map(|(view, _)| *view);
-            let views = reads.chain(snapshot.calls.iter().copied());
-            let next: BTreeSet<u32> = views.filter(|view| !self.relations.contains(view)).collect();
-            // A view is taken only after all masked views that it reads: their columns must be known first.
-            let ready = next
-                .iter()
-                .copied()
-                .find(|view| !snapshot.reads.iter().any(|(v, read)| v == view && next.contains(read)));
-            let Some(view) = ready.or(next.first().copied()) else { return };
-            self.view(snapshot, view);
-            self.relations.insert(view);
-        }
-    }
-
-    fn view(&mut self, snapshot: &Snapshot, view: u32) {
-        let Some(relation) = snapshot.relations.get(&view) else { return };
-        let statement = relation.statement(snapshot.server()).unwrap_or_default();
-        let output = &statement.output;
-        let is_one_each =
-            output.len() == relation.columns.len() && !output.iter().any(|o| matches!(o, Output::All { .. }));
-        // Of rows that a masked value has shaped nothing is shown.
-        let shaped = self.is_masked_at(snapshot, view, &statement, Places::SHAPES.with(Places::KEPT));
-        let exact = is_one_each && !shaped;
-        for (i, (number, _)) in relation.columns.iter().enumerate() {
-            let action = match output.get(i).filter(|_| exact) {
-                Some(output) => self.mask_of_output(snapshot, view, &statement, output),
-                None => Some(MaskAction::Null),
-            };
-            if let Some(action) = action {
-                self.mask(view, *number, action);
-            }
-        }
-    }
-
-    /// What a view computes is one constant: a value's length would tell what it was computed from.
-    fn mask_of_output(
-        &self,
-        snapshot: &Snapshot,
-        view: u32,
-        statement: &Statement,
-        output: &Output,
-    ) -> Option<MaskAction> {
-        let picks = || self.is_masked_at(snapshot, view, statement, Places::PICKS);
-        let null = |masked: bool| masked.then_some(MaskAction::Null);
-        match output {
-            Output::Column { relation: Some(base), name } => self.origin(snapshot, view, base, name),
-            Output::Rows => null(picks() && !statement.is_flat),
-            Output::Computed(flows) => {
-                let used = flows.iter().map(|column| statement.columns.get(*column as usize));
-                let mut masked = used.map(|used| used.is_none_or(|used| self.is_masked(snapshot, view, used)));
-                null(masked.any(|masked| masked) || picks())
-            }
-            _ => Some(MaskAction::Null),
-        }
-    }
-
-    fn is_masked_at(&self, snapshot: &Snapshot, view: u32, statement: &Statement, places: Places) -> bool {
-        let mut placed = statement.columns.iter().filter(|used| used.places.has_any(places));
-        placed.any(|used| self.is_masked(snapshot, view, used))
-    }
-
-    /// A column that a view's text names is masked, or may be.
-    fn is_masked(&self, snapshot: &Snapshot, view: u32, used: &ColumnUse) -> bool {
-        match &used.relation {
-            Some(base) if used.name == "*" => {
-                let mut bases = snapshot.bases(view, base).peekable();
-                bases.peek().is_none() || bases.any(|oid| self.relations.contains(&oid))
-            }
-            Some(base) => self.origin(snapshot, view, base, &used.name).is_some(),
-            None => true,
-        }
-    }
-
-    /// The mask of the column that a view's column shows, strictest over all relations that may be meant.
-    fn origin(&self, snapshot: &Snapshot, view: u32, base: &str, name: &str) -> Option<MaskAction> {
-        let bases: Vec<u32> = snapshot.bases(view, base).collect();
-        if bases.is_empty() {
-            return Some(MaskAction::Null);
-        }
-        let masks = bases.into_iter().map(|oid| match snapshot.column(oid, name) {
-            Some(number) => self.columns.get(&(oid, number)).copied(),
-            None => Some(MaskAction::Null),
-        });
-        masks.flatten().max()
-    }
-}
-
 /// A relation with all its ancestors and descendants by inheritance.
 pub(super) fn family(snapshot: &Snapshot, oid: u32) -> BTreeSet<u32> {
     let mut family = BTreeSet::from([oid]);
@@ -519,12 +349,13 @@ pub(super) fn family(snapshot: &Snapshot, oid: u32) -> BTreeSet<u32> {
 
 #[cfg(test)]
 mod tests {
-    use policy_compiler::artifact::Policy;
+    use policy_compiler::artifact::{MaskAction, Policy};
     use policy_compiler::build::compile;
     use policy_compiler::judge::Catalogue as _;
     use policy_compiler::policy::Source;
     use policy_compiler::statement::postgres::server::Additions;
 
+    use super::super::protected::Protected;
     use super::*;
 
     const PEOPLE: (u32, &str, &[&str]) = (100, "people", &["id", "ssn", "turned", "next"]);
@@ -573,7 +404,7 @@ mod tests {
         let view = snapshot.relations.get_mut(&300).expect("the view");
         view.definition = Some("SELECT people.turned, people.next FROM people".to_owned());
         let columns = protected(&snapshot, "last4").columns;
-        assert_eq!(columns.get(&(300, 1)), Some(&MaskAction::Redact));
+        assert_eq!(columns.get(&(300, 1)), Some(&MaskAction::Null));
         assert_eq!(columns.get(&(300, 2)), None);
     }
 

@@ -11,6 +11,7 @@ pub mod identity;
 pub mod metrics;
 pub mod names;
 pub mod policy;
+pub mod protected;
 pub mod route;
 pub mod upstream;
 

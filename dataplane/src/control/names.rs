@@ -7,7 +7,8 @@ use policy_compiler::policy::MaskedColumn;
 use policy_compiler::statement::Output;
 use policy_compiler::statement::postgres::server::Server;
 
-use super::catalogue::{Protected, Relation, Snapshot, family};
+use super::catalogue::{Relation, Snapshot, family};
+use super::protected::Protected;
 use super::route::Route;
 use crate::config::Resource;
 
@@ -84,6 +85,10 @@ impl judge::Catalogue for Names<'_> {
             }
         };
         (!named.is_empty()).then(|| named.iter().filter_map(mask).max())
+    }
+
+    fn is_shaped(&self, schema: Option<&str>, name: &str) -> bool {
+        self.snapshot.named(schema, name).any(|(oid, _)| self.protected.shaped.contains(&oid))
     }
 
     fn leads_to_settings(&self, schema: Option<&str>, name: &str) -> bool {
@@ -178,6 +183,10 @@ impl judge::Catalogue for OwnNames<'_> {
 
     fn column_mask(&self, schema: Option<&str>, name: &str, column: &str) -> Option<Option<MaskAction>> {
         self.borrowed().column_mask(schema, name, column)
+    }
+
+    fn is_shaped(&self, schema: Option<&str>, name: &str) -> bool {
+        self.borrowed().is_shaped(schema, name)
     }
 
     fn leads_to_settings(&self, schema: Option<&str>, name: &str) -> bool {

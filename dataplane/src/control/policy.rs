@@ -13,7 +13,8 @@ use policy_compiler::statement::{
     postgres,
 };
 
-use super::catalogue::{Protected, Snapshot};
+use super::catalogue::Snapshot;
+use super::protected::Protected;
 use crate::datapath::mask::{DetectView, MaskView};
 use crate::datapath::verdict::{CopyPlan, Plan, TEXT_KEPT_BYTES_MAX, Touch, Verdict};
 use crate::protocol::postgres::responder::{GUARD, REFUSED_PORTAL, Report};

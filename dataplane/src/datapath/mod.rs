@@ -11,6 +11,7 @@ pub mod mask;
 pub mod plan_cache;
 pub mod relay;
 pub mod replies;
+pub mod report;
 pub mod shape;
 pub mod stream;
 pub mod tap;

@@ -169,7 +169,13 @@ impl Case<'_> {
             Output::Rows => null(picks && !statement.is_flat),
             Output::Computed(flows) => {
                 let columns = flows.iter().map(|column| statement.columns.get(*column as usize));
-                let mut masked = columns.map(|column| column.is_none_or(|used| self.is_masked(statement, used)));
+                // Detectors look at cells: in what is put together of several they may find nothing.
+                let whole = self.first_detect().is_some();
+                let flows_masked = |used: &ColumnUse| match whole {
+                    true => self.is_of_masked(statement, used),
+                    false => self.is_masked(statement, used),
+                };
+                let mut masked = columns.map(|column| column.is_none_or(flows_masked));
                 null(picks || masked.any(|masked| masked))
             }
             Output::All { .. } | Output::Unknown => Some(MaskAction::Null),
@@ -224,11 +230,38 @@ impl Case<'_> {
         })
     }
 
+    /// Whether a column that the text names is of a relation with a mask, or may be.
+    fn is_of_masked(&self, statement: &Statement, used: &ColumnUse) -> bool {
+        let whole = ColumnUse { name: "*".to_owned(), ..used.clone() };
+        match &used.relation {
+            Some(_) => self.is_masked(statement, &whole),
+            None => self.is_masked(statement, used) || self.is_column_of_masked(statement, &used.name),
+        }
+    }
+
+    fn is_column_of_masked(&self, statement: &Statement, column: &str) -> bool {
+        statement.relations.iter().any(|relation| {
+            let name = self.resolve(relation);
+            let columns = || self.catalogue.columns(name.schema(), name.name);
+            self.is_protected(&name) && columns().is_none_or(|columns| columns.iter().any(|c| c == column))
+        })
+    }
+
     /// Denies what lets a masked value decide more than whether a row answers a question: which rows of others come and how
     /// many, what a function does, what a session keeps.
     pub(super) fn lets_masked_values_act(&self, statement: &Statement) -> Option<Denial> {
         self.first_mask()?;
         let roles = || role_phrase(&self.policy.role_names(self.subject.roles));
+        let shaped = |relation: &&RelationUse| {
+            let name = self.resolve(relation);
+            relation.effects.has(Effect::Read) && self.catalogue.is_shaped(name.schema(), name.name)
+        };
+        if let Some(relation) = statement.relations.iter().find(shaped) {
+            let reason = format!("the rows of {} are decided by a value that is masked for {}", relation.name, roles());
+            let mut denial = Denial::new("masked-shape", reason);
+            denial.hint = Some("read the tables that the view stands on".into());
+            return Some(denial);
+        }
         if let Some(used) = self.masked_at(statement, Places::SHAPES) {
             let reason =
                 format!("{} is masked for {} and would decide which rows come, or how many", named(used), roles());

@@ -29,11 +29,6 @@ pub(super) const COPY_DISTURBED: Step = Step::End(COPY_DISTURBED_FAULT);
 const COPY_DISTURBED_FAULT: Fault =
     Fault::Protocol(Side::Client, "a message came that is no COPY data, while the server waits for some");
 const UNKNOWN: &str = "a message of an unknown kind came from the client";
-/// The server cuts names at 63 bytes of its own encoding: two that are two here may be one there.
-const FOREIGN_NAME: Step = Step::End(Fault::Protocol(
-    Side::Client,
-    "a name of a statement or portal has letters outside ASCII, which needs the client_encoding UTF8",
-));
 /// A message of the client for which a text is judged.
 #[derive(Clone, Copy)]
 pub(super) struct Asking {
@@ -87,7 +82,8 @@ impl Dissector {
             return self.skipping(frame[0], scratch);
         }
         if !self.is_utf8 && has_foreign_name(frame[0], body) {
-            return FOREIGN_NAME;
+            let plan = Rc::new(responder::foreign_name(judge.view()));
+            return self.refuse(plan, Asking::of(Ask::Execute), scratch);
         }
         if self.copy_in == CopyIn::Open && !is_of_copy(frame[0]) {
             return COPY_DISTURBED;

@@ -77,11 +77,18 @@ pub fn lost_portal(view: u64) -> Plan {
     denied("name-lost", report, view)
 }
 
-/// Servers 15 to 18 fall over it, all sessions with them.
+/// The server ends the session at it, and a backend of 15 was seen to crash near it, which ends all sessions.
 pub fn transaction_by_execute(view: u64) -> Plan {
-    const TEXT: &str = "wireward: EXECUTE of a prepared transaction statement makes the server crash";
+    const TEXT: &str = "wireward: EXECUTE of a prepared transaction statement ends the server's session";
     let hint = Some("send BEGIN, COMMIT and their like by themselves");
     denied("execute-of-transaction", Report { hint, ..Report::error("0A000", TEXT) }, view)
+}
+
+/// The server cuts names at 63 bytes of its own encoding: two that are two here may be one there.
+pub fn foreign_name(view: u64) -> Plan {
+    const TEXT: &str = "wireward: a name of a statement or portal has letters outside ASCII";
+    let hint = Some("set client_encoding to UTF8, or name it in ASCII");
+    denied("foreign-name", Report { hint, ..Report::error("0A000", TEXT) }, view)
 }
 
 /// A statement of which nothing was read but its length.
@@ -199,6 +206,11 @@ pub fn guard(out: &mut Vec<u8>, question: &str, about: Option<&[u8]>) {
     message(out, frontend::EXECUTE, |out| {
         put_cstr(out, GUARD);
         out.extend_from_slice(&[0; 4]);
+    });
+    // An open portal holds a snapshot: COPY … FREEZE and its like would fail behind it.
+    message(out, frontend::CLOSE, |out| {
+        out.push(b'P');
+        put_cstr(out, GUARD);
     });
 }
 

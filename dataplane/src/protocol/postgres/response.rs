@@ -7,8 +7,9 @@ use super::names::{Made, NameId};
 use super::request::COPY_DISTURBED;
 use super::responder;
 use super::wire::{HEAD_BYTES, backend, cstr_at, fields, u16_at, u32_at};
-use crate::datapath::mask::{self, Column, Copied, CopyOut, LargeCopy, MaskView};
+use crate::datapath::mask::{Column, Copied, CopyOut, LargeCopy, MaskView};
 use crate::datapath::replies::{Ask, Owed, Owner};
+use crate::datapath::report;
 use crate::datapath::stream::StreamedFrame;
 use crate::fault::{Fault, Side};
 use crate::protocol::{Large, Scratch, Step};
@@ -501,7 +502,7 @@ fn scrub_report(masks: &MaskView, frame: &mut [u8], protected: bool) -> Step {
     if !masks.active {
         return Step::Pass;
     }
-    let bytes = HEAD_BYTES + mask::scrub_report(masks, &mut frame[HEAD_BYTES..], protected);
+    let bytes = HEAD_BYTES + report::scrub(masks, &mut frame[HEAD_BYTES..], protected);
     shrunk(frame, bytes)
 }
 

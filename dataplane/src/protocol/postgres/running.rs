@@ -71,7 +71,7 @@ impl Dissector {
     }
 
     pub(super) fn owe_guard(&mut self, name: NameUse, refusal: Option<Rc<Plan>>) {
-        for ask in [Ask::ClosePortal, Ask::CloseStatement, Ask::Parse, Ask::Bind, Ask::Execute] {
+        for ask in [Ask::ClosePortal, Ask::CloseStatement, Ask::Parse, Ask::Bind, Ask::Execute, Ask::ClosePortal] {
             let owed = self.owed(ask, refusal.clone());
             self.replies.owe(Owed { owner: Owner::Guard, name, ..owed });
         }

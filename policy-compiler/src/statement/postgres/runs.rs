@@ -1,4 +1,4 @@
-//! Long lists of constants, made short before there is a tree of them: `IN (1, 2, …)`, `VALUES (1, 'a'), (2, 'b'), …`.
+//! Long lists of constants and parameters, made short before there is a tree of them: `IN (1, 2, …)`, `VALUES ($1, 'a'), ($2, 'b'), …`.
 //!
 //! What is judged must be what runs, so this rests on three things. The grammar is deterministic and its lists are left
 //! recursive: behind `element,` the parser stands where it stood behind the element before, so with more elements of the same
@@ -106,7 +106,7 @@ impl<'a> Reader<'a> {
 
     fn constant(&mut self, token: Token) -> Option<usize> {
         match token.kind {
-            Kind::Number | Kind::String => Some(token.to),
+            Kind::Number | Kind::String | Kind::Parameter => Some(token.to),
             Kind::Sign => self.tokens.next_if(|next| next.kind == Kind::Number).map(|next| next.to),
             Kind::Word => {
                 let word = &self.text[token.from..token.to];

@@ -13,6 +13,8 @@ pub enum Kind {
     Number,
     /// `'…'` without a prefix.
     String,
+    /// `$1`.
+    Parameter,
     Comma,
     Open,
     Close,
@@ -93,6 +95,16 @@ impl<'a> Tokens<'a> {
         self.text.len()
     }
 
+    /// `$tag$ … $tag$`, or the parameter `$1`.
+    fn dollar(&self, from: usize) -> (Kind, usize) {
+        if let Some(end) = self.dollar_end(from) {
+            return (Kind::Other, end);
+        }
+        let end = self.digits_end(from + 1);
+        let is_parameter = end > from + 1 && !self.text.get(end).copied().is_some_and(is_of_word);
+        (if is_parameter { Kind::Parameter } else { Kind::Other }, end)
+    }
+
     /// Behind `$tag$ … $tag$`; `None` if no such string begins at `from`.
     fn dollar_end(&self, from: usize) -> Option<usize> {
         let tag = self.text[from + 1..].iter().take_while(|b| is_of_word(**b) && **b != b'$').count();
@@ -169,7 +181,7 @@ impl Iterator for Tokens<'_> {
             b'0'..=b'9' => self.number(from),
             b'\'' => (Kind::String, self.quoted_end(from, false)),
             b'"' => (Kind::Word, self.quoted_end(from, false)),
-            b'$' => (Kind::Other, self.dollar_end(from).unwrap_or_else(|| self.digits_end(from + 1))),
+            b'$' => self.dollar(from),
             b';' => (Kind::Semicolon, from + 1),
             b':' | b'[' => (Kind::Mark, from + 1),
             b'.' if self.byte(from + 1) == b'.' => (Kind::Mark, from + 2),

@@ -37,7 +37,7 @@ fn cost(text: &str, token: Token) -> usize {
         Kind::Word if WORDS.iter().any(|word| word.eq_ignore_ascii_case(&text[token.from..token.to])) => MARK_BYTES,
         Kind::Word => NAME_BYTES,
         Kind::Number | Kind::String => CONSTANT_BYTES,
-        Kind::Sign | Kind::Other => OPERATOR_BYTES,
+        Kind::Sign | Kind::Parameter | Kind::Other => OPERATOR_BYTES,
         Kind::Comma | Kind::Open | Kind::Close | Kind::Mark | Kind::Semicolon => MARK_BYTES,
     }
 }
