@@ -196,10 +196,11 @@ impl Walk<'_> {
         let is_exists = node.int("sub_link_type") == SubLinkType::ExistsSublink as i64;
         match node.node("subselect") {
             Some(query) if is_exists => {
-                let mark = self.mark();
+                let (mark, picked) = (self.mark(), self.picked_mark());
                 self.run(query);
                 self.forget_since(mark);
-                self.refer_to_nothing();
+                let row = self.new_row();
+                self.refer_to_picked(picked, row);
             }
             Some(query) => self.value_of_query(query),
             None => {}
@@ -209,15 +210,29 @@ impl Walk<'_> {
         }
     }
 
-    /// A query used as a value: its own level has placed what decides its rows, what it shows flows on.
+    /// A query used as a value: what it shows flows on, and what picks its rows, for whether there is one tells of that.
     fn value_of_query(&mut self, query: &Node) {
-        let mark = self.mark();
+        let is_condition = std::mem::take(&mut self.is_condition);
+        let (mark, picked) = (self.mark(), self.picked_mark());
         let columns = self.run(query);
         self.forget_since(mark);
         let row = self.new_row();
         self.refer(None, row);
         for column in &columns {
             self.refer_to(&column.output, row);
+        }
+        // `o.c in (select c.id from c where …)` is a join with a condition of its own: it picks, and says nothing more.
+        let is_bare = columns.iter().all(|column| matches!(column.output, Output::Column { .. }));
+        if !(is_condition && is_bare) {
+            self.refer_to_picked(picked, row);
+        }
+    }
+
+    /// What has picked rows since then decides a value.
+    fn refer_to_picked(&mut self, mark: usize, row: u32) {
+        self.refer(None, row);
+        for column in self.picked_since(mark) {
+            self.refer(Some(column), row);
         }
     }
 

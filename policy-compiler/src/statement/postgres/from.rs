@@ -1,6 +1,6 @@
 //! FROM clauses: what each item brings into scope.
 
-use std::rc::Rc;
+use pg_query::protobuf::JoinType;
 
 use super::super::{Effect, Output, Places};
 use super::lineage::{self, Column, Rows, Source};
@@ -67,8 +67,11 @@ impl Walk<'_> {
         let (alias, columns) = names::alias(item);
         let alias = alias.or_else(|| Some(name.clone()));
         self.step(self.ctes.len());
-        let cte = self.ctes.iter().rev().find(|(cte, _)| schema.is_none() && *cte == name).map(|(_, c)| Rc::clone(c));
-        match cte {
+        let cte = self.ctes.iter().rev().find(|cte| schema.is_none() && cte.name == name).cloned();
+        if let Some(cte) = &cte {
+            self.pick_by(&cte.picked);
+        }
+        match cte.map(|cte| cte.columns) {
             Some(rows) if columns.is_empty() => self.add_rows(alias, Rows::Derived(rows)),
             Some(rows) => self.add(alias, lineage::rename(rows.to_vec(), &columns)),
             None => {
@@ -100,9 +103,14 @@ impl Walk<'_> {
 
     /// A join with an alias hides its members behind that name.
     fn scan_join(&mut self, item: &Node) {
-        let first = self.scopes.last().map_or(0, |s| s.sources.len());
+        let (first, mark) = (self.scopes.last().map_or(0, |s| s.sources.len()), self.picked_mark());
         self.scan_list(item.node("larg").into_iter().chain(item.node("rarg")));
         self.conditions(item.node("quals"));
+        if item.int("jointype") != JoinType::JoinInner as i64 {
+            // Where no row fits there are NULLs: each outer join answers a question of its own, of each row.
+            let picked = self.picked_since(mark);
+            self.place_columns(&picked, Places::SHAPES);
+        }
         self.scan_merged(item, first);
         let Some(scope) = self.scopes.last_mut() else { return };
         if let (Some(alias), _) = names::alias(item) {

@@ -8,7 +8,7 @@ use super::super::{Effect, Output, Places};
 use super::guards::{self, Written};
 use super::lineage::{self, Column, Rows, Scope, Source};
 use super::tree::Node;
-use super::walk::Walk;
+use super::walk::{Cte, Walk};
 use super::{names, settings};
 
 /// More CTEs in reach than this are not followed.
@@ -51,15 +51,23 @@ impl Walk<'_> {
             return;
         }
         if recursive {
-            let unknown: Rc<[Column]> = Rc::new([Column::unknown_star()]);
-            self.ctes.extend(with.list("ctes").map(|c| (c.text("ctename").to_owned(), Rc::clone(&unknown))));
+            let columns: Rc<[Column]> = Rc::new([Column::unknown_star()]);
+            let unknown = |cte: &Node| Cte {
+                name: cte.text("ctename").to_owned(),
+                columns: Rc::clone(&columns),
+                picked: Rc::new([]),
+            };
+            self.ctes.extend(with.list("ctes").map(unknown));
         }
         for (at, cte) in with.list("ctes").enumerate() {
+            let mark = self.picked_mark();
             if recursive {
                 self.recursive_cte(cte, first + at);
+                self.ctes[first + at].picked = self.picked_since(mark).into();
             } else {
                 let columns = self.cte(cte).into();
-                self.ctes.push((cte.text("ctename").to_owned(), columns));
+                let picked = self.picked_since(mark).into();
+                self.ctes.push(Cte { name: cte.text("ctename").to_owned(), columns, picked });
             }
         }
     }
@@ -70,21 +78,22 @@ impl Walk<'_> {
         let seed = query.filter(|q| q.kind == "SelectStmt" && !q.has("with_clause")).and_then(|q| q.node("larg"));
         if let Some(seed) = seed {
             let columns = self.apart(|w| w.query(seed));
-            self.ctes[at].1 = lineage::rename(columns, &cte.name_parts("aliascolnames")).into();
+            self.ctes[at].columns = lineage::rename(columns, &cte.name_parts("aliascolnames")).into();
         }
         for _ in 0..ROUNDS_MAX {
             let columns = self.cte(cte);
             let same = |(a, b): (&Column, &Column)| (&a.output, a.open, &a.name) == (&b.output, b.open, &b.name);
-            let settled = columns.len() == self.ctes[at].1.len() && columns.iter().zip(&*self.ctes[at].1).all(same);
-            self.ctes[at].1 = columns.into();
+            let settled =
+                columns.len() == self.ctes[at].columns.len() && columns.iter().zip(&*self.ctes[at].columns).all(same);
+            self.ctes[at].columns = columns.into();
             if settled || seed.is_none() {
                 return;
             }
         }
-        self.ctes[at].1 = Rc::new([Column::unknown_star()]);
+        self.ctes[at].columns = Rc::new([Column::unknown_star()]);
         // What was walked last has looked at columns that were not yet all.
         let columns = self.cte(cte);
-        self.ctes[at].1 =
+        self.ctes[at].columns =
             if columns.iter().any(Column::is_open) { columns.into() } else { Rc::new([Column::unknown_star()]) };
     }
 
@@ -138,7 +147,23 @@ impl Walk<'_> {
             }
             return;
         }
-        self.decided(|w| w.visit(condition));
+        self.is_condition = false;
+        self.decided(|w| w.condition_on_query(condition));
+    }
+
+    /// A condition that sets a value against a query by itself, not in a choice between several: `IN`, `= (select …)`.
+    fn condition_on_query(&mut self, condition: &Node) {
+        let sides = ["lexpr", "rexpr"].into_iter().filter_map(|side| condition.node_if(side));
+        let query = match condition.kind {
+            "SubLink" => Some(condition),
+            "AExpr" => sides.into_iter().find(|side| side.kind == "SubLink"),
+            _ => None,
+        };
+        let select = query.and_then(|query| query.node("subselect")).filter(|select| select.kind == "SelectStmt");
+        self.is_condition = select
+            .is_some_and(|select| select.int("op") <= SetOperation::SetopNone as i64 && !select.has("values_lists"));
+        self.visit(condition);
+        self.is_condition = false;
     }
 
     /// Visits what picks, groups or orders rows, and places it so.
@@ -182,6 +207,7 @@ impl Walk<'_> {
     /// All but UNION ALL compare the rows of both sides: which rows come tells of one side's values by the other's.
     fn set_operation(&mut self, node: &Node) -> Vec<Column> {
         self.derives = true;
+        let mark = self.picked_mark();
         let left = node.node("larg").map_or_else(Vec::new, |n| self.apart(|w| w.query(n)));
         let right = node.node("rarg").map_or_else(Vec::new, |n| self.apart(|w| w.query(n)));
         let is_union_all = node.int("op") == SetOperation::SetopUnion as i64 && node.flag("all");
@@ -192,10 +218,25 @@ impl Walk<'_> {
             self.note_operator(&["="]);
         }
         let columns = self.set_operation_columns(left, &right);
+        let columns = self.told_by_sides(columns, mark);
         self.scopes.push(Scope::default());
         self.tail(node, &columns);
         self.scopes.pop();
         columns
+    }
+
+    /// From which side a row comes is told by its values, and what has picked the sides' rows by that.
+    fn told_by_sides(&mut self, columns: Vec<Column>, mark: usize) -> Vec<Column> {
+        let picked = self.picked_since(mark);
+        if picked.is_empty() {
+            return columns;
+        }
+        if columns.iter().any(Column::is_open) {
+            return vec![Column::unknown_star()];
+        }
+        let picked = Output::Computed(picked);
+        let told = |column: Column| Column { output: self.flow_together(&column.output, &picked), ..column };
+        columns.into_iter().map(told).collect()
     }
 
     /// `ORDER BY 1` names a column by a constant, so constants there are not plain; LIMIT's are.

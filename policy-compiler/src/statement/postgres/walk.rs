@@ -32,6 +32,15 @@ pub fn statement(tree: &Node, server: Server<'_>, steps: &mut u32) -> Option<Sta
     (*steps > 0).then_some(walk.out)
 }
 
+/// A common table expression in reach.
+#[derive(Clone)]
+pub struct Cte {
+    pub name: String,
+    pub columns: Rc<[Column]>,
+    /// What picks its rows.
+    pub picked: Rc<[u32]>,
+}
+
 /// One reference in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reference {
@@ -45,7 +54,7 @@ pub struct Walk<'s> {
     pub out: Statement,
     pub server: Server<'s>,
     /// CTEs in reach, innermost last.
-    pub ctes: Vec<(String, Rc<[Column]>)>,
+    pub ctes: Vec<Cte>,
     /// FROM clauses in reach, innermost last.
     pub scopes: Vec<Scope>,
     /// What a relation named outside FROM suffers: set by utility statements.
@@ -60,8 +69,12 @@ pub struct Walk<'s> {
     pub levels: u32,
     /// Rows come from something else than a relation: a function, VALUES, a set operation.
     pub derives: bool,
+    /// The sub-query that is visited next picks rows by a condition of its own: see [`Walk::condition_on_query`].
+    pub is_condition: bool,
     /// References of what is being visited: see [`Walk::flows_since`].
     log: Vec<Reference>,
+    /// Columns that pick rows, as they were met: whether a row is there tells of them.
+    picked: Vec<u32>,
     /// Left of the budget; 0 when it is used up, and then nothing more is visited.
     steps: u32,
     rows_made: u32,
@@ -85,7 +98,9 @@ impl<'s> Walk<'s> {
             pg_settings_row: None,
             levels: 0,
             derives: false,
+            is_condition: false,
             log: Vec::new(),
+            picked: Vec::new(),
             steps,
             rows_made: 0,
             rows_of: HashMap::new(),
@@ -331,11 +346,9 @@ impl Walk<'_> {
 
     /// As [`Walk::place`], for the columns that flow into an output.
     pub fn place_output(&mut self, output: &Output, place: Places) {
-        for column in self.flows_of(output) {
-            if let Some(column) = self.out.columns.get_mut(column as usize) {
-                column.places = column.places.with(place);
-            }
-        }
+        let columns = self.flows_of(output);
+        self.place_columns(&columns, place);
+        self.pick_by(&columns);
     }
 
     /// A condition, or an expression that groups or orders, was visited since `mark`: if all of it is of one row, it asks a
@@ -344,6 +357,37 @@ impl Walk<'_> {
         let first = self.log.get(mark).map(|reference| reference.row);
         let one_row = self.log[mark..].iter().all(|reference| Some(reference.row) == first);
         self.place(mark, if one_row { Places::PICKS } else { Places::SHAPES });
+        let columns = self.flows_since(mark);
+        self.picked.extend(columns);
+    }
+
+    /// A place among the columns that pick rows, for what follows.
+    pub fn picked_mark(&self) -> usize {
+        self.picked.len()
+    }
+
+    /// The columns that have picked rows since then, each once.
+    pub fn picked_since(&mut self, mark: usize) -> Vec<u32> {
+        self.step(self.picked.len() - mark);
+        let mut columns = self.picked[mark..].to_vec();
+        columns.sort_unstable();
+        columns.dedup();
+        self.bounded(columns)
+    }
+
+    /// What picks the rows of a source picks those of whoever reads it.
+    pub fn pick_by(&mut self, columns: &[u32]) {
+        if self.step(columns.len()) {
+            self.picked.extend_from_slice(columns);
+        }
+    }
+
+    pub fn place_columns(&mut self, columns: &[u32], place: Places) {
+        for column in columns {
+            if let Some(column) = self.out.columns.get_mut(*column as usize) {
+                column.places = column.places.with(place);
+            }
+        }
     }
 
     /// A value was visited since `mark`: one computed from several rows tells of one by another, if by no more than the row at
