@@ -63,7 +63,8 @@ class Desk:
         if failed != also and all(code[:2] in ASKED for code in failed ^ also):
             self.asked += 1
             return None
-        if failed and failed == also and all(code[:2] in {"21", "22"} for code in failed) and words(answer) == words(other):
+        by_value = {code for code in failed if code[:2] in ASKED and code != "42501"}
+        if by_value and failed == also and all(code[:2] in ASKED for code in failed) and words(answer) == words(other):
             # Each row that came before the error has answered the same question with no.
             self.asked += 1
             return None
